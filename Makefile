@@ -1,0 +1,75 @@
+# The front door. On a fresh Debian 12 or 13 with python3, git and make:   make lab LAB=zombies
+#
+# `make` alone lists what there is. Whatever is missing is installed first (runner/host/install.sh): system packages with apt-get, as
+# root or with sudo, and Python packages into .venv; a second run finds everything and installs nothing.
+#
+# vmlab's exit status is 0 all checks passed, 1 a check failed, 2 a wrong request, 3 could not run. make itself always ends with 2 then,
+# and says vmlab's in its own last line: "make: *** [Makefile:...: lab] Error 1". For the bare status use .venv/bin/vmlab.
+
+LABS    := labs
+REPORTS ?= reports
+WORKERS ?= 2
+
+VENV := .venv/bin
+SETUP = sh runner/host/install.sh
+
+# $(call quoted,NAME): the variable's value as one word of the shell, whatever is in it. NAMES and PARAM are lists of such words.
+quote  = '$(subst ','\'',$(1))'
+quoted = $(call quote,$(value $(1)))
+# $(call option,--flag,NAME): "--flag value" when the variable is set.
+option = $(if $(value $(2)),$(1) $(call quoted,$(2)))
+NAMES = $(foreach name,$(value LAB),$(call quote,$(name)))
+OPTIONS = $(call option,--accel,ACCEL) $(call option,--image,IMAGE) $(call option,--answers,ANSWERS) \
+	$(call option,--student,STUDENT) $(foreach pair,$(value PARAM),--param $(call quote,$(pair))) \
+	--reports $(call quoted,REPORTS) $(if $(filter-out 0 no,$(QUIET)),--quiet) $(ARGS)
+
+ifneq ($(origin PYTHON),undefined)
+export PYTHON
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: lab labs shell report doctor test test-fast lint clean help
+.SILENT:
+
+lab: ## run a lab, or several: make lab LAB=zombies [IMAGE= ACCEL=kvm|tcg PARAM="a=1 b=2" ANSWERS=file STUDENT=id QUIET=1 ARGS=]
+	$(call need_lab,lab)
+	$(SETUP) run && exec $(VENV)/vmlab run $(NAMES) $(OPTIONS)
+
+labs: ## run all labs, one after the other (same options)
+	$(SETUP) run && exec $(VENV)/vmlab run all $(OPTIONS)
+
+shell: ## a shell in a guest of a lab: make shell LAB=zombies [IMAGE= ACCEL= ARGS=]
+	$(call need_lab,shell)
+	$(SETUP) run && exec $(VENV)/vmlab shell $(call quoted,LAB) $(call option,--accel,ACCEL) $(call option,--image,IMAGE) $(ARGS)
+
+report: ## the newest report in brief, and where it is [LAB=]
+	$(SETUP) python && exec $(VENV)/vmlab report $(NAMES) --reports $(call quoted,REPORTS) $(ARGS)
+
+doctor: ## what this machine is and can do for labs, and what is missing
+	$(SETUP) python && exec $(VENV)/vmlab doctor $(ARGS)
+
+test: ## all tests; guests are booted, images are built [WORKERS=2 ARGS=]
+	$(SETUP) test && exec $(VENV)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+test-fast: ## the tests without guests, browser and long measurements: about a minute [WORKERS=2 ARGS=]
+	$(SETUP) lint && exec $(VENV)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not (guest or browser or slow)" $(ARGS)
+
+lint: ## ruff and mypy
+	$(SETUP) lint && $(VENV)/ruff check && $(VENV)/ruff format --check && $(VENV)/mypy
+
+clean: ## remove what make put here (.venv, builds, caches); reports stay, images too (vmlab clean)
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
+	find $(LABS) runner tests -type d -name __pycache__ -prune -exec rm -rf {} +
+
+help: ## this list
+	echo 'vmlab: labs that make an operating-systems course measurable'
+	echo
+	sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-11s%s\n' "$$name" "$$text"; done
+	echo
+	echo '  labs here:' $(patsubst $(LABS)/%/lab.yaml,%,$(wildcard $(LABS)/*/lab.yaml))
+
+define need_lab
+	if [ -z $(call quoted,LAB) ]; then \
+	echo "vmlab: which lab? name it: make $(1) LAB=zombies" >&2; \
+	echo "vmlab: there are:" $(patsubst $(LABS)/%/lab.yaml,%,$(wildcard $(LABS)/*/lab.yaml)) >&2; exit 2; fi
+endef
