@@ -1,0 +1,5 @@
+"""``python -m runner`` is ``vmlab``."""
+
+from runner.cli import main
+
+main()
