@@ -1,0 +1,100 @@
+"""The guest's serial console: read as it comes, kept in a file of bounded size, searched for what must end a wait at once."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+# A guest's root may write to its console without end; a log beyond this is cut, and says so.
+LOG_LIMIT_BYTES = 16 << 20
+_KEPT_TEXT = 1 << 20
+
+# The kernel's own words, from kernel/panic.c and arch/x86: each means that the guest will not come back.
+PANIC = re.compile(rb"Kernel panic - not syncing: [^\r\n]*|Attempted to kill init![^\r\n]*")
+
+
+class Console:
+    """Reads a guest's console on a thread of its own.
+
+    ``on_panic`` is called once, on that thread, with the line that says that the kernel panicked.
+    """
+
+    def __init__(self, sock: socket.socket, log_file: Path, *, on_panic: Callable[[str], None]) -> None:
+        self._sock = sock
+        self._on_panic = on_panic
+        self._text = bytearray()
+        self._dropped = 0
+        self._seen = 0
+        self._changed = threading.Condition()
+        self._log = log_file.open("wb", buffering=0)
+        self._thread = threading.Thread(target=self._read, name="vmlab-console", daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        written = 0
+        panicked = False
+        while True:
+            try:
+                data = self._sock.recv(65536)
+            except OSError:
+                data = b""
+            if not data:
+                break
+            room = LOG_LIMIT_BYTES - written
+            if room > 0:
+                written += len(data[:room])
+                self._log.write(data[:room])
+                if len(data) >= room:
+                    self._log.write(b"\n[vmlab: the console's log was cut here: the guest wrote more than 16 MiB]\n")
+            with self._changed:
+                self._text += data
+                excess = len(self._text) - _KEPT_TEXT
+                if excess > 0:
+                    del self._text[:excess]
+                    self._dropped += excess
+                # The line may be split over two reads, so the end of the text before is looked at again.
+                found = None if panicked else PANIC.search(self._text, max(0, len(self._text) - len(data) - 200))
+                self._changed.notify_all()
+            if found and b"\n" in self._text[found.start() :]:
+                panicked = True
+                self._on_panic(found.group().decode(errors="replace"))
+        with self._changed:
+            self._changed.notify_all()
+
+    def text(self) -> str:
+        """What the console has printed, the last MiB of it."""
+        with self._changed:
+            return self._text.decode(errors="replace").replace("\r\n", "\n")
+
+    def tail(self, lines: int = 80) -> str:
+        """The last lines, for an error's detail."""
+        return "\n".join(line.rstrip() for line in self.text().splitlines()[-lines:])
+
+    def wait_for(self, pattern: str, timeout_s: float) -> str | None:
+        """The first line that matches ``pattern`` and was printed since the last such call; None when none came in time."""
+        regex = re.compile(rb"[^\n]*(?:" + pattern.encode() + rb")[^\n]*\n")
+        found: re.Match[bytes] | None = None
+
+        def arrived() -> bool:
+            nonlocal found
+            found = regex.search(self._text, max(0, self._seen - self._dropped))
+            return found is not None
+
+        with self._changed:
+            if not self._changed.wait_for(arrived, timeout_s) or found is None:
+                return None
+            self._seen = self._dropped + found.end()
+            return found.group().decode(errors="replace").strip()
+
+    def close(self) -> None:
+        """End the reader once QEMU's end is closed, and the log file."""
+        # The other end may have closed it already.
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._thread.join(5)
+        self._sock.close()
+        self._log.close()
