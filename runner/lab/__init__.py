@@ -1,0 +1,22 @@
+"""The evidence wing: what a lab is, what it observed, and what its checks conclude. Needs no QEMU.
+
+A lab's ``checks.py`` and its tests import everything they need from here.
+"""
+
+from runner.lab.checks import check, judge
+from runner.lab.evidence import Evidence, EvidenceProblem, Record
+from runner.lab.verdict import Verdict, VerdictKind, failed, inconclusive, not_observable, passed
+
+__all__ = [
+    "Evidence",
+    "EvidenceProblem",
+    "Record",
+    "Verdict",
+    "VerdictKind",
+    "check",
+    "failed",
+    "inconclusive",
+    "judge",
+    "not_observable",
+    "passed",
+]
