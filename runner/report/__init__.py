@@ -1,0 +1,1 @@
+"""One report and its renderings: JSON, HTML, JUnit. Needs no QEMU."""
