@@ -1,0 +1,447 @@
+"""The command line. What a command needs is imported where it is used, so that ``vmlab --help`` answers at once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shlex
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+from click.shell_completion import CompletionItem
+
+from runner import __version__
+from runner.errors import EXIT_COULD_NOT_RUN, EXIT_FAIL, EXIT_PASS, EXIT_USAGE, UsageError, VmlabError
+
+if TYPE_CHECKING:
+    from runner.guest.image import ImageStore
+    from runner.host.accelerator import Wanted
+    from runner.lab.collection import Collection
+
+# The conventional status of a program that SIGINT ended (128 + 2), so that a shell's loop stops too.
+EXIT_INTERRUPTED = 130
+
+
+class LabName(click.ParamType[str]):
+    """A lab's name, completed by the shell."""
+
+    name = "lab"
+
+    def shell_complete(self, _ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The labs whose names begin like this."""
+        from runner.lab.collection import Collection
+
+        return [CompletionItem(name) for name in Collection().names() if name.startswith(incomplete)]
+
+
+class ImageName(click.ParamType[str]):
+    """An image's name, completed by the shell."""
+
+    name = "image"
+
+    def shell_complete(self, _ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The images of the catalogue whose names begin like this."""
+        from runner.guest.image import ImageStore
+
+        return [CompletionItem(name) for name in ImageStore().names() if name.startswith(incomplete)]
+
+
+_labs_option = click.option(
+    "--labs", "lab_dirs", multiple=True, type=click.Path(path_type=Path), metavar="DIR", help="Another directory of labs; may be repeated."
+)
+_reports_option = click.option(
+    "--reports", type=click.Path(path_type=Path), default=Path("reports"), show_default=True, metavar="DIR", help="Where reports go."
+)
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output, and nothing else.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="vmlab")
+@click.option("--verbose", is_flag=True, help="Log what the runner does, on standard error.")
+def cli(verbose: bool) -> None:
+    """Run operating-systems labs in real virtual machines, and report what was proved.
+
+    A lab boots a guest, measures, and writes a report whose every verdict rests on evidence.
+
+    \b
+    Start with:      vmlab run zombies
+    No luck?         vmlab doctor
+    """
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.ERROR, format="%(relativeCreated)7d ms %(name)s: %(message)s")
+    for noisy in ("paramiko", "asyncio", "qemu", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+
+
+@cli.command()
+@click.argument("labs", nargs=-1, required=True, type=LabName(), metavar="LAB...")
+@click.option("--accel", type=click.Choice(["auto", "kvm", "tcg"]), default="auto", show_default=True, help="kvm means: or fail.")
+@click.option("--image", type=ImageName(), help="The image to boot; by default the lab's first.")
+@click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="Set a parameter of the lab; may be repeated.")
+@click.option("--answers", type=click.Path(path_type=Path), metavar="FILE", help="Your predictions (vmlab predict LAB writes a form).")
+@click.option("--student", default="", metavar="ID", help="Who hands this in; kept in the report.")
+@click.option("--quiet", "-q", is_flag=True, help="Say only how it ended.")
+@_json_option
+@_reports_option
+@_labs_option
+def run(
+    labs: tuple[str, ...],
+    accel: Wanted,
+    image: str | None,
+    params: tuple[str, ...],
+    answers: Path | None,
+    student: str,
+    quiet: bool,
+    as_json: bool,
+    reports: Path,
+    lab_dirs: tuple[Path, ...],
+) -> None:
+    """Run a lab (or several, or `all`) and write a report.
+
+    \b
+    Exit code: 0  every check passed (or cannot be observed on this host, with the reason)
+               1  a check failed or was inconclusive
+               2  the command line or a file of yours is wrong
+               3  it could not run, by a fault of vmlab or of the machine
+    """
+    from runner.lab.parameters import split
+    from runner.live import choose_view, say_error
+    from runner.run import RunRequest, prepare, run_lab
+
+    collection = _collection(lab_dirs)
+    names = collection.names() if labs == ("all",) else list(labs)
+    requests: list[RunRequest] = [
+        prepare(
+            collection.get(name),
+            given=split(params),
+            answers=answers,
+            accelerator=accel,
+            image=image,
+            student=student,
+            reports=reports,
+            command=_command_to_repeat(),
+        )
+        for name in names
+    ]
+    worst = EXIT_PASS
+    documents = []
+    for request in requests:
+        view = choose_view(quiet=quiet, as_json=as_json)
+        images = _images(view.notice)
+        with contextlib.closing(view):
+            try:
+                outcome = run_lab(request, images, view)
+            except VmlabError as exc:
+                if len(requests) == 1:
+                    raise
+                # One lab that cannot run must not keep the others from running.
+                view.close()
+                say_error(exc)
+                worst = max(worst, exc.exit_code)
+                continue
+        documents.append(outcome.report)
+        worst = max(worst, outcome.exit_code)
+    if as_json:
+        texts = [document.model_dump_json(indent=2) for document in documents]
+        click.echo(texts[0] if len(requests) == 1 else "[" + ",\n".join(texts) + "]")
+    sys.exit(worst)
+
+
+@cli.command("list")
+@_json_option
+@_labs_option
+def list_labs(as_json: bool, lab_dirs: tuple[Path, ...]) -> None:
+    """List the labs."""
+    collection = _collection(lab_dirs)
+    found = [collection.get(name) for name in collection.names()]
+    if as_json:
+        rows = [
+            {"name": lab.name, "title": lab.definition.title, "summary": lab.definition.summary, "claims": list(lab.definition.claims)}
+            for lab in found
+        ]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for lab in found:
+        click.echo(f"{lab.name:<16}{lab.definition.title}\n{'':<16}{' '.join(lab.definition.summary.split())}")
+
+
+@cli.command()
+@click.argument("lab", type=LabName())
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Where to write it; by default standard output.")
+@_labs_option
+def predict(lab: str, output: Path | None, lab_dirs: tuple[Path, ...]) -> None:
+    """Write a form with a lab's questions, to be answered before the run (`vmlab run LAB --answers FILE`)."""
+    from runner.lab.answers import template
+
+    text = template(_collection(lab_dirs).get(lab).definition)
+    if output is None:
+        click.echo(text, nl=False)
+    elif output.exists():
+        raise UsageError(f"{output} exists already", hint="name another file, or remove it first")
+    else:
+        with _writing(output):
+            output.write_text(text)
+        click.echo(f"fill in {output}, then: vmlab run {lab} --answers {shlex.quote(str(output))}")
+
+
+@cli.command()
+@click.argument("lab", type=LabName())
+@click.option("--guest", "guest_name", default="", metavar="NAME", help="Which of the lab's guests; by default the first.")
+@click.option("--accel", type=click.Choice(["auto", "kvm", "tcg"]), default="auto", show_default=True)
+@click.option("--image", type=ImageName(), help="The image to boot; by default the lab's first.")
+@click.option("--root", is_flag=True, help="Be root, as the lab's scripts are.")
+@_labs_option
+def shell(lab: str, guest_name: str, accel: Wanted, image: str | None, root: bool, lab_dirs: tuple[Path, ...]) -> None:
+    """Boot a lab's guest and open a shell in it. The guest is gone when you leave."""
+    from runner.live import choose_view
+    from runner.shell import open_shell
+
+    view = choose_view(quiet=False, as_json=False)
+    with contextlib.closing(view):
+        sys.exit(
+            open_shell(
+                _collection(lab_dirs).get(lab),
+                _images(view.notice),
+                view,
+                guest_name=guest_name,
+                wanted_accelerator=accel,
+                image=image,
+                root=root,
+            )
+        )
+
+
+@cli.command()
+@click.argument("lab", required=False, type=LabName())
+@_json_option
+@_reports_option
+def report(lab: str | None, as_json: bool, reports: Path) -> None:
+    """Show the newest report (of one lab), and where it is."""
+    from runner.live import closing_lines, report_lines
+    from runner.report import store
+
+    directory = store.find_latest(reports, lab)
+    found = store.load(directory)
+    if as_json:
+        click.echo(found.model_dump_json(indent=2))
+        return
+    for line in (*report_lines(found), *closing_lines(found, str(directory / "report.html"))):
+        click.echo(line)
+
+
+@cli.command()
+@click.argument("path", type=click.Path(path_type=Path), metavar="REPORT")
+@_json_option
+@_labs_option
+def check(path: Path, as_json: bool, lab_dirs: tuple[Path, ...]) -> None:
+    """Judge a report again, from its evidence alone.
+
+    Every verdict is derived anew by the lab's checks; what the report itself claims is only compared with it. Exit code 1 when the
+    evidence was changed after it was recorded, or when a verdict differs from what the report says.
+    """
+    from runner.live import closing_lines, report_lines
+    from runner.report import assemble, store
+
+    stored = store.load(path)
+    lab = _collection(lab_dirs).get(stored.lab.name)
+    directory = path if path.is_dir() else path.parent
+    problems = assemble.verify_evidence(stored, directory)
+    fresh = assemble.rejudge(stored, lab.load_checks(), definition=lab.definition)
+    problems += assemble.differences(stored, fresh)
+    if as_json:
+        click.echo(
+            json.dumps({"problems": problems, "lab_changed": stored.lab.digest != lab.digest, "report": fresh.model_dump(mode="json")})
+        )
+    else:
+        for line in (*report_lines(fresh), *closing_lines(fresh, str(path))):
+            click.echo(line)
+        if stored.lab.digest != lab.digest:
+            click.echo("note: the lab's files have changed since this report was written")
+        for problem in problems:
+            click.echo(f"DIFFERS: {problem}")
+        if not problems:
+            click.echo("judged again: the evidence is as it was recorded, and gives every verdict that the report claims")
+    sys.exit(EXIT_FAIL if problems else EXIT_PASS)
+
+
+@cli.command()
+@_json_option
+def doctor(as_json: bool) -> None:
+    """Say what this machine is and can, what is missing, and how to get it."""
+    from runner.host import doctor as examination
+
+    diagnosis = examination.examine()
+    if as_json:
+        click.echo(examination.to_json(diagnosis))
+    else:
+        examination.show(diagnosis)
+    sys.exit(EXIT_PASS if diagnosis.can_run else EXIT_COULD_NOT_RUN)
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--in", "directory", type=click.Path(path_type=Path), default=None, metavar="DIR", help="Where; by default labs/ here.")
+def new(name: str, directory: Path | None) -> None:
+    """Write the skeleton of a lab: it runs, has a check that can fail, and a test that sees it fail."""
+    from runner.lab.skeleton import create
+
+    made = create(name, directory or Path("labs"))
+    click.echo(f"wrote {made}\ntry it: vmlab run {name} --labs {shlex.quote(str(made.parent))}")
+
+
+@cli.group()
+def image() -> None:
+    """List, build, verify and remove the images that guests boot from."""
+
+
+@image.command("list")
+@_json_option
+def image_list(as_json: bool) -> None:
+    """List the images of the catalogue, and which are built."""
+    rows = _images().status()
+    if as_json:
+        click.echo(json.dumps([{**row.__dict__, "path": str(row.path)} for row in rows], indent=2, default=str))
+        return
+    for row in rows:
+        state = f"{row.size_bytes >> 20} MiB, built {row.built_at}, {row.path}" if row.cached else "not built"
+        click.echo(f"{row.name:<14}{state}")
+
+
+@image.command("build")
+@click.argument("name", required=False, type=ImageName())
+@click.option("--force", is_flag=True, help="Build it again even if it is there.")
+def image_build(name: str | None, force: bool) -> None:
+    """Build an image (by default the default one), unless it is there."""
+    from runner.deadline import Deadline
+    from runner.run import IMAGE_LIMIT_S
+
+    store = _images(click.echo)
+    built = store.build(name or store.default, Deadline(IMAGE_LIMIT_S), force=force)
+    click.echo(f"{built.name}: {built.directory}")
+
+
+@image.command("verify")
+@click.argument("name", required=False, type=ImageName())
+def image_verify(name: str | None) -> None:
+    """Compare an image's files with their digests. Exit code 3 when they differ."""
+    store = _images(click.echo)
+    problems = store.verify(name or store.default)
+    for problem in problems:
+        click.echo(problem)
+    if not problems:
+        click.echo(f"{name or store.default}: sound")
+    sys.exit(EXIT_COULD_NOT_RUN if problems else EXIT_PASS)
+
+
+@image.command("prune")
+def image_prune() -> None:
+    """Remove images that no current recipe describes, and what interrupted builds left."""
+    click.echo(f"freed {_images(click.echo).prune() >> 20} MiB")
+
+
+@cli.command()
+def clean() -> None:
+    """Remove what killed runs left behind: guests, working directories, half-built images, images of old recipes."""
+    from runner.guest.workdir import sweep
+
+    removed = sweep()
+    freed = _images(click.echo).prune()
+    click.echo(f"removed {len(removed)} working directories and {freed >> 20} MiB of images")
+
+
+@cli.command()
+@click.argument("shell_name", type=click.Choice(["bash", "zsh", "fish"]), metavar="[bash|zsh|fish]")
+def completion(shell_name: str) -> None:
+    """Print the shell's completion script: add `eval "$(vmlab completion bash)"` to your ~/.bashrc."""
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell_name)
+    if found is None:
+        raise UsageError(f"no completion is known for {shell_name}", hint="bash, zsh and fish are")
+    click.echo(found(cli, {}, "vmlab", "_VMLAB_COMPLETE").source())
+
+
+def _collection(directories: tuple[Path, ...]) -> Collection:
+    from runner.lab.collection import Collection
+
+    return Collection(directories)
+
+
+def _images(tell: Any = None) -> ImageStore:
+    from runner.guest.image import ImageStore
+
+    return ImageStore(tell=tell) if tell else ImageStore()
+
+
+def _command_to_repeat() -> str:
+    """This command as a shell line that runs the same again."""
+    return shlex.join(["vmlab", *sys.argv[1:]])
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise UsageError(f"cannot write {path}: {exc.strerror}", hint="name a file in a directory you may write to") from exc
+
+
+def _interrupt(_number: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run the command line, with every outcome as an exit code and no traceback for what a user can cause."""
+    # A runner that is asked to end (by `kill`, by CI, by a closed terminal) ends its guests as with Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    sys.exit(_main())
+
+
+def _main() -> int:
+    try:
+        return _dispatch()
+    except VmlabError as exc:
+        from runner.live import say_error
+
+        say_error(exc)
+        return exc.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("vmlab: interrupted; everything it started is ended", err=True)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone (`vmlab list | head`); nothing is left to say and nobody to say it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PASS
+    except Exception:  # noqa: BLE001  (the last resort: Python's own exit code for this would read as a failed check)
+        traceback.print_exc()
+        click.echo("vmlab: this is a bug in vmlab; the lines above say where", err=True)
+        return EXIT_COULD_NOT_RUN
+
+
+def _dispatch() -> int:
+    """Let click run the command; its ways of ending become exit codes."""
+    try:
+        cli.main(standalone_mode=False, prog_name="vmlab")
+    except SystemExit as exc:
+        return exc.code if isinstance(exc.code, int) else EXIT_PASS
+    except click.exceptions.Exit as exc:
+        return exc.exit_code
+    except click.exceptions.NoArgsIsHelpError as exc:
+        click.echo(exc.format_message())
+        return EXIT_USAGE
+    except click.ClickException as exc:
+        where = exc.ctx.command_path if isinstance(exc, click.UsageError) and exc.ctx else "vmlab"
+        click.echo(f"vmlab: {exc.format_message()}\n       see: {where} --help", err=True)
+        return EXIT_USAGE
+    return EXIT_PASS
+
+
+if __name__ == "__main__":
+    main()

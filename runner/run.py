@@ -1,0 +1,243 @@
+"""One lab, from its definition to its report."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from runner import __version__
+from runner.bench import Bench, Notebook
+from runner.deadline import Deadline
+from runner.errors import EXIT_COULD_NOT_RUN, EXIT_FAIL, EXIT_PASS, UsageError, VmlabError
+from runner.guest.image import Image, ImageStore
+from runner.guest.workdir import work_dir
+from runner.host import accelerator, facts
+from runner.lab.answers import Answer, read_answers
+from runner.lab.checks import Check, settled
+from runner.lab.definition import Experiment, Lab
+from runner.lab.evidence import Evidence
+from runner.lab.parameters import resolve
+from runner.lab.verdict import VerdictKind
+from runner.live import View
+from runner.report import assemble, store
+from runner.report.model import AcceleratorPart, ErrorPart, HostPart, Report, RunPart
+
+log = logging.getLogger(__name__)
+
+# Building an image takes about a minute; a slow network or a busy machine may make many of it.
+IMAGE_LIMIT_S = 1800.0
+
+_DETAIL_LIMIT = 8000
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What is to be run, with everything that a user could have got wrong already looked at (`prepare`)."""
+
+    lab: Lab
+    checks: list[Check]
+    experiment: Experiment
+    parameters: dict[str, int | float | str | bool]
+    answers: dict[str, Answer]
+    accelerator: Literal["auto", "kvm", "tcg"]
+    image: str | None
+    student: str
+    reports: Path
+    command: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run: its report, where that is, and the exit code that it means."""
+
+    report: Report
+    directory: Path
+
+    @property
+    def exit_code(self) -> int:
+        """0 when everything that this host can show passed, 1 when something failed or was inconclusive, 3 when it could not run."""
+        kind = self.report.verdict()
+        if kind is VerdictKind.ERROR:
+            return EXIT_COULD_NOT_RUN
+        return EXIT_FAIL if kind in (VerdictKind.FAIL, VerdictKind.INCONCLUSIVE) else EXIT_PASS
+
+
+def prepare(
+    lab: Lab,
+    *,
+    given: Mapping[str, str],
+    answers: Path | None,
+    accelerator: Literal["auto", "kvm", "tcg"],
+    image: str | None,
+    student: str,
+    reports: Path,
+    command: str,
+) -> RunRequest:
+    """Read everything that the run needs; UsageError names what is wrong with it, before anything is started."""
+    questions = lab.definition.questions
+    request = RunRequest(
+        lab=lab,
+        checks=lab.load_checks(),
+        experiment=lab.load_experiment(),
+        parameters=resolve(lab.definition, given),
+        answers=read_answers(answers, questions) if answers else {},
+        accelerator=accelerator,
+        image=image,
+        student=student,
+        reports=reports,
+        command=command,
+    )
+    for wanted in lab.definition.guests.values():
+        facts.check_fits(wanted.memory_mib << 20)
+    return request
+
+
+def run_lab(request: RunRequest, images: ImageStore, view: View) -> Outcome:
+    """Run one lab and write its report.
+
+    An error during the experiment is part of the report; one before it (no QEMU, no image, no disk space) is raised. KeyboardInterrupt
+    passes through, with every guest ended and no report left behind.
+    """
+    facts.require_qemu()
+    chosen = accelerator.choose(request.accelerator)
+    host = facts.gather()
+    definition = request.lab.definition
+    started_at, cpu_before_s = datetime.now(UTC), _own_cpu_s()
+    notebook = Notebook()
+    view.begin(
+        definition.title,
+        [f"accelerator {chosen.sentence}", *([f"  {chosen.hint}"] if chosen.hint else []), f"host {host.cpu_model}, {host.cpus} CPUs"],
+    )
+    ready = {name: image_for(request.lab, name, images, request.image, notebook, view) for name in definition.guests}
+    directory = store.new_directory(request.reports, request.lab.name, started_at)
+    try:
+        error = _perform(request, chosen.name, ready, directory, notebook, view)
+        report = _report(
+            request,
+            started_at=started_at,
+            cpu_before_s=cpu_before_s,
+            host=HostPart(**host.part(), accelerator=AcceleratorPart(name=chosen.name, reason=chosen.reason)),
+            directory=directory,
+            notebook=notebook,
+            error=error,
+        )
+        store.save(report, directory)
+    except KeyboardInterrupt:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    view.end(report, str(directory / store.HTML_NAME))
+    return Outcome(report, directory)
+
+
+def _report(
+    request: RunRequest,
+    *,
+    started_at: datetime,
+    cpu_before_s: float,
+    host: HostPart,
+    directory: Path,
+    notebook: Notebook,
+    error: ErrorPart | None,
+) -> Report:
+    """The report on what the notebook holds."""
+    logs = sorted(path.name for path in directory.glob("console*.log"))
+    return assemble.judge_report(
+        lab_name=request.lab.name,
+        definition=request.lab.definition,
+        lab_digest=request.lab.digest,
+        checks=request.checks,
+        run=RunPart(
+            id=f"{request.lab.name}-{directory.name}",
+            started_at=started_at.isoformat(timespec="seconds"),
+            duration_s=notebook.now_s(),
+            command=request.command,
+            parameters=request.parameters,
+            student=request.student,
+            runner_version=__version__,
+            runner_cpu_s=round(_own_cpu_s() - cpu_before_s, 3),
+            error=error,
+        ),
+        host=host,
+        guests=notebook.guests,
+        phases=sorted(notebook.phases, key=lambda phase: (phase.start_s, phase.depth)),
+        observations=notebook.observations,
+        files=[assemble.file_part(directory, name) for name in logs],
+        answers=request.answers,
+    )
+
+
+def image_for(lab: Lab, guest: str, images: ImageStore, chosen: str | None, notebook: Notebook, view: View) -> Image:
+    """The image that a guest of the lab boots: the user's choice, else the lab's first, else the catalogue's default; built if needed."""
+    suitable = lab.definition.guests[guest].images
+    if chosen and suitable and chosen not in suitable:
+        raise UsageError(f"the lab {lab.name} does not run on the image {chosen}", hint=f"it runs on: {', '.join(suitable)}")
+    name = chosen or (suitable[0] if suitable else images.default)
+    with notebook.phase(f"Getting image {name}", view):
+        return images.get(name, Deadline(IMAGE_LIMIT_S))
+
+
+def _perform(
+    request: RunRequest,
+    accelerator_name: Literal["kvm", "tcg"],
+    ready: Mapping[str, Image],
+    directory: Path,
+    notebook: Notebook,
+    view: View,
+) -> ErrorPart | None:
+    """Let the experiment run to its end, and say what ended it early if anything did."""
+    shown: set[str] = set()
+
+    def show_settled() -> None:
+        for judgement in settled(request.checks, Evidence(notebook.data(), request.parameters)):
+            if judgement.check.id not in shown:
+                shown.add(judgement.check.id)
+                view.verdict(assemble.check_part(judgement))
+
+    try:
+        with contextlib.ExitStack() as stack:
+            bench = Bench(
+                request.lab,
+                parameters=request.parameters,
+                images=ready,
+                accelerator=accelerator_name,
+                work=stack.enter_context(work_dir()),
+                logs=directory,
+                deadline=Deadline(request.lab.definition.time_limit_s),
+                notebook=notebook,
+                listener=view,
+                recorded=show_settled,
+                stack=stack,
+            )
+            request.experiment(bench)
+    except VmlabError as exc:
+        return _error_part(exc.kind, exc.message, exc.hint, exc.detail, notebook)
+    except Exception as exc:
+        # A bug in the experiment is its author's (or ours): the verdicts that it prevented are errors, and the report says where.
+        log.exception("the experiment of %s broke", request.lab.name)
+        where = traceback.extract_tb(exc.__traceback__)[-1]
+        return _error_part(
+            "ExperimentError",
+            f"the experiment of {request.lab.name} broke: {type(exc).__name__}: {exc}",
+            f"tell the lab's author: {Path(where.filename).name}:{where.lineno}",
+            traceback.format_exc(),
+            notebook,
+        )
+    return None
+
+
+def _error_part(kind: str, message: str, hint: str, detail: str, notebook: Notebook) -> ErrorPart:
+    return ErrorPart(kind=kind, message=message, hint=hint, detail=detail[-_DETAIL_LIMIT:], phase=notebook.broke_in)
+
+
+def _own_cpu_s() -> float:
+    """CPU seconds of this process, its children not counted."""
+    times = os.times()
+    return times.user + times.system
