@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+"""A parent forks children at a steady rate; an observer, another process, counts the zombies from outside.
+
+The parent comes in three kinds: `never` waits for nobody, `reap` reaps at each SIGCHLD, `ignore` asks the kernel for no zombies at
+all (SIGCHLD set to SIG_IGN). The load is the same. The observer counts by reading every /proc/PID/stat, and notes the parent's own
+counters before and after each scan: the truth lies between them. For the parent that never waits it then sends SIGKILL to every
+zombie, counts again, and lets the parent reap at last, to see with which status each child is handed over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import time
+
+from procfs import Cgroup, Counters, child_running, children_of, emit, exit_at_once_in_a_child, stat_or_none
+
+
+def main() -> None:
+    """Observe one parent."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--parent", choices=["never", "reap", "ignore"], default="never")
+    parser.add_argument("--forks", type=int, default=400)
+    parser.add_argument("--rate", type=float, default=100.0, help="forks a second")
+    parser.add_argument("--samples", type=int, default=20)
+    options = parser.parse_args()
+
+    counters = Counters()
+    orders, orders_in = os.pipe()
+    answers, answers_in = os.pipe()
+    with Cgroup("accumulate") as cgroup:
+
+        def fork_at_a_rate() -> None:
+            os.close(orders_in)
+            cgroup.enter()
+            be_a_parent(options, counters, orders, answers_in)
+
+        parent = child_running(fork_at_a_rate)
+        os.close(answers_in)
+        try:
+            emit({"parent": options.parent, "rate": options.rate, **observe(parent, options, counters, orders_in, answers)})
+        finally:
+            os.kill(parent, signal.SIGKILL)  # (Harmless when it has exited: it is our own zombie then.)
+            os.waitpid(parent, 0)
+            wait_until_nobody_is_left(cgroup)
+
+
+def be_a_parent(options: argparse.Namespace, counters: Counters, orders: int, answers: int) -> None:
+    """Fork at the rate asked for; then wait for the observer's word, reap what is left, and report the statuses."""
+    statuses: list[int] = []
+
+    def reap_what_has_exited() -> bool:
+        """Whether there is a child left."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                return True
+            statuses.append(status)
+            counters.add("reaped")
+
+    if options.parent == "reap":
+        # Blocked, the signal waits until sigtimedwait asks for it. (A handler could be interrupted by the next SIGCHLD in the middle of
+        # its own bookkeeping.)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    elif options.parent == "ignore":
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+    start = time.monotonic()
+    for i in range(options.forks):
+        # (An absolute timetable: a late fork does not make all that follow later.)
+        while (pause := start + i / options.rate - time.monotonic()) > 0:
+            if options.parent != "reap":
+                time.sleep(pause)
+            elif signal.sigtimedwait({signal.SIGCHLD}, pause):
+                reap_what_has_exited()
+        counters.add("announced")
+        exit_at_once_in_a_child()
+        counters.add("forked")
+        if options.parent == "reap":
+            reap_what_has_exited()
+    while options.parent == "reap" and reap_what_has_exited():
+        signal.sigtimedwait({signal.SIGCHLD}, 1.0)
+    counters.add("done")
+
+    os.read(orders, 1)
+    children_left = reap_what_has_exited()
+    counts = {str(status): statuses.count(status) for status in sorted(set(statuses))}
+    os.write(answers, json.dumps({"statuses": counts, "children_left": children_left}).encode() + b"\n")
+    os.read(orders, 1)
+
+
+def observe(parent: int, options: argparse.Namespace, counters: Counters, orders: int, answers: int) -> dict[str, object]:
+    """Count while the parent forks, then after SIGKILL to every zombie, then after the parent has reaped."""
+    start = time.monotonic()
+    every = options.forks / options.rate / options.samples
+    samples = []
+    while not counters["done"]:
+        time.sleep(every)
+        samples.append(sample(parent, counters, start))
+    time.sleep(0.3)  # (The last child may still be on its way out.)
+    samples.append(sample(parent, counters, start))
+    zombies, _ = children_of(parent)
+    before = identities(zombies)
+
+    accepted = 0
+    for pid in zombies:
+        os.kill(pid, signal.SIGKILL)  # (Raises when it is refused or there is no such process.)
+        accepted += 1
+    time.sleep(0.3)
+    left, _ = children_of(parent)
+    same = sum(1 for pid, identity in identities(left).items() if before.get(pid) == identity)
+
+    os.write(orders, b"!")
+    with open(answers) as pipe:
+        reaped = json.loads(pipe.readline())
+        after, living = children_of(parent)
+        os.write(orders, b"!")
+    return {
+        "samples": samples,
+        "forked": counters["forked"],
+        "peak": max(each["zombies"] for each in samples),
+        "at_end": samples[-1]["zombies"],
+        "sigkill": {
+            "sent_to": len(zombies),
+            "accepted": accepted,
+            "left": len(left),
+            "same_process": same,
+            "left_percent": percent(len(left), len(zombies)),
+        },
+        "after_reaping": {
+            "statuses": reaped["statuses"],
+            "kernel_says_children_left": reaped["children_left"],
+            "found": len(after | living),
+        },
+    }
+
+
+def percent(part: int, whole: int) -> float | None:
+    """A share in percent; of nothing there is none."""
+    return round(100 * part / whole, 1) if whole else None
+
+
+def sample(parent: int, counters: Counters, start: float) -> dict[str, float | int]:
+    """One count from outside, between two looks at the parent's counters."""
+    began, forked, reaped = time.monotonic(), counters["forked"], counters["reaped"]
+    zombies, living = children_of(parent)
+    announced, reaped_after, ended = counters["announced"], counters["reaped"], time.monotonic()
+    return {
+        "elapsed_s": round((began + ended) / 2 - start, 4),
+        "scan_s": round(ended - began, 4),
+        "forked_before": forked,
+        "forked_after": announced,
+        "reaped_before": reaped,
+        "reaped_after": reaped_after,
+        "zombies": len(zombies),
+        "living": len(living),
+    }
+
+
+def identities(pids: set[int]) -> dict[int, tuple[int | str, ...]]:
+    """What makes a process this one and no later process of the same number, and how it ended."""
+    found = {pid: stat_or_none(pid) for pid in pids}
+    return {pid: (fields["starttime"], fields["exit_code"], fields["state"]) for pid, fields in found.items() if fields}
+
+
+def wait_until_nobody_is_left(cgroup: Cgroup) -> None:
+    """The parent's zombies are PID 1's now: the group can go when PID 1 has reaped them."""
+    for _ in range(500):
+        if cgroup.look()["usage"] == 0:
+            return
+        time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    main()

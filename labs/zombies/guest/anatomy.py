@@ -1,0 +1,223 @@
+#!/usr/bin/env python3
+"""One child in three states: alive, a zombie, reaped. Every file of its /proc directory is tried in each state.
+
+The child waits on a pipe, so that "alive" lasts as long as we look; then it exits with 7. Before it is reaped its status is read with
+waitid(WNOWAIT), which leaves it a zombie, and it is sent SIGKILL, which the kernel accepts and which changes nothing.
+
+A second process shows that Z is not always a zombie: its first thread ends while another thread lives on.
+"""
+
+# pathlib is slow to import under emulation, and would serve one-line reads of /proc only.
+# ruff: noqa: PTH112, PTH114, PTH115, PTH123, PTH208
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import errno
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import threading
+import time
+
+from procfs import EXIT_CODE, emit, stat, stat_or_none
+
+SKIPPED = ("mem", "clear_refs", "pagemap", "kpagecgroup")  # Not text: the memory itself, a switch, and one entry for each page.
+ENOUGH_BYTES = 1 << 18
+EXIT_SYSCALL = {"x86_64": 60, "aarch64": 93, "riscv64": 93}
+
+
+def main() -> None:
+    """One child's life, then the half-dead thread group."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--sigchld", choices=["default", "ignore"], default="default", help="control: ignored, there is no zombie")
+    options = parser.parse_args()
+    emit({"child": one_child(ignore=options.sigchld == "ignore"), "leader": leader_that_ended_first()})
+
+
+def one_child(*, ignore: bool) -> dict[str, object]:
+    """The three states of one child, and what was done to it while it was a zombie."""
+    if ignore:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(writing)
+        os.read(reading, 1)
+        os._exit(EXIT_CODE)
+    os.close(reading)
+    wait_for_state(child, "S")
+    alive = portrait(child)
+    os.close(writing)
+    without_reaping = peek(child)
+    zombie = portrait(child)
+    shown_by_ps = ps(child)
+
+    kill_error = None
+    try:
+        os.kill(child, signal.SIGKILL)
+    except OSError as exc:
+        kill_error = name_of(exc)
+    time.sleep(0.1)
+    after_sigkill = portrait(child, files=False)
+    second_look = peek(child)
+    try:
+        pid, raw_status = os.waitpid(child, 0)
+        reaping: dict[str, object] = {"pid": pid, "raw_status": raw_status, "errno": None}
+    except OSError as exc:
+        reaping = {"pid": None, "raw_status": None, "errno": name_of(exc)}
+    return {
+        "pid": child,
+        "parent": os.getpid(),
+        "exit_code": EXIT_CODE,
+        "alive": alive,
+        "peek": without_reaping,
+        "zombie": zombie,
+        "ps": shown_by_ps,
+        "kill": {"signal": int(signal.SIGKILL), "errno": kill_error},
+        "after_sigkill": after_sigkill,
+        "peek_again": second_look,
+        "reaping": reaping,
+        "reaped": portrait(child),
+        "peek_after_reaping": peek(child),
+        "kill_after_reaping": kill_nothing(child),
+    }
+
+
+def portrait(pid: int, *, files: bool = True) -> dict[str, object]:
+    """All that /proc says of a process at this moment."""
+    fields = stat_or_none(pid)
+    looked: dict[str, object] = {"exists": fields is not None, "stat": fields, "status": status(pid)}
+    if files:
+        looked["files"] = all_files(pid)
+    return looked
+
+
+def status(pid: int) -> dict[str, str] | None:
+    """The lines of /proc/PID/status by name; None when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            return {name: value.strip() for name, _, value in (line.partition(":") for line in file)}
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+# What /proc/PID holds, learnt from our own directory: a reaped process has none to list.
+NAMES = sorted(name for name in os.listdir("/proc/self") if name not in SKIPPED)
+
+
+def all_files(pid: int) -> dict[str, dict[str, object]]:
+    """For each name in /proc/PID: how many bytes it gave (links: bytes of the target; directories: entries), or the error."""
+    found = {}
+    for name in NAMES:
+        path = f"/proc/{pid}/{name}"
+        mine = f"/proc/self/{name}"
+        kind = "link" if os.path.islink(mine) else "directory" if os.path.isdir(mine) else "file"
+        try:
+            if kind == "link":
+                size = len(os.readlink(path))
+            elif kind == "directory":
+                size = len(os.listdir(path))
+            else:
+                size = bytes_in(path)
+            found[name] = {"kind": kind, "size": size, "errno": None}
+        except OSError as exc:
+            found[name] = {"kind": kind, "size": 0, "errno": name_of(exc)}
+    return found
+
+
+def bytes_in(path: str) -> int:
+    """How many bytes a file of /proc gives; its size in a directory listing is always 0."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    total = 0
+    try:
+        while total < ENOUGH_BYTES and (chunk := os.read(descriptor, 1 << 16)):
+            total += len(chunk)
+    finally:
+        os.close(descriptor)
+    return total
+
+
+def peek(pid: int) -> dict[str, object]:
+    """The exit status, read by waitid without reaping."""
+    try:
+        result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    except OSError as exc:
+        return {"errno": name_of(exc), "code": None, "status": None}
+    assert result is not None
+    code = {os.CLD_EXITED: "exited", os.CLD_KILLED: "killed", os.CLD_DUMPED: "dumped"}.get(result.si_code, str(result.si_code))
+    return {"errno": None, "code": code, "status": result.si_status}
+
+
+def ps(pid: int) -> dict[str, object] | None:
+    """The line of `ps`; None where that program is not installed."""
+    if shutil.which("ps") is None:
+        return None
+    done = subprocess.run(["ps", "-o", "stat=,args=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return {"line": done.stdout.strip()}
+
+
+def kill_nothing(pid: int) -> str | None:
+    """The error of sending no signal at all: whether the kernel still knows the number."""
+    try:
+        os.kill(pid, 0)
+    except OSError as exc:
+        return name_of(exc)
+    return None
+
+
+def leader_that_ended_first() -> dict[str, object]:
+    """A process whose first thread, the group's leader, has ended while another thread runs on.
+
+    The leader ends by the system call exit, which ends one thread; that is what pthread_exit comes down to. (exit_group, which the C
+    library's exit() uses, would end them all.)
+    """
+    machine = platform.machine()
+    if machine not in EXIT_SYSCALL:
+        return {"observable": False, "why": f"the number of the system call exit on {machine} is not known to this script"}
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(writing)
+        threading.Thread(target=lambda: (os.read(reading, 1), os._exit(EXIT_CODE))).start()
+        ctypes.CDLL(None).syscall(EXIT_SYSCALL[machine], 0)  # (ctypes lets other threads run meanwhile: this one does not come back.)
+    os.close(reading)
+    wait_for_state(child, "Z")
+    leader = stat(f"/proc/{child}/stat")
+    threads = {name: str(stat(f"/proc/{child}/task/{name}/stat")["state"]) for name in os.listdir(f"/proc/{child}/task")}
+    looks = status(child)
+    reapable = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+    os.close(writing)
+    _, raw_status = os.waitpid(child, 0)
+    return {
+        "observable": True,
+        "pid": child,
+        "state": leader["state"],
+        "num_threads": leader["num_threads"],
+        "threads": [{"tid": int(tid), "state": state} for tid, state in sorted(threads.items())],
+        "status": looks,
+        "reapable": reapable,
+        "raw_status_at_last": raw_status,
+    }
+
+
+def wait_for_state(pid: int, state: str) -> None:
+    """Wait until a process is in a state; no state at all is no reason to wait for ever."""
+    for _ in range(500):
+        fields = stat_or_none(pid)
+        if fields is None or fields["state"] == state:
+            return
+        time.sleep(0.01)
+
+
+def name_of(exc: OSError) -> str:
+    """The error's name, such as ENOENT."""
+    return errno.errorcode.get(exc.errno or 0, str(exc.errno))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+"""What one zombie costs the kernel: memory read from /proc/meminfo and /proc/slabinfo around batches of zombies.
+
+What would spoil the measurement, and what is done about it:
+
+- Reading /proc/PID makes the kernel allocate inodes and directory entries for it. So nothing here looks at /proc/PID until the
+  measurement is over: that a child is a zombie is learnt from waitid(WNOWAIT), which reaps nothing. (Then it does look at them all,
+  and measures that too.)
+- The kernel sums its memory counters a CPU at a time, about once a second. Writing to /proc/sys/vm/stat_refresh folds them first.
+- Slabs that are partly free fill up before new ones are made, so the first zombies seem to cost nothing: a warm-up batch fills them.
+- A child frees its memory, files and stack after a grace period (RCU): each look comes after a pause.
+- Parent and children are tied to one CPU, so that only one CPU's caches of free objects play a part.
+"""
+
+# pathlib is slow to import under emulation, and would serve one-line reads of /proc only.
+# ruff: noqa: PTH123
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import time
+
+from procfs import Cgroup, child_running, emit, exit_at_once_in_a_child, number_in, read, stat_or_none
+
+MEMINFO = ("SUnreclaim", "SReclaimable", "KernelStack", "PageTables", "AnonPages")
+SETTLE_S = 0.15
+
+
+def main() -> None:
+    """Batches of zombies, then living children for comparison, then the observer's own cost, then reaping."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--batches", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=100, help="zombies a batch")
+    parser.add_argument("--living", type=int, default=30, help="living children to compare with")
+    parser.add_argument("--reap", action="store_true", help="control: reap each batch before looking, as a good parent would")
+    options = parser.parse_args()
+
+    with Cgroup("cost") as cgroup:
+
+        def work() -> None:
+            cgroup.enter()
+            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+            emit(measure(options))
+
+        _, status = os.waitpid(child_running(work), 0)
+        for _ in range(500):
+            if cgroup.look()["usage"] == 0:
+                break
+            time.sleep(0.02)
+    if status:
+        raise SystemExit("the measuring process broke")
+
+
+def measure(options: argparse.Namespace) -> dict[str, object]:
+    """The whole measurement, in the parent of all the children."""
+    make_zombies(options.batch)  # The warm-up; they stay, so that the slabs they filled stay full.
+    snapshots = [look(0)]
+    caches_before = slabs()
+    made = 0
+    pids = []
+    for _ in range(options.batches):
+        pids = make_zombies(options.batch)
+        if options.reap:
+            for pid in pids:
+                os.waitpid(pid, 0)
+        made += options.batch
+        snapshots.append(look(made))
+    caches_after = slabs()
+
+    before_living = look(0)
+    children, gate = living_children(options.living)
+    living = look(options.living)
+    os.close(gate)  # They read the end of the pipe, and exit.
+    for pid in children:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    dead = look(options.living)
+
+    before_reading = look(0)
+    readable = sum(1 for pid in pids if stat_or_none(pid))
+    after_reading = look(len(pids))
+
+    reaped = 0
+    while True:
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            break
+        reaped += 1
+    return {
+        "batch": options.batch,
+        "batches": batches(snapshots),
+        "snapshots": snapshots,
+        "total": made,
+        "reaped": reaped,
+        "median_bytes": median([each["bytes_each"] for each in batches(snapshots)]),
+        "caches": caches_that_grew(caches_before, caches_after, made),
+        "living": {"count": options.living, "before": before_living, "alive": living, "dead": dead},
+        "observer": {"count": readable, "before": before_reading, "after": after_reading},
+        "after_reaping": look(0),
+        "task_struct_bytes": caches_after["task_struct"]["object_bytes"],
+        "page_bytes": os.sysconf("SC_PAGESIZE"),
+        "threads_max": number_in("/proc/sys/kernel/threads-max"),
+    }
+
+
+def make_zombies(count: int) -> list[int]:
+    """Children that have exited; for each the kernel was asked, without reaping it."""
+    pids = [exit_at_once_in_a_child() for _ in range(count)]
+    for pid in pids:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    return pids
+
+
+def living_children(count: int) -> tuple[list[int], int]:
+    """Children that wait for a pipe to close, and the end of the pipe that closes it."""
+    reading, writing = os.pipe()
+    pids = []
+    for _ in range(count):
+        pid = os.fork()
+        if pid == 0:
+            os.close(writing)
+            os.read(reading, 1)
+            os._exit(7)
+        pids.append(pid)
+    os.close(reading)
+    return pids, writing
+
+
+def look(zombies: int) -> dict[str, int]:
+    """The kernel's own account of its memory, in KiB, after what was freed has really been freed."""
+    time.sleep(SETTLE_S)
+    with open("/proc/sys/vm/stat_refresh", "w") as file:
+        file.write("1")
+    rows = (line.split() for line in read("/proc/meminfo").decode().splitlines())
+    kib = {row[0].rstrip(":"): int(row[1]) for row in rows}
+    return {"count": zombies, **{name: kib[name] for name in MEMINFO}}
+
+
+def batches(snapshots: list[dict[str, int]]) -> list[dict[str, float | int]]:
+    """What each batch added, for one zombie of it."""
+    rows: list[dict[str, float | int]] = []
+    for i, (before, after) in enumerate(itertools.pairwise(snapshots), start=1):
+        count = after["count"] - before["count"]
+        rows.append(
+            {
+                "batch": i,
+                "bytes_each": round((after["SUnreclaim"] - before["SUnreclaim"]) * 1024 / count, 1),
+                "stack_bytes_each": round((after["KernelStack"] - before["KernelStack"]) * 1024 / count, 1),
+            }
+        )
+    return rows
+
+
+def slabs() -> dict[str, dict[str, int]]:
+    """Every cache of /proc/slabinfo: objects in use, size of one, objects a slab, pages a slab, slabs."""
+    found = {}
+    for line in read_all("/proc/slabinfo").splitlines()[2:]:
+        left, _, right = line.partition(" : tunables")
+        name, active, _, size, objects_a_slab, pages_a_slab = left.split()
+        found[name] = {
+            "active": int(active),
+            "object_bytes": int(size),
+            "objects_a_slab": int(objects_a_slab),
+            "pages_a_slab": int(pages_a_slab),
+            "slabs": int(right.rpartition("slabdata")[2].split()[1]),
+        }
+    return found
+
+
+def read_all(path: str) -> str:
+    """A file of /proc of any length."""
+    with open(path) as file:
+        return file.read()
+
+
+def caches_that_grew(before: dict[str, dict[str, int]], after: dict[str, dict[str, int]], zombies: int) -> list[dict[str, object]]:
+    """The caches that gained at least half an object a zombie, found by looking at all of them rather than by knowing their names."""
+    grown = []
+    for name, cache in after.items():
+        earlier = before.get(name, {"active": 0, "slabs": 0})
+        gained = cache["active"] - earlier["active"]
+        if gained * 2 >= zombies:
+            sizes = {key: cache[key] for key in ("object_bytes", "objects_a_slab", "pages_a_slab")}
+            grown.append({"name": name, "objects_gained": gained, "slabs_gained": cache["slabs"] - earlier["slabs"], **sizes})
+    return sorted(grown, key=lambda cache: -int(str(cache["object_bytes"])))
+
+
+def median(values: list[float | int]) -> float:
+    """The middle value."""
+    ordered = sorted(values)
+    half = len(ordered) // 2
+    return float(ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2)
+
+
+if __name__ == "__main__":
+    main()

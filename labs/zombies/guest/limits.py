@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+"""How many processes this system allows, by each of the limits that a fork has to pass, and how much room each has left.
+
+And whether a thread takes a number from the same range as a process: a thread is started, and a process after it.
+"""
+
+# pathlib is slow to import under emulation, and would serve one-line reads of /proc only.
+# ruff: noqa: PTH110, PTH112, PTH113, PTH120, PTH208
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+
+from procfs import emit, number_in, read, tasks, threads_in_kernel
+
+RESERVED = 300  # Once the numbers have come round, the kernel starts again at 300 (RESERVED_PIDS in kernel/pid.c).
+
+
+def main() -> None:
+    """Read, and name the tightest."""
+    processes, numbers = tasks()
+    pid_max = number_in("/proc/sys/kernel/pid_max")
+    threads_max = number_in("/proc/sys/kernel/threads-max")
+    limits = [
+        {"name": "pid_max", "limit": pid_max, "usage": RESERVED + sum(1 for number in numbers if RESERVED <= number < pid_max)},
+        {"name": "threads_max", "limit": threads_max, "usage": threads_in_kernel()},
+        *cgroup_limits(),
+        rlimit(len([uid for _, uid in processes if uid == os.getuid()])),
+    ]
+    binding = [each for each in limits if each["limit"] != -1 and not each.get("exempt")]
+    tightest = min(binding, key=lambda each: int(str(each["limit"])) - int(str(each["usage"])))
+    emit(
+        {
+            "limits": limits,
+            "tightest": tightest["name"],
+            "room": int(str(tightest["limit"])) - int(str(tightest["usage"])),
+            "cpus": os.cpu_count(),
+            "cpus_possible": possible_cpus(),
+            "memory_kib": int(read("/proc/meminfo").split()[1]),
+            "pid_max_set_by": who_set_pid_max(),
+            "kernel": os.uname().release,
+            "numbers": a_thread_takes_a_number(),
+        }
+    )
+
+
+def cgroup_limits() -> list[dict[str, object]]:
+    """pids.max of the control group that this script runs in, and of each group above it."""
+    for line in read("/proc/self/cgroup").decode().splitlines():
+        _, controllers, path = line.split(":", 2)
+        root = "/sys/fs/cgroup" if controllers == "" else "/sys/fs/cgroup/pids"
+        if controllers not in ("", "pids") or not os.path.exists(f"{root}/cgroup.procs"):
+            continue
+        found = []
+        while path != "/":
+            if os.path.exists(f"{root}{path}/pids.max"):
+                limit, usage = number_in(f"{root}{path}/pids.max"), number_in(f"{root}{path}/pids.current")
+                found.append({"name": "pids_max", "cgroup": path, "limit": limit, "usage": usage})
+            path = os.path.dirname(path)
+        return found
+    return []
+
+
+def rlimit(usage: int) -> dict[str, object]:
+    """RLIMIT_NPROC of this process; the superuser is exempt."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    return {"name": "nproc", "limit": -1 if soft == resource.RLIM_INFINITY else soft, "usage": usage, "exempt": os.getuid() == 0}
+
+
+def possible_cpus() -> int:
+    """How many CPUs the kernel made room for at boot, which is what its default pid_max goes by."""
+    text = read("/sys/devices/system/cpu/possible").decode().strip()
+    return int(text.replace(",", "-").split("-")[-1]) + 1
+
+
+def who_set_pid_max() -> str | None:
+    """The sysctl file that sets pid_max, if one does."""
+    for directory in ("/etc/sysctl.d", "/run/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d"):
+        if not os.path.isdir(directory):
+            continue
+        for name in sorted(os.listdir(directory)):
+            path = f"{directory}/{name}"
+            if os.path.isfile(path) and any(line.startswith(b"kernel.pid_max") for line in read(path).splitlines()):
+                return path
+    return None
+
+
+def a_thread_takes_a_number() -> dict[str, object]:
+    """The numbers of this process, of a thread of it, and of a process started while the thread lived."""
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    before = threads_in_kernel()
+    thread.start()
+    during = threads_in_kernel()
+    # (A thread has a directory in /proc by its number too, though a listing does not show it.)
+    directory = os.path.exists(f"/proc/{thread.native_id}/stat")
+    seen = str(thread.native_id) in os.listdir("/proc")
+    stop.set()
+    thread.join()
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    return {
+        "process": os.getpid(),
+        "thread": thread.native_id,
+        "next_process": child,
+        "thread_has_proc_directory": directory,
+        "thread_is_listed": seen,
+        "tasks_before": before,
+        "tasks_with_thread": during,
+    }
+
+
+if __name__ == "__main__":
+    main()

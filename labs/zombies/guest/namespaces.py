@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+"""PID 1 that does not reap, in PID namespaces: three little worlds side by side, seen from outside.
+
+In each, PID 1 starts a process that has children and exits; PID 1 adopts the children, and then they exit. The worlds differ only in
+what PID 1 does about it: `never` waits for nobody until the observer tells it to, `abandoned` waits for nobody and is killed from
+outside at the end, `reaps` waits all the time.
+"""
+
+# pathlib is slow to import under emulation, and would serve one-line reads of /proc only.
+# ruff: noqa: PTH123
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import signal
+import time
+
+from procfs import EXIT_CODE, children_of, emit, stat_or_none
+
+CLONE_NEWPID = 0x20000000
+
+
+class World:
+    """One PID namespace, and its PID 1 as the outer namespace numbers it."""
+
+    def __init__(self, kind: str, orphans: int, gate: int, gate_in: int) -> None:
+        self.kind = kind
+        orders, self.orders = os.pipe()
+        answers, answers_in = os.pipe()
+        # Only *children* made after unshare are in the new namespace, so a helper unshares and its child is PID 1 there.
+        self.helper = os.fork()
+        if self.helper == 0:
+            os.close(gate_in)
+            # (os.unshare is there from Python 3.12; Debian 12 has 3.11.)
+            if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWPID) != 0:
+                raise OSError(ctypes.get_errno(), "unshare(CLONE_NEWPID)")
+            init = os.fork()
+            if init == 0:
+                be_pid_1(kind, orphans, orders, gate)
+            os.write(answers_in, f"{init}\n".encode())
+            os.waitpid(init, 0)
+            os._exit(0)
+        os.close(orders)
+        os.close(answers_in)
+        with open(answers) as pipe:
+            self.init = int(pipe.readline())
+
+    def count(self) -> tuple[int, int]:
+        """Zombies and living processes among the children of this world's PID 1."""
+        zombies, living = children_of(self.init)
+        return len(zombies), len(living)
+
+    def end(self) -> None:
+        """Kill PID 1, and with it the namespace."""
+        if stat_or_none(self.init) is not None:
+            os.kill(self.init, signal.SIGKILL)
+        os.waitpid(self.helper, 0)
+
+
+def be_pid_1(kind: str, orphans: int, orders: int, gate: int) -> None:
+    """PID 1 of a namespace: start a parent that leaves its children behind, then reap or do not."""
+    if os.fork() == 0:
+        for _ in range(orphans):
+            if os.fork() == 0:
+                os.read(gate, 1)
+                os._exit(EXIT_CODE)
+        os._exit(0)
+    if kind == "reaps":
+        while True:
+            try:
+                os.wait()
+            except ChildProcessError:
+                time.sleep(0.01)
+    os.read(orders, 1)  # `never` and `abandoned` sit here, waiting for nobody.
+    while True:
+        try:
+            os.wait()
+        except ChildProcessError:
+            signal.pause()
+
+
+def main() -> None:
+    """Run the three worlds together, so that each had the same time."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--orphans", type=int, default=20)
+    parser.add_argument("--patience", type=float, default=3.0, help="seconds to watch the zombies stay")
+    parser.add_argument("--kinds", nargs="*", default=["never", "abandoned", "reaps"])
+    options = parser.parse_args()
+
+    gate, gate_in = os.pipe()
+    worlds = [World(kind, options.orphans, gate, gate_in) for kind in options.kinds]
+    try:
+        time.sleep(0.3)
+        found = {world.kind: before_the_end(world) for world in worlds}
+        os.close(gate_in)  # All the orphans read the end of the pipe, and exit.
+        exited_at = time.monotonic()
+        samples: dict[str, list[dict[str, float | int]]] = {world.kind: [] for world in worlds}
+        over = False
+        while not over:
+            over = time.monotonic() - exited_at >= options.patience  # (So that the last count comes after all of that time.)
+            for world in worlds:
+                elapsed = time.monotonic() - exited_at
+                zombies, living = world.count()
+                samples[world.kind].append({"elapsed_s": round(elapsed, 3), "zombies": zombies, "living": living})
+            if not over:
+                time.sleep(min(options.patience / 8, max(0.0, exited_at + options.patience - time.monotonic())))
+        endings = {world.kind: bring_to_an_end(world) for world in worlds}
+    finally:
+        for world in worlds:
+            world.end()
+    emit({kind: {**found[kind], "samples": samples[kind], **endings[kind]} for kind in found})
+
+
+def before_the_end(world: World) -> dict[str, object]:
+    """The orphans while they live: adopted by this world's PID 1?"""
+    zombies, living = children_of(world.init)
+    adopted = sum(1 for pid in living if (fields := stat_or_none(pid)) and fields["ppid"] == world.init)
+    return {"init": world.init, "pid_inside": pid_inside(world.init), "adopted_alive": adopted, "zombies_before": len(zombies)}
+
+
+def pid_inside(pid: int) -> int:
+    """The number that a process has in its own, innermost namespace."""
+    with open(f"/proc/{pid}/status") as file:
+        for line in file:
+            if line.startswith("NSpid:"):
+                return int(line.split()[-1])
+    return -1
+
+
+def bring_to_an_end(world: World) -> dict[str, object]:
+    """Let `never` reap at last; kill the PID 1 of `abandoned`; look how long it takes until nothing is left."""
+    members = [*children_of(world.init)[0]]
+    acted_at = time.monotonic()
+    if world.kind == "never":
+        os.write(world.orders, b"!")
+    elif world.kind == "abandoned":
+        os.kill(world.init, signal.SIGKILL)
+    left = len(members)
+    while left and time.monotonic() - acted_at < 5.0:
+        left = sum(1 for pid in members if stat_or_none(pid))
+        time.sleep(0.01)
+    return {
+        "zombies_at_end": len(members),
+        "ended_by": {"never": "reaping", "abandoned": "kill"}.get(world.kind, "nothing"),
+        "left": left,
+        "clear_after_s": round(time.monotonic() - acted_at, 4),
+        "init_alive": stat_or_none(world.init) is not None,
+    }
+
+
+if __name__ == "__main__":
+    main()
