@@ -1,0 +1,52 @@
+"""What tests of several kinds share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from runner.deadline import Deadline
+from runner.guest.image import Image, ImageStore
+
+ROOT = Path(__file__).parents[1]
+
+# A test machine may be busy with another guest, and every guest here is emulated.
+BOOT_S = 400.0
+
+Vmlab = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def debian13() -> Image:
+    """The default image, from the user's own cache (built when it is not there, as for any user)."""
+    return ImageStore().get("debian-13", Deadline(1800))
+
+
+@pytest.fixture(scope="session")
+def debian12() -> Image:
+    """The older image."""
+    return ImageStore().get("debian-12", Deadline(1800))
+
+
+@pytest.fixture
+def vmlab(tmp_path: Path) -> Vmlab:
+    """The command line as a user runs it: ``vmlab("run", "x")`` in an empty directory."""
+
+    def run(*words: str, timeout_s: float = 120, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "runner", *words],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,75 @@
+"""A bench with one real guest, booted once for all tests of this folder that share it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from runner.bench import Bench, Guest, Notebook
+from runner.deadline import Deadline
+from runner.guest.image import Image
+from runner.guest.workdir import WorkDir, work_dir
+from runner.lab.collection import read_lab
+from tests.conftest import BOOT_S
+
+LAB = Path(__file__).with_name("lab_of_faults")
+
+
+class Listener:
+    """Hears everything and says nothing."""
+
+    def phase(self, title: str) -> None:
+        pass
+
+    def waiting(self, what: str) -> None:
+        pass
+
+
+@dataclass
+class World:
+    """A bench, what it wrote down, and where."""
+
+    bench: Bench
+    notebook: Notebook
+    work: WorkDir
+    logs: Path
+
+    @property
+    def guest(self) -> Guest:
+        return self.bench.guest()
+
+
+MakeWorld = Callable[[Image], World]
+
+
+@contextlib.contextmanager
+def world_of(image: Image, logs: Path, *, time_limit_s: float = 1400) -> Iterator[World]:
+    notebook = Notebook()
+    with contextlib.ExitStack() as stack:
+        work = stack.enter_context(work_dir())
+        bench = Bench(
+            read_lab(LAB),
+            parameters={},
+            images={"main": image, "other": image},
+            accelerator="tcg",
+            work=work,
+            logs=logs,
+            deadline=Deadline(max(time_limit_s, BOOT_S)),
+            notebook=notebook,
+            listener=Listener(),
+            recorded=lambda: None,
+            stack=stack,
+        )
+        yield World(bench, notebook, work, logs)
+
+
+@pytest.fixture(scope="session")
+def world(debian13: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """One booted guest of the default image."""
+    with world_of(debian13, tmp_path_factory.mktemp("logs")) as made:
+        made.bench.guest()
+        yield made

@@ -1,0 +1,235 @@
+"""The page as a document: complete, escaped, accessible, self-contained, the same every time."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import runner.report
+from runner.errors import UsageError
+from runner.report.html import report_html
+from runner.report.model import FilePart
+from runner.report.store import load
+
+NAMES = ["report", "passing", "broken", "empty", "nasty"]
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+CSS = (Path(runner.report.__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
+
+
+class Page(HTMLParser):
+    """Reads a page and keeps what the tests ask about; complains about tags that do not nest."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len({name for name, _ in attrs}) == len(attrs), f"an attribute twice in {tag}"
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text.append(data)
+
+    def all(self, *names: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.tags if tag in names]
+
+    def words(self) -> str:
+        return " ".join("".join(self.text).split())
+
+
+@pytest.fixture(scope="module")
+def sources(samples: Any) -> dict[str, str]:
+    return {name: report_html(getattr(samples, name)()) for name in NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_well_formed_with_unique_ids_and_links_that_lead_somewhere(sources: dict[str, str], name: str) -> None:
+    page = Page(sources[name])
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+
+    assert len(set(ids)) == len(ids)
+    for tag, attributes in page.tags:
+        for key in ("aria-labelledby", "aria-describedby", "href"):
+            value = attributes.get(key) or ""
+            if key != "href" or value.startswith("#"):
+                assert value.lstrip("#") in [*ids, ""], f"{tag} {key}={value}"
+    assert set(re.findall(r"url\(#([^)]+)\)", sources[name])) <= set(ids)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_headings_are_in_order(sources: dict[str, str], name: str) -> None:
+    levels = [int(tag[1]) for tag, _ in Page(sources[name]).tags if re.fullmatch(r"h[1-6]", tag)]
+
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_from_outside_and_no_script(sources: dict[str, str], name: str) -> None:
+    page = Page(sources[name])
+
+    assert not page.all("script", "img", "iframe", "object", "embed", "base", "form")
+    for tag, attributes in page.tags:
+        assert not any(key.startswith("on") for key in attributes), f"a handler in {tag}"
+        for key in ("href", "src", "xlink:href"):
+            value = attributes.get(key) or "#"
+            assert value.startswith(("#", "data:,")), f"{tag} {key}={value}"
+    assert not re.search(r"url\((?!#)|@import", sources[name])
+    policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tables_have_captions_scopes_and_landmarks_are_there(sources: dict[str, str], name: str) -> None:
+    page = Page(sources[name])
+
+    assert len(page.all("table")) == len(page.all("caption"))
+    assert all(attributes.get("scope") in ("row", "col") for attributes in page.all("th"))
+    assert [len(page.all(tag)) for tag in ("main", "nav", "footer")] == [1, 1, 1]
+    assert page.all("html")[0]["lang"] == "en"
+    assert all(attributes.get("role") == "img" for attributes in page.all("svg"))
+    skip = next(attributes for attributes in page.all("a"))
+    assert (skip["class"], skip["href"]) == ("skip", "#main")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_report_gives_the_same_page(samples: Any, sources: dict[str, str], name: str) -> None:
+    assert report_html(getattr(samples, name)()) == sources[name]
+
+
+def test_what_a_reader_finds(sources: dict[str, str]) -> None:
+    words = Page(sources["report"]).words()
+
+    for part in (
+        "Error: Of 6 checks, 1 fails, 1 could not be judged, 1 is inconclusive",
+        "5 of 10 points",
+        "23 November 2026, 20:15:00 UTC",
+        "Ran for 21.4 s under KVM (/dev/kvm ran a test program in 4 ms), guest vm from debian-12",
+        "The lab: EAGAIN — ✗did not hold",
+        "The student: ENOMEM — ✓held",
+        "The student: It is dead already. — left to the instructor",
+        "Unless SIGCHLD is ignored",
+        "vmlab run zombies --param zombies=4000 --accel kvm",
+        "No data: the run recorded nothing that this plot could show.",
+        "This host cannot show it; the reason is given.",
+        "17 points, Zombies from 0 to 4,000, Kernel memory from",
+    ):
+        assert part in words, part
+    assert (
+        words.index("What needs attention")
+        < words.index("Which errno")
+        < words.index("Where the time went")
+        < words.index("Every verdict above")
+    )
+
+
+def test_headlines(samples: Any, sources: dict[str, str]) -> None:
+    assert "All 5 checks pass" in Page(sources["passing"]).words()
+    assert "The run broke before it was finished" in Page(sources["broken"]).words()
+    assert "The run broke: the kernel of guest vm panicked" in Page(sources["broken"]).words()
+    assert "Attempted to kill init" in Page(sources["broken"]).words()
+    assert "This run has no checks" in Page(sources["empty"]).words()
+    unseen = samples.report({"adoption": {"subreaper": False}}, checks=samples.checks()[4:5])
+    assert "Nothing here can be observed on this host" in report_html(unseen)
+
+
+def test_hostile_strings_are_shown_and_harmless(samples: Any, sources: dict[str, str]) -> None:
+    source = sources["nasty"]
+
+    assert "<script" not in source
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in source
+    assert "{{ 7*7 }}" in source
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\ufffe]", source)
+    assert 'href="javascript' not in source
+    assert 'href="../' not in source
+
+
+def test_huge_values_are_cut(samples: Any, sources: dict[str, str]) -> None:
+    assert len(sources["nasty"]) < 400_000
+    assert "more characters are in report.json" in sources["nasty"]
+    many = {f"o{i}": {"text": "y" * 30_000} for i in range(100)}
+    assert len(report_html(samples.report(many))) < 1_000_000
+    rows = samples.data()
+    rows["accumulation"]["samples"] = [{"zombies": i, "slab": i * 1000, "stacks": 5} for i in range(50_000)]
+    page = report_html(samples.report(rows))
+    assert "The first 200 of 50,000 rows; all are in report.json." in page
+    assert len(page) < 600_000
+
+
+def test_forged_numbers_break_nothing(samples: Any, tmp_path: Path) -> None:
+    value = json.loads(samples.report(files=[FilePart(path="x.log", sha256="", size_bytes=1)]).model_dump_json())
+    huge = 10**400
+    value["host"]["memory_bytes"] = value["host"]["cpus"] = value["evidence"]["files"][0]["size_bytes"] = huge
+    value["run"]["duration_s"] = value["phases"][1]["start_s"] = value["guests"][0]["steps"][0]["at_s"] = 1e300
+    value["phases"][0] |= {"start_s": -5, "end_s": -9, "depth": -3}
+    value["answers"][1]["measured"] = value["run"]["parameters"]["zombies"] = huge
+    value["checks"] = [value["checks"][0] | {"id": name, "points": -1e300, "after": ["nobody"]} for name in ("a", "a", "A", "", "é")]
+    value["score"] |= {"counts": {}, "possible": -1}
+    (tmp_path / "report.json").write_text(json.dumps(value))
+
+    page = Page(report_html(load(tmp_path)))
+
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    (tmp_path / "report.json").write_text(json.dumps(value).replace('"load_1min": 0.42', '"load_1min": 1e999'))
+    with pytest.raises(UsageError, match=r"host\.load_1min: Input should be a finite number"):
+        load(tmp_path)
+
+
+def test_files_with_plain_names_are_linked(samples: Any) -> None:
+    report = samples.report(files=[FilePart(path="console-vm.log", sha256="ab", size_bytes=2048)])
+
+    assert '<a href="console-vm.log">console-vm.log</a>' in report_html(report)
+    assert "2 KiB" in report_html(report)
+
+
+def colours(block: str) -> dict[str, str]:
+    return dict(re.findall(r"(--[a-z0-9-]+): (#[0-9a-f]{6});", block))
+
+
+def contrast(one: str, other: str) -> float:
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark", "print"])
+def test_contrast_is_sufficient(theme: str) -> None:
+    blocks = re.findall(r":root \{(.*?)\}", CSS, re.DOTALL)
+    variables = colours(blocks[0]) | {"light": {}, "dark": colours(blocks[1]), "print": colours(blocks[2])}[theme]
+    kinds = ("pass", "fail", "inconclusive", "error", "not-observable")
+    texts = [(ink, paper) for ink in ("ink", "muted", "accent") for paper in ("bg", "surface", "sunk")]
+    texts += [(kind, paper) for kind in kinds for paper in (f"{kind}-bg", "surface", "bg")]
+    texts += [("ink", f"{kind}-bg") for kind in kinds]
+
+    for ink, paper in texts:
+        assert contrast(variables[f"--{ink}"], variables[f"--{paper}"]) >= 4.5, f"{theme}: {ink} on {paper}"
+    for index in range(1, 6):
+        assert contrast(variables[f"--plot-{index}"], variables["--surface"]) >= 3, f"{theme}: plot-{index}"

@@ -1,0 +1,180 @@
+"""The house's walls: who may import whom, how long a file may be, and that the engine knows no lab."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import runner
+from runner import paths
+
+PACKAGE = Path(runner.__file__).resolve().parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# From the top of the house down. A module imports its own storey's parts only as told in BESIDE, and any storey below.
+LAYERS = (
+    ("cli", "__main__", "schedule", "shell", "pytest_plugin"),
+    ("run",),
+    ("bench", "live"),
+    ("guest", "host", "lab", "report", "grading"),
+    ("process", "packages", "paths"),
+    ("deadline", "errors", "suggest", "yamlfile"),
+)
+BESIDE = {
+    ("bench", "live"),
+    ("cli", "schedule"),
+    ("cli", "shell"),
+    ("__main__", "cli"),
+    ("schedule", "run"),
+    ("pytest_plugin", "schedule"),
+    ("guest", "host"),
+    ("report", "lab"),
+    ("grading", "lab"),
+    ("grading", "report"),
+    ("process", "packages"),
+    ("process", "paths"),
+    ("yamlfile", "errors"),
+    ("yamlfile", "suggest"),
+}
+MACHINES = {"guest", "host"}
+EVIDENCE = {"lab", "report", "grading"}
+
+
+def part(path: Path) -> str:
+    """The part of the house that a file belongs to: the name directly below ``runner``."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def storey(name: str) -> int:
+    for depth, names in enumerate(LAYERS):
+        if name in names:
+            return depth
+    raise AssertionError(f"runner/{name} has no storey: give it one in LAYERS, as low as it can be")
+
+
+def imports(tree: ast.AST, path: Path) -> list[tuple[int, str]]:
+    """(line, part) for each import of ours, wherever it stands: in a function or under TYPE_CHECKING too."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = ["runner", *path.relative_to(PACKAGE).parent.parts]
+                base = ".".join([*package[: len(package) - node.level + 1], *([base] if base else [])])
+            found += [(node.lineno, f"{base}.{alias.name}") for alias in node.names]
+    ours = [(line, name.split(".")) for line, name in found if name.split(".")[0] == "runner"]
+    return [(line, names[1]) for line, names in ours if len(names) > 1 and not names[1].startswith("__")]
+
+
+def faults(tree: ast.AST, path: Path) -> list[str]:
+    mine = part(path)
+    wrong = []
+    for line, other in imports(tree, path):
+        if other == mine or (mine, other) in BESIDE or storey(other) > storey(mine):
+            continue
+        wrong.append(f"{path.relative_to(PACKAGE.parent)}:{line}: {mine} imports {other}, which is not below it")
+    return wrong
+
+
+def modules() -> list[Path]:
+    return [path for path in FILES if path != PACKAGE / "__init__.py"]
+
+
+def test_imports_point_down():
+    wrong = [fault for path in modules() for fault in faults(ast.parse(path.read_text()), path)]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("lab/collection.py", "from runner.guest import qemu"),
+        ("lab/collection.py", "if TYPE_CHECKING:\n    from runner.bench import Bench"),
+        ("report/html.py", "def f():\n    import runner.host.facts"),
+        ("grading/course.py", "from ..guest.machine import Machine"),
+        ("guest/machine.py", "from runner.lab.definition import GuestRequest"),
+        ("host/facts.py", "from runner.guest import qemu"),
+        ("errors.py", "from runner import process"),
+        ("bench.py", "from . import run"),
+    ],
+)
+def test_control_an_import_that_points_up_or_across_is_seen(file: str, line: str):
+    assert faults(ast.parse(line), PACKAGE / file)
+
+
+def test_control_an_import_that_points_down_is_allowed():
+    assert not faults(ast.parse("from runner.errors import UsageError\nfrom runner.lab import checks\nimport yaml"), PACKAGE / "bench.py")
+
+
+def test_whoever_grades_needs_no_machine():
+    """An instructor's laptop has no QEMU: what the evidence wing imports, through any number of files, names no machine."""
+    reached, open_ends = set(), [path for path in modules() if part(path) in EVIDENCE]
+    while open_ends:
+        path = open_ends.pop()
+        for _, other in imports(ast.parse(path.read_text()), path):
+            if other not in reached:
+                reached.add(other)
+                open_ends += [file for file in modules() if part(file) == other]
+    assert not reached & (MACHINES | {"bench", "run", "cli"})
+
+
+def strings(tree: ast.AST) -> list[ast.Constant]:
+    """Every text in the code that does something; docstrings (click shows some as help) may use a lab as an example."""
+    bare = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in bare]
+    return [node for node in found if isinstance(node.value, str)]
+
+
+def test_the_engine_mentions_no_lab():
+    """A lab is data to the engine. A lab's name may be an ordinary word (boot, memory): then it must not be a whole string, or a path."""
+    labs = [re.escape(path.parent.name) for path in paths.data_dir("labs").glob("*/lab.yaml")]
+    mention = re.compile("|".join([r"\bzombies\b", *(rf"^{name}$|labs/{name}\b" for name in labs)]))
+    texts = [(path, node) for path in FILES for node in strings(ast.parse(path.read_text()))]
+    assert not [f"{path}:{node.lineno}" for path, node in texts if mention.search(node.value)]
+
+
+def test_control_a_lab_named_in_code_is_seen():
+    assert [node.value for node in strings(ast.parse('"""zombies"""\nif name == "zombies": run(f"labs/zombies/{x}")'))] == [
+        "zombies",
+        "labs/zombies/",
+    ]
+
+
+def foreign(code: str, allowed: set[str], neighbours: set[str]) -> list[str]:
+    """What a lab's file imports beyond the standard library, the names it may use, and its neighbours."""
+    tree = ast.parse(code)
+    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    names += ["." * node.level + (node.module or "") for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return [name for name in names if name.split(".")[0] not in sys.stdlib_module_names | neighbours and name not in allowed]
+
+
+def test_a_labs_files_import_only_what_the_guide_says():
+    wrong = []
+    for home in (path.parent for path in paths.data_dir("labs").glob("*/lab.yaml")):
+        scripts = sorted((home / "guest").rglob("*.py"))
+        files = [(home / "checks.py", {"runner.lab"}), (home / "experiment.py", {"runner.bench", "runner.lab"})]
+        for path, allowed in [*files, *((script, set[str]()) for script in scripts)]:
+            neighbours = {script.stem for script in scripts} if path in scripts else set()
+            wrong += [f"{path}: {name}" for name in foreign(path.read_text(), allowed, neighbours)]
+    assert not wrong
+
+
+def test_control_a_lab_that_reaches_into_the_engine_is_seen():
+    assert foreign("from runner.guest import qemu", {"runner.lab"}, set()) == ["runner.guest"]
+    assert foreign("import numpy\nimport os, helper\nfrom . import x", set(), {"helper"}) == ["numpy", "."]
+    assert not foreign("from runner.lab import check\nimport json", {"runner.lab"}, set())
+
+
+def test_no_file_is_long():
+    long = {str(path.relative_to(PACKAGE.parent)): len(path.read_text().splitlines()) for path in FILES}
+    assert not {path: lines for path, lines in long.items() if lines > 500}
+
+
+def test_there_is_something_to_look_at():
+    assert len(FILES) > 10

@@ -1,0 +1,78 @@
+"""The console's reader, fed through a socket as QEMU would."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runner.guest import console as module
+from runner.guest.console import Console
+
+
+class Wire:
+    def __init__(self, log: Path) -> None:
+        self.guest, ours = socket.socketpair()
+        self.panics: list[str] = []
+        self.console = Console(ours, log, on_panic=self.panics.append)
+        self.log = log
+
+    def say(self, data: bytes) -> None:
+        self.guest.sendall(data)
+
+    def settle(self, text: str) -> None:
+        end = time.monotonic() + 5
+        while text not in self.console.text() and time.monotonic() < end:
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def wire(tmp_path: Path) -> Iterator[Wire]:
+    made = Wire(tmp_path / "console.log")
+    yield made
+    made.guest.close()
+    made.console.close()
+
+
+def test_what_is_printed_is_kept_and_written_down(wire: Wire) -> None:
+    wire.say(b"vmlab-initrd: up\r\nsecond\r\n")
+    wire.settle("second")
+    assert wire.console.text() == "vmlab-initrd: up\nsecond\n"
+    assert wire.log.read_bytes() == b"vmlab-initrd: up\r\nsecond\r\n"
+
+
+def test_a_panic_is_told_once_with_its_line_even_if_it_comes_in_pieces(wire: Wire) -> None:
+    wire.say(b"[ 1.0] Kernel panic - not sync")
+    time.sleep(0.05)
+    wire.say(b"ing: Attempted to kill init! exitcode=0x00000100\r\n[ 1.1] CPU: 0\r\n")
+    wire.settle("CPU: 0")
+    wire.say(b"Kernel panic - not syncing: again\r\n")
+    wire.settle("again")
+    assert wire.panics == ["Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100"]
+
+
+def test_ordinary_text_is_no_panic(wire: Wire) -> None:
+    wire.say(b"systemd[1]: a unit panicked about kernels\r\n")
+    wire.settle("kernels")
+    assert wire.panics == []
+
+
+def test_wait_for_sees_each_line_once(wire: Wire) -> None:
+    wire.say(b"cgroup: fork rejected by pids controller in /a\ncgroup: fork rejected by pids controller in /b\n")
+    assert "in /a" in str(wire.console.wait_for("fork rejected", 5))
+    assert "in /b" in str(wire.console.wait_for("fork rejected", 5))
+    assert wire.console.wait_for("fork rejected", 0.1) is None
+
+
+def test_a_flood_is_cut_in_the_file_and_in_memory(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOG_LIMIT_BYTES", 10_000)
+    wire.say(b"x" * 50_000 + b"\nthe end\n")
+    wire.settle("the end")
+    assert wire.log.stat().st_size < 11_000
+    assert b"was cut here" in wire.log.read_bytes()
+    wire.say(b"y" * (3 << 20) + b"\nreally the end\n")
+    wire.settle("really the end")
+    assert len(wire.console.text()) <= (1 << 20)

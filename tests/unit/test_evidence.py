@@ -1,0 +1,127 @@
+"""Reading evidence: every reader refuses what is missing or of another kind, and says where."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from runner.lab import Evidence, EvidenceProblem, Record
+from runner.lab.evidence import canonical, digest
+
+WRONG: dict[str, list[Any]] = {
+    "integer": [True, False, 1.0, 1.5, "1", None, [], {}, math.nan],
+    "number": [True, "1", None, [], {}, math.nan, math.inf, -math.inf],
+    "text": [1, True, None, [], {}],
+    "flag": [0, 1, "true", None, [], {}],
+    "record": [1, "x", None, [], True],
+    "records": [{}, 1, "x", None, [], [1], [{}, None], True],
+    "numbers": [{}, 1, "12", None, [], ["1"], [1, math.nan], [True]],
+    "texts": [{}, 1, "abc", None, [1], ["a", None]],
+}
+RIGHT: dict[str, list[Any]] = {
+    "integer": [0, -1, 10**30],
+    "number": [0, -1.5, 10**15],
+    "text": ["", "x"],
+    "flag": [True, False],
+    "record": [{}],
+    "records": [[{}], [{}, {"a": 1}]],
+    "numbers": [[1], [1, 2.5]],
+    "texts": [["a"], []],
+}
+
+
+def read(reader: str, value: Any) -> Any:
+    return getattr(Evidence({"seen": {"it": value}})["seen"], reader)("it")
+
+
+@pytest.mark.parametrize(("reader", "value"), [(reader, value) for reader, values in WRONG.items() for value in values])
+def test_a_value_of_another_kind_is_refused_with_its_place(reader: str, value: Any):
+    with pytest.raises(EvidenceProblem, match=r"^seen\.it"):
+        read(reader, value)
+
+
+@pytest.mark.parametrize(("reader", "value"), [(reader, value) for reader, values in RIGHT.items() for value in values])
+def test_a_value_of_the_right_kind_is_read(reader: str, value: Any):
+    got = read(reader, value)
+    assert got is not None
+    if reader in ("integer", "number", "text", "flag", "numbers", "texts"):
+        assert got == value
+
+
+@pytest.mark.parametrize("reader", list(WRONG))
+def test_a_missing_value_is_named(reader: str):
+    with pytest.raises(EvidenceProblem, match=r"^seen\.it is missing$"):
+        getattr(Evidence({"seen": {}})["seen"], reader)("it")
+
+
+def test_a_missing_observation_is_named():
+    with pytest.raises(EvidenceProblem, match="no observation named 'memory'"):
+        Evidence({})["memory"]
+
+
+def test_an_observation_that_is_no_object_is_refused():
+    with pytest.raises(EvidenceProblem, match="memory: expected an object, found a list"):
+        Evidence({"memory": [1]})["memory"]
+
+
+def test_an_empty_list_is_no_evidence_unless_the_check_says_so():
+    seen = Evidence({"seen": {"rows": []}})["seen"]
+    with pytest.raises(EvidenceProblem, match="expected at least 1 members, found 0"):
+        seen.records("rows")
+    assert seen.records("rows", at_least=0) == []
+
+
+def test_the_place_of_a_nested_value_is_told():
+    evidence = Evidence({"a": {"rows": [{"n": 1}, {"n": "2"}]}})
+    with pytest.raises(EvidenceProblem, match=r"^a\.rows\[1\]\.n: expected a whole number, found the text '2'$"):
+        [row.integer("n") for row in evidence["a"].records("rows")]
+
+
+def test_minimum():
+    seen = Record("seen", {"n": -1, "x": -0.5})
+    with pytest.raises(EvidenceProblem, match="at least 0, found the number -1"):
+        seen.integer("n", minimum=0)
+    with pytest.raises(EvidenceProblem, match=r"at least 0, found the number -0\.5"):
+        seen.number("x", minimum=0)
+    assert seen.integer("n", minimum=-1) == -1
+
+
+def test_an_integer_too_large_for_a_float_is_an_evidence_problem_not_a_crash():
+    with pytest.raises(EvidenceProblem):
+        Record("seen", {"n": 10**400}).number("n")
+    with pytest.raises(EvidenceProblem, match="absurd size"):
+        Record("seen", {"n": -(10**5000)}).integer("n", minimum=0)
+
+
+def test_parameters_are_read_like_evidence():
+    assert Evidence({}, {"rounds": 5}).parameters.integer("rounds") == 5
+    with pytest.raises(EvidenceProblem, match=r"parameters\.rounds is missing"):
+        Evidence({}).parameters.integer("rounds")
+
+
+def test_membership_and_iteration():
+    evidence = Evidence({"seen": {"a": 1, "b": 2}})
+    assert "seen" in evidence and "other" not in evidence
+    assert "a" in evidence["seen"] and "c" not in evidence["seen"]
+    assert list(evidence["seen"]) == ["a", "b"]
+
+
+def test_a_long_text_is_cut_in_the_message():
+    with pytest.raises(EvidenceProblem) as caught:
+        Record("seen", {"n": "x" * 10_000}).integer("n")
+    assert len(str(caught.value)) < 200
+
+
+def test_digest_does_not_depend_on_the_order_of_keys_and_sees_every_change():
+    assert digest({"a": 1, "b": [1, 2]}) == digest(json.loads('{"b": [1, 2], "a": 1}'))
+    different = [{"a": 1}, {"a": 2}, {"a": "1"}, {"a": 1.5}, {"a": [1]}, {"a": None}, {"b": 1}, {"a": True}]
+    assert len({digest(value) for value in different}) == len(different)
+
+
+def test_canonical_form():
+    assert canonical({"b": "é", "a": [1, 2.5, None, True]}) == '{"a":[1,2.5,null,true],"b":"é"}'.encode()
+    with pytest.raises(ValueError, match="JSON compliant"):
+        canonical({"a": math.nan})

@@ -1,0 +1,483 @@
+"""The host wing on machines that we do not have: each is a small file tree, broken in one way."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from runner.errors import HostError, UsageError
+from runner.host import doctor
+from runner.host.accelerator import CI_RULE, choose
+from runner.host.facts import GIB, Qemu, check_fits, find_qemu, gather, in_words, require_qemu, too_old
+from runner.host.view import HostView
+from runner.packages import Requirement
+
+INTEL = {"proc/cpuinfo": "processor\t: 0\nmodel name\t: Some Xeon\nflags\t\t: fpu vmx sse2\n", "sys/module/kvm_intel/parameters/ept": "Y\n"}
+AMD = {"proc/cpuinfo": "processor\t: 0\nmodel name\t: AMD EPYC\nflags\t\t: fpu svm sse2\n", "sys/module/kvm_amd/parameters/npt": "1\n"}
+PLAIN = {"proc/cpuinfo": "processor\t: 0\nmodel name\t: AMD EPYC\nflags\t\t: fpu sse2\n"}
+REST = {
+    "etc/os-release": 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n',
+    "proc/sys/kernel/osrelease": "6.1.0-40-amd64\n",
+    "proc/loadavg": "0.25 0.30 0.30 1/200 999\n",
+    "proc/meminfo": "MemTotal:       16777216 kB\nMemFree:         1048576 kB\nMemAvailable:    8388608 kB\n",
+    "proc/self/cgroup": "0::/user.slice/lab.scope\n",
+    "proc/sys/user/max_user_namespaces": "1000\n",
+    "etc/subuid": "student:100000:65536\n",
+    "etc/subgid": "student:100000:65536\n",
+    "etc/group": "root:x:0:\nkvm:x:104:\n",
+}
+BOTH = "Accelerators supported in QEMU binary:\ntcg\nkvm\n"
+ONLY_TCG = "Accelerators supported in QEMU binary:\ntcg\n"
+
+
+class World:
+    """A file tree with a program's answers: the machine that a test describes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.opened: list[int] = []
+        self.answers: dict[str, str | None] = {"--version": "QEMU emulator version 7.2.22 (Debian)\n", "-accel": BOTH, "unshare": ""}
+        self.opening: OSError | None = None
+        self.asking: OSError | int = 12
+        self.programs = {"qemu-system-x86_64", "newuidmap"}
+        self.put(REST)
+
+    def put(self, files: dict[str, str]) -> World:
+        for name, text in files.items():
+            path = self.root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return self
+
+    def _open(self, path: Path) -> int:
+        if self.opening is not None:
+            raise self.opening
+        descriptor = os.open(path, os.O_RDWR)
+        self.opened.append(descriptor)
+        return descriptor
+
+    def _close(self, descriptor: int) -> None:
+        self.opened.remove(descriptor)
+        os.close(descriptor)
+
+    def _ioctl(self, descriptor: int, request: int) -> int:
+        assert descriptor in self.opened
+        assert request == 0xAE00
+        if isinstance(self.asking, OSError):
+            raise self.asking
+        return self.asking
+
+    def _ask(self, argv: Sequence[str]) -> str | None:
+        return next((answer for key, answer in self.answers.items() if key in argv), None)
+
+    def view(self, **changes: object) -> HostView:
+        view = HostView(
+            root=self.root,
+            open_read_write=self._open,
+            close=self._close,
+            ioctl=self._ioctl,
+            ask=self._ask,
+            which=lambda name: f"/usr/bin/{name}" if name in self.programs else None,
+            usable_cpus=lambda: 8,
+            disk_free_bytes=lambda _path: 50 * GIB,
+            missing=list,
+            user="student",
+            is_root=False,
+            in_ci=False,
+        )
+        return replace(view, **changes)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path / "root")
+
+
+@pytest.fixture
+def kvm_world(world: World) -> World:
+    return world.put(INTEL).put({"dev/kvm": ""})
+
+
+# --- the accelerator: each reason is seen -----------------------------------------------------------------------------------------
+
+
+def test_kvm_is_chosen_when_everything_speaks_for_it(kvm_world: World):
+    chosen = choose("auto", kvm_world.view())
+    assert chosen.name == "kvm"
+    assert chosen.sentence == "KVM: /dev/kvm opens, API 12, processor has vmx, driven by kvm_intel, ept=Y"
+    assert chosen.facts["nested_paging"] == "ept=Y"
+    assert chosen.hint == ""
+    assert kvm_world.opened == [], "the device was left open"
+
+
+def test_kvm_on_amd(world: World):
+    chosen = choose("kvm", world.put(AMD).put({"dev/kvm": ""}).view())
+    assert (chosen.name, chosen.facts["nested_paging"]) == ("kvm", "npt=1")
+
+
+def test_shadow_paging_is_recorded_not_refused(kvm_world: World):
+    kvm_world.put({"sys/module/kvm_intel/parameters/ept": "N\n"})
+    chosen = choose("auto", kvm_world.view())
+    assert (chosen.name, chosen.facts["nested_paging"]) == ("kvm", "ept=N")
+
+
+def no_device_no_module(world: World) -> None:
+    (world.root / "dev/kvm").unlink()
+    (world.root / "sys/module/kvm_intel/parameters/ept").unlink()
+    (world.root / "sys/module/kvm_intel/parameters").rmdir()
+    (world.root / "sys/module/kvm_intel").rmdir()
+
+
+def no_device_no_flag(world: World) -> None:
+    no_device_no_module(world)
+    world.put(PLAIN)
+
+
+def no_device_in_container(world: World) -> None:
+    (world.root / "dev/kvm").unlink()
+
+
+def denied(world: World) -> None:
+    world.opening = PermissionError(errno.EACCES, "Permission denied")
+
+
+def denied_and_useless(world: World) -> None:
+    denied(world)
+    world.put(PLAIN)
+
+
+def denied_until_next_login(world: World) -> None:
+    denied(world)
+    world.put({"etc/group": "kvm:x:104:teacher,student\n"})
+
+
+def forbidden(world: World) -> None:
+    world.opening = PermissionError(errno.EPERM, "Operation not permitted")
+
+
+def dead(world: World) -> None:
+    world.opening = OSError(errno.ENODEV, "No such device")
+
+
+def wrong_version(world: World) -> None:
+    world.asking = 13
+
+
+def mute(world: World) -> None:
+    world.asking = OSError(errno.ENOTTY, "Inappropriate ioctl for device")
+
+
+def software_kvm(world: World) -> None:
+    """Opens, answers 12, runs small programs correctly, and cannot boot a kernel."""
+    world.put(PLAIN).put({"sys/module/kvm_pvm/parameters/x": "1"})
+
+
+def wrong_module(world: World) -> None:
+    no_device_no_module(world)
+    world.put({"dev/kvm": "", "sys/module/kvm_amd/parameters/npt": "1"})
+
+
+def qemu_without_kvm(world: World) -> None:
+    world.answers["-accel"] = ONLY_TCG
+
+
+def no_qemu(world: World) -> None:
+    world.answers["-accel"] = None
+
+
+@pytest.mark.parametrize(
+    ("breaking", "reason", "remedy"),
+    [
+        (no_device_no_flag, "/dev/kvm does not exist, and the processor shows neither vmx nor svm", "VT-x or AMD-V"),
+        (no_device_no_module, "/dev/kvm does not exist, although the processor has vmx", "sudo modprobe kvm_intel"),
+        (no_device_in_container, "/dev/kvm does not exist, although kvm_intel is loaded", "--device /dev/kvm"),
+        (denied, "you may not write to it (permission denied)", "sudo usermod -aG kvm $USER"),
+        (denied_and_useless, "(permission denied), and the processor shows neither vmx nor svm", "run on a machine with"),
+        (denied_until_next_login, "this login is older than your place in group kvm", "log out and in"),
+        (forbidden, "this container may not use it (operation not permitted)", "--device /dev/kvm"),
+        (dead, "does not open (No such device)", "module loaded?"),
+        (wrong_version, "speaks API version 13 (version 12 is the only real one)", ""),
+        (mute, "does not answer like KVM", ""),
+        (
+            software_kvm,
+            "/dev/kvm exists, but the processor shows neither vmx nor svm: not hardware virtualisation (its driver is kvm_pvm)",
+            "VT-x",
+        ),
+        (wrong_module, "kvm_intel does not drive it: not hardware virtualisation", "sudo modprobe kvm_intel"),
+        (qemu_without_kvm, "this QEMU was built without KVM", "sudo apt-get install qemu-system-x86"),
+        (no_qemu, "qemu-system-x86_64 is missing or does not start", "sudo apt-get install qemu-system-x86"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_each_obstacle_has_its_reason_and_remedy(kvm_world: World, breaking, reason: str, remedy: str):
+    breaking(kvm_world)
+    chosen = choose("auto", kvm_world.view())
+    assert chosen.name == "tcg"
+    assert reason in chosen.sentence
+    assert remedy in chosen.hint
+    assert "\n" not in chosen.sentence + chosen.hint
+    with pytest.raises(HostError) as caught:
+        choose("kvm", kvm_world.view())
+    assert caught.value.exit_code == 3
+    assert reason in caught.value.message
+    assert remedy in caught.value.hint
+
+
+def test_ci_is_told_the_udev_rule(kvm_world: World):
+    denied(kvm_world)
+    assert choose("auto", kvm_world.view(in_ci=True)).command == CI_RULE
+
+
+def test_tcg_as_asked_for_keeps_the_facts(kvm_world: World):
+    chosen = choose("tcg", kvm_world.view())
+    assert (chosen.sentence, chosen.facts["cpu_flag"]) == ("TCG: asked for", "vmx")
+
+
+def test_a_qemu_without_tcg_cannot_do_tcg(world: World):
+    world.put(PLAIN).answers["-accel"] = "Accelerators supported in QEMU binary:\nkvm\n"
+    with pytest.raises(HostError, match="built without TCG"):
+        choose("auto", world.view())
+
+
+# --- facts ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_facts_of_a_plain_machine(kvm_world: World, tmp_path: Path):
+    facts = gather(kvm_world.view(), tmp_path)
+    assert facts.part() == {
+        "os": "Debian GNU/Linux 12 (bookworm)",
+        "kernel": "6.1.0-40-amd64",
+        "cpu_model": "Some Xeon",
+        "cpus": 8,
+        "memory_bytes": 16 * GIB,
+        "qemu_version": "7.2.22",
+        "python_version": facts.python_version,
+        "load_1min": 0.25,
+    }
+    assert (facts.memory_available_bytes, facts.disk_free_bytes, facts.unprivileged_builds) == (8 * GIB, 50 * GIB, "")
+
+
+def test_facts_fit_the_report():
+    from runner.report.model import HostPart
+
+    part = gather().part()
+    assert HostPart.model_validate({**part, "accelerator": {"name": "tcg", "reason": "asked for"}}).cpus >= 1
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus", "memory", "available"),
+    [
+        ({}, 8, 16 * GIB, 8 * GIB),
+        ({"sys/fs/cgroup/user.slice/cpu.max": "max 100000", "sys/fs/cgroup/user.slice/memory.max": "max"}, 8, 16 * GIB, 8 * GIB),
+        ({"sys/fs/cgroup/user.slice/cpu.max": "250000 100000"}, 2, 16 * GIB, 8 * GIB),
+        ({"sys/fs/cgroup/user.slice/lab.scope/cpu.max": "50000 100000"}, 1, 16 * GIB, 8 * GIB),
+        (
+            {
+                "sys/fs/cgroup/user.slice/memory.max": str(4 * GIB),
+                "sys/fs/cgroup/user.slice/memory.current": str(3 * GIB),
+                "sys/fs/cgroup/user.slice/memory.stat": f"anon 5\ninactive_file {GIB}\n",
+            },
+            8,
+            4 * GIB,
+            2 * GIB,
+        ),
+        (
+            {
+                "proc/self/cgroup": "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n0::/\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": str(2 * GIB),
+                "sys/fs/cgroup/memory/memory.usage_in_bytes": str(GIB),
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "300000",
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000",
+            },
+            3,
+            2 * GIB,
+            GIB,
+        ),
+        (
+            {
+                "proc/self/cgroup": "4:memory:/\n1:cpu:/\n0::/\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712",
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+            },
+            8,
+            16 * GIB,
+            8 * GIB,
+        ),
+    ],
+    ids=["none", "v2-unlimited", "v2-quota-above", "v2-half-a-cpu", "v2-memory", "v1-container", "v1-unlimited"],
+)
+def test_control_groups_are_respected(world: World, tmp_path: Path, files: dict[str, str], cpus: int, memory: int, available: int):
+    facts = gather(world.put(PLAIN).put(files).view(), tmp_path)
+    assert (facts.cpus, facts.memory_bytes, facts.memory_available_bytes) == (cpus, memory, available)
+
+
+def test_a_machine_that_tells_nothing_is_still_described(tmp_path: Path):
+    empty = World(tmp_path / "root")
+    for name in REST:
+        (empty.root / name).unlink()
+    empty.programs.clear()
+    facts = gather(empty.view(), tmp_path)
+    assert (facts.memory_bytes, facts.load_1min, facts.qemu) == (0, 0.0, None)
+    assert not doctor.examine(empty.view(), tmp_path).can_run
+
+
+@pytest.mark.parametrize(
+    ("printed", "problem"),
+    [
+        ("QEMU emulator version 6.2.0 (Debian 1:6.2+dfsg-2ubuntu6.24)", "QEMU 6.2.0 is too old: vmlab needs 7.0 or newer"),
+        ("QEMU emulator version 7.0.0", ""),
+        ("QEMU emulator version 10.0.2 (Debian)", ""),
+        ("QEMU emulator version 11.0.50 (v11.0.0-12-gabcdef)", ""),
+        ("something else", "cannot tell the version of /usr/bin/qemu-system-x86_64: it says 'something else'; vmlab needs 7.0 or newer"),
+    ],
+)
+def test_versions_of_qemu(world: World, printed: str, problem: str):
+    world.answers["--version"] = printed + "\nCopyright (c) 2003-2022 Fabrice Bellard and the QEMU Project developers\n"
+    if problem:
+        with pytest.raises(HostError) as caught:
+            require_qemu(world.view())
+        assert (caught.value.message, caught.value.exit_code) == (problem, 3)
+    else:
+        assert too_old(require_qemu(world.view())) == ""
+
+
+def test_qemu_missing_is_not_qemu_broken(world: World):
+    world.answers["--version"] = None
+    with pytest.raises(HostError, match="does not start"):
+        require_qemu(world.view())
+    world.programs.clear()
+    with pytest.raises(HostError, match="there is no qemu-system-x86_64") as caught:
+        require_qemu(world.view())
+    assert caught.value.hint == "sudo apt-get install qemu-system-x86"
+    assert find_qemu(world.view()) is None
+
+
+def test_a_guest_larger_than_the_host_is_refused_in_words(world: World):
+    check_fits(16 * GIB, world.view())
+    with pytest.raises(UsageError, match=r"asks for 64.0 GiB of memory, but this machine has 16.0 GiB") as caught:
+        check_fits(64 * GIB, world.view())
+    assert caught.value.exit_code == 2
+
+
+def test_sizes_in_words():
+    assert [in_words(size) for size in (512 << 20, GIB, 25276063744)] == ["512 MiB", "1.0 GiB", "23.5 GiB"]
+
+
+@pytest.mark.parametrize(
+    ("files", "answer", "programs", "told"),
+    [
+        ({}, "", {"newuidmap"}, ""),
+        ({}, "", set(), "newuidmap is missing (package uidmap)"),
+        ({"proc/sys/kernel/unprivileged_userns_clone": "0"}, "", {"newuidmap"}, "user namespaces are switched off"),
+        ({"etc/subuid": "teacher:100000:65536\n"}, "", {"newuidmap"}, "/etc/subuid has no line for student"),
+        ({"etc/subgid": ""}, "", {"newuidmap"}, "/etc/subgid has no line for student"),
+        ({}, None, {"newuidmap"}, "this kernel or container does not let you make a user namespace"),
+    ],
+)
+def test_image_builds_without_root(world: World, tmp_path: Path, files, answer, programs, told: str):
+    world.put(files).answers["unshare"] = answer
+    world.programs = programs
+    found = gather(world.view(), tmp_path).unprivileged_builds
+    assert told in found
+    assert bool(told) == bool(found)
+    assert gather(world.view(is_root=True), tmp_path).unprivileged_builds == ""
+
+
+# --- doctor -----------------------------------------------------------------------------------------------------------------------
+
+
+def findings(diagnosis: doctor.Diagnosis) -> dict[str, doctor.Finding]:
+    return {finding.subject: finding for finding in diagnosis.findings}
+
+
+def test_a_good_machine(kvm_world: World, tmp_path: Path):
+    diagnosis = doctor.examine(kvm_world.view(), tmp_path)
+    assert {finding.sign for finding in diagnosis.findings} == {doctor.Sign.OK}
+    assert (diagnosis.can_run, diagnosis.exit_code, diagnosis.install) == (True, 0, "")
+    assert doctor.render(diagnosis).plain.endswith("Labs can run here.")
+
+
+def test_tcg_is_a_warning_with_its_reason(world: World, tmp_path: Path):
+    world.put(PLAIN).put({"dev/kvm": ""})
+    diagnosis = doctor.examine(world.view(), tmp_path)
+    found = findings(diagnosis)["accelerator"]
+    assert (found.sign, diagnosis.exit_code) == (doctor.Sign.WARNING, 0)
+    assert "neither vmx nor svm" in found.found
+
+
+def test_one_command_installs_all_that_is_missing(kvm_world: World, tmp_path: Path):
+    rows = [
+        Requirement("mcopy", "mtools", "fills the boot partition"),
+        Requirement("qemu-system-x86_64", "qemu-system-x86", "runs the guests"),
+        Requirement("qemu-x", "mtools", "the same package twice"),
+    ]
+    kvm_world.programs = {"newuidmap"}
+    diagnosis = doctor.examine(kvm_world.view(missing=lambda: rows), tmp_path)
+    assert (diagnosis.install, diagnosis.exit_code) == ("sudo apt-get install mtools qemu-system-x86", 3)
+    text = doctor.render(diagnosis).plain
+    assert text.count("sudo apt-get install mtools qemu-system-x86") == 1
+    assert "Labs cannot run here yet" in text
+    as_root = doctor.examine(kvm_world.view(missing=lambda: rows, is_root=True), tmp_path)
+    assert as_root.install == "apt-get install mtools qemu-system-x86"
+
+
+@pytest.mark.parametrize(
+    ("changes", "subject", "sign"),
+    [
+        ({"memory_bytes": GIB // 2}, "memory", doctor.Sign.MISSING),
+        ({"memory_available_bytes": GIB}, "memory", doctor.Sign.WARNING),
+        ({"disk_free_bytes": GIB}, "disk", doctor.Sign.MISSING),
+        ({"disk_free_bytes": 5 * GIB}, "disk", doctor.Sign.WARNING),
+        ({"qemu": Qemu("/usr/bin/qemu-system-x86_64", "6.2.0")}, "qemu", doctor.Sign.MISSING),
+        ({"qemu": None}, "qemu", doctor.Sign.MISSING),
+        ({"unprivileged_builds": "/etc/subuid has no line for student"}, "image builds", doctor.Sign.WARNING),
+    ],
+)
+def test_what_is_wrong_is_seen_and_told(kvm_world: World, tmp_path: Path, changes: dict[str, object], subject: str, sign: doctor.Sign):
+    good = doctor.examine(kvm_world.view(), tmp_path)
+    diagnosis = doctor.diagnose(replace(good.facts, **changes), good.accelerator)
+    found = findings(diagnosis)[subject]
+    assert found.sign is sign
+    assert diagnosis.can_run == (sign is not doctor.Sign.MISSING)
+    assert f"{sign:<9}" in next(line for line in doctor.render(diagnosis).plain.splitlines() if subject in line)
+
+
+def test_an_accelerator_that_cannot_be_chosen_is_told(world: World, tmp_path: Path):
+    world.put(PLAIN).answers["-accel"] = "Accelerators supported in QEMU binary:\nkvm\n"
+    diagnosis = doctor.examine(world.view(), tmp_path)
+    assert (findings(diagnosis)["accelerator"].sign, diagnosis.exit_code) == (doctor.Sign.MISSING, 3)
+
+
+def test_80_columns_but_commands_stay_whole(kvm_world: World):
+    denied(kvm_world)
+    lines = doctor.render(doctor.examine(kvm_world.view(in_ci=True), Path("/home/student/.cache/vmlab"))).plain.splitlines()
+    assert [line.strip() for line in lines if len(line) > 80] == [CI_RULE]
+    starts = {line[24] == " " for line in lines if line and not line.startswith("Labs") and "->" not in line and CI_RULE not in line}
+    assert starts == {False}, "the column of what was found is not aligned"
+
+
+def test_json(kvm_world: World, tmp_path: Path):
+    told = json.loads(doctor.to_json(doctor.examine(kvm_world.view(), tmp_path)))
+    assert told["can_run"] is True
+    assert told["accelerator"]["facts"]["module"] == "kvm_intel"
+    assert told["facts"]["qemu"]["version"] == "7.2.22"
+
+
+def test_show_prints_plain_lines_off_a_terminal(kvm_world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    doctor.show(doctor.examine(kvm_world.view(), tmp_path))
+    assert "\x1b" not in (printed := capsys.readouterr().out)
+    assert "+ ok       qemu" in printed
+
+
+def test_this_machine():
+    diagnosis = doctor.examine()
+    assert diagnosis.facts.cpus >= 1
+    assert diagnosis.facts.memory_bytes > GIB // 4
+    assert json.loads(doctor.to_json(diagnosis))["can_run"] is diagnosis.can_run

@@ -1,0 +1,110 @@
+"""The catalogue and the keys: what makes an image another image, and what a mistake in the files is answered with."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from runner import paths
+from runner.errors import UsageError
+from runner.guest.build import recipe
+from runner.guest.image import ImageStore
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A copy of the real recipes, to be spoilt."""
+    return Path(shutil.copytree(paths.data_dir("images"), tmp_path / "images"))
+
+
+def key(images: Path, name: str = "debian-13") -> str:
+    return recipe.key_of(name, recipe.read_catalog(images / "catalog.yaml").images[name], images / "debian")
+
+
+def test_the_catalogue_that_ships_is_sound(tmp_path: Path):
+    store = ImageStore(tmp_path)
+    assert store.default in store.names()
+    for name in store.names():
+        assert recipe.read_recipe(paths.data_dir("images") / store.entry(name).recipe).inits.keys() == {"systemd", "sysv"}
+
+
+def test_nothing_in_the_recipes_names_a_mirror():
+    for path in recipe.recipe_files(paths.data_dir("images")):
+        assert "http" not in path.read_text(), path
+
+
+def test_the_key_is_that_of_the_content_wherever_it_lies(images: Path):
+    assert key(images) == key(paths.data_dir("images"))
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "a file's content": lambda folder: (folder / "customise.sh").write_text("exit 0\n"),
+    "a new file": lambda folder: (folder / "files/new").write_text(""),
+    "a file that is gone": lambda folder: (folder / "files/etc/fstab").unlink(),
+    "a file's name": lambda folder: (folder / "files/etc/fstab").rename(folder / "files/etc/fstab2"),
+    "the recipe itself": lambda folder: (folder / "recipe.yaml").open("a").write("# another\n"),
+    "the initrd's script": lambda folder: (folder / "initrd.sh").write_text("#!/bin/busybox sh\n"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_key_changes_with_every_part_of_the_recipe(images: Path, change: str):
+    before = key(images)
+    CHANGES[change](images / "debian")
+    assert key(images) != before
+
+
+def test_the_key_changes_with_the_parameters_and_the_builder(images: Path, monkeypatch: pytest.MonkeyPatch):
+    before = key(images)
+    assert key(images, "debian-12") != before
+    monkeypatch.setattr(recipe, "BUILDER_VERSION", recipe.BUILDER_VERSION + 1)
+    assert key(images) != before
+
+
+def test_the_key_does_not_change_with_the_mirror(images: Path, monkeypatch: pytest.MonkeyPatch):
+    before = key(images)
+    monkeypatch.setenv("MIRROR", "http://mirror.invalid/debian")
+    assert key(images) == before
+
+
+def test_an_unknown_image_is_answered_with_the_nearest(tmp_path: Path):
+    with pytest.raises(UsageError) as caught:
+        ImageStore(tmp_path).entry("debain-13")
+    assert "debian-13" in caught.value.hint
+
+
+ENTRY = "{kind: recipe, title: T, recipe: debian, parameters: {suite: trixie}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("default: [", "catalog.yaml"),
+        ("- a list\n", "mapping"),
+        ("default: a\n", "images"),
+        (f"default: b\nimages: {{a: {ENTRY}}}\n", "expected one of a"),
+        (f"default: a\nimages: {{a: {ENTRY}}}\nextra: 1\n", "extra"),
+        (f"default: a\nimages: {{a: {ENTRY.replace('recipe,', 'magic,', 1)}}}\n", "kind"),
+        (f"default: a\nimages: {{a: {ENTRY.replace('trixie', '13')}}}\n", "suite"),
+        (f"default: a\nimages: {{a: {ENTRY.replace('recipe: debian', 'recipe: ../etc')}}}\n", "recipe"),
+        (f"default: a\nimages: {{../a: {ENTRY}}}\n", "images"),
+    ],
+)
+def test_a_malformed_catalogue_is_named_with_what_is_wrong(tmp_path: Path, text: str, words: str):
+    path = tmp_path / "catalog.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        ImageStore(tmp_path / "cache", path).names()
+    assert "catalog.yaml" in caught.value.message
+    assert words in caught.value.message
+
+
+def test_a_missing_catalogue_or_recipe_is_named(tmp_path: Path, images: Path):
+    with pytest.raises(UsageError, match=r"none\.yaml"):
+        ImageStore(tmp_path, tmp_path / "none.yaml").names()
+    shutil.rmtree(images / "debian")
+    with pytest.raises(UsageError, match="expected a folder"):
+        ImageStore(tmp_path, images / "catalog.yaml").find("debian-13")

@@ -1,0 +1,159 @@
+"""The authoring guide agrees with the code. `python tests/unit/test_lab_readme.py` writes its generated parts anew."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import tempfile
+from enum import StrEnum
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import pytest
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from runner.lab import Record, checks, verdict
+from runner.lab.definition import Axis, Claim, GuestRequest, LabDefinition, Parameter, Plot, Question, Series
+from runner.lab.skeleton import create
+
+GUIDE = Path(__file__).resolve().parents[2] / "labs" / "README.md"
+MODELS: dict[str, type[BaseModel]] = {
+    "lab.yaml": LabDefinition,
+    "claims": Claim,
+    "guests": GuestRequest,
+    "parameters": Parameter,
+    "questions": Question,
+    "plots": Plot,
+    "x, y": Axis,
+    "series": Series,
+}
+SIMPLE = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "anything"}
+
+
+def type_words(annotation: Any) -> str:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return (
+            "name"
+            if any(getattr(each, "metadata", None) and "pattern" in repr(each) for each in arguments[1:])
+            else type_words(arguments[0])
+        )
+    if origin in (Union, UnionType):
+        return " or ".join(dict.fromkeys(type_words(each) for each in arguments if each is not type(None)))
+    if origin is Literal:
+        return " or ".join(f"`{each}`" for each in arguments)
+    if origin is list:
+        return f"list of {type_words(arguments[0])}"
+    if origin is dict:
+        return f"mapping of {type_words(arguments[1])}"
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return " or ".join(f"`{each.value}`" for each in annotation)
+    title = next((name for name, model in MODELS.items() if model is annotation), None)
+    return f"*{title}*" if title else SIMPLE[annotation]
+
+
+def default_words(field: FieldInfo) -> str:
+    if field.is_required():
+        return "**required**"
+    value = field.get_default(call_default_factory=True, validated_data={})
+    return "none" if value is None else f"`{json.dumps(value)}`"
+
+
+def bounds(field: FieldInfo) -> str:
+    words = {"ge": "at least {}", "gt": "more than {}", "le": "at most {}"}
+    found = [words[name].format(getattr(each, name)) for each in field.metadata for name in words if getattr(each, name, None) is not None]
+    return f" ({', '.join(found)})" if found else ""
+
+
+def reference() -> str:
+    """The tables of every key in lab.yaml."""
+    parts = []
+    for title, model in MODELS.items():
+        doc = " ".join((inspect.getdoc(model) or "").split()).replace("``", "`")
+        rows = []
+        for name, field in model.model_fields.items():
+            kind = type_words(field.annotation)
+            if any(getattr(each, "pattern", None) for each in field.metadata):
+                kind = "name"
+            rows.append(f"| `{name}` | {kind}{bounds(field)} | {default_words(field)} | {field.description} |")
+            assert field.description, f"{model.__name__}.{name} has no description"
+        parts.append("\n".join([f"### {title}", "", doc, "", "| key | type | default | meaning |", "|---|---|---|---|", *rows]))
+    return "\n\n".join(parts) + "\n\nA *name* is lower-case letters, digits and underscores, a letter first."
+
+
+def example() -> str:
+    """The skeleton's files."""
+    with tempfile.TemporaryDirectory() as directory:
+        folder = create("page_touch", Path(directory))
+        files = {name: (folder / name).read_text() for name in ("lab.yaml", "experiment.py", "guest/touch.py", "checks.py")}
+    fences = {"lab.yaml": "yaml"}
+    return "\n\n".join(f"`{name}`\n\n```{fences.get(name, 'python')}\n{text.rstrip()}\n```" for name, text in files.items())
+
+
+def with_part(guide: str, name: str, text: str) -> str:
+    """The guide with one generated part put in."""
+    pattern = re.compile(rf"(<!-- {name}: [^\n]*-->\n).*?(<!-- end of {name} -->)", re.DOTALL)
+    assert len(pattern.findall(guide)) == 1
+    return pattern.sub(lambda match: f"{match[1]}\n{text}\n\n{match[2]}", guide)
+
+
+def generated(guide: str) -> str:
+    return with_part(with_part(guide, "reference", reference()), "example", example())
+
+
+def test_the_generated_parts_are_fresh():
+    text = GUIDE.read_text()
+    assert generated(text) == text, "the guide is stale: python tests/unit/test_lab_readme.py"
+
+
+def test_control_a_stale_part_is_seen():
+    text = GUIDE.read_text().replace("| `memory_mib` |", "| `memory_mb` |")
+    assert generated(text) != text
+
+
+def test_every_verdict_and_reader_is_described():
+    guide = GUIDE.read_text()
+    readers = [name for name, member in vars(Record).items() if inspect.isfunction(member) and not name.startswith("_")]
+    missing = [name for name in readers if f"`{name}(" not in guide]
+    missing += [kind.value for kind in verdict.VerdictKind if f"| {kind.value} |" not in guide]
+    missing += [name for name in ("passed", "failed", "not_observable", "inconclusive") if f"`{name}(" not in guide]
+    missing += [name for name in inspect.signature(checks.check).parameters if name not in guide]
+    assert not missing
+
+
+def test_every_call_of_the_bench_is_described():
+    bench = pytest.importorskip("runner.bench", reason="the bench is not there yet")
+    from runner.guest.ssh import Conversation
+
+    guide = GUIDE.read_text()
+    ours = {"part", "put_scripts"}  # (For the runner, not for an experiment.)
+    calls = [
+        f"{word}.{name}("
+        for word, kind in (("bench", bench.Bench), ("guest", bench.Guest), ("talk", Conversation))
+        for name, member in vars(kind).items()
+        if inspect.isfunction(member) and not name.startswith("_") and name not in ours
+    ]
+    assert not [call for call in calls if call not in guide]
+
+
+def test_no_call_is_described_that_is_not_there():
+    bench = pytest.importorskip("runner.bench", reason="the bench is not there yet")
+    from runner.guest.ssh import Conversation
+
+    kinds = {"bench": bench.Bench, "guest": bench.Guest, "talk": Conversation}
+    called = re.findall(r"\b(bench|guest|talk)\.([a-z_]+)\(", GUIDE.read_text())
+    assert len(called) > 10
+    assert not [f"{word}.{name}" for word, name in called if not hasattr(kinds[word], name)]
+
+
+def test_every_command_is_there():
+    cli = pytest.importorskip("runner.cli", reason="the command line is not there yet")
+    named = set(re.findall(r"vmlab ([a-z]+)\b", GUIDE.read_text()))
+    assert named - {"model"} <= set(cli.cli.commands)
+
+
+if __name__ == "__main__":
+    GUIDE.write_text(generated(GUIDE.read_text()))

@@ -1,0 +1,60 @@
+"""What an installed vmlab carries: its code, and the labs, recipes and templates inside it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+WITHIN = "runner/_data"
+
+
+def tracked() -> list[str]:
+    """Every file of the checkout that git knows or would know."""
+    command = ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+# One worker builds the wheel for all.
+pytestmark = pytest.mark.xdist_group("wheel")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps", "-w", str(out), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    return next(out.glob("*.whl"))
+
+
+def test_code_and_data_are_in_the_wheel(wheel: Path):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for name in tracked():
+        top, _, rest = name.partition("/")
+        if top == "runner":
+            assert name in names
+        elif top in {"images", "cloud-init"} or (top == "labs" and "/tests/" not in rest):
+            assert f"{WITHIN}/{name}" in names
+
+
+def test_nothing_else_is_in_the_wheel(wheel: Path):
+    expected = {name if name.startswith("runner/") else f"{WITHIN}/{name}" for name in tracked()}
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert sorted(names - expected) == []
+
+
+def test_an_installed_wheel_finds_its_data(wheel: Path, tmp_path: Path):
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    program = "from runner.paths import data_dir; print(*(data_dir(name) for name in ('labs', 'images', 'cloud-init')), sep='\\n')"
+    # -P and a working directory elsewhere: the checkout must not lend what the wheel lacks.
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program], cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    found = [Path(line) for line in done.stdout.splitlines()]
+    assert found == [tmp_path / WITHIN / name for name in ("labs", "images", "cloud-init")], done.stderr
+    assert all(any(path.rglob("*")) for path in found)
