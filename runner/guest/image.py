@@ -1,11 +1,6 @@
 """Images: named in the catalogue, built when first needed, kept in a cache that trusts nothing it has not checked.
 
-    <cache>/images/debian-13-<key>/        a finished image: read-only, complete, and known by its manifest
-    <cache>/images/partial/debian-13-<key>/    a build under way, or what is left of one that was killed
-    <cache>/images/locks/debian-13-<key>.lock  held by the one process that may touch either
-
-An image's directory appears by one rename, so it is whole or absent. The lock is the kernel's and ends with its owner; whoever gets it
-knows that any partial directory belongs to nobody any more.
+An image is an entry of a `runner.guest.cache`, known by its manifest: ``<cache>/images/debian-13-<key>/``.
 """
 
 from __future__ import annotations
@@ -13,27 +8,23 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
-import hashlib
 import json
 import logging
 import os
 import shutil
-import stat
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from runner import paths, process
 from runner.deadline import Deadline
 from runner.errors import HostError, ImageError, UsageError, VmlabError
-from runner.guest.build import builder, namespace
+from runner.guest.build import builder
 from runner.guest.build.recipe import Catalog, CatalogEntry, key_of, read_catalog, read_recipe
+from runner.guest.cache import Cache, Tell, remove, sha256, size_of
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +33,7 @@ _DISK, _KERNEL, _INITRD = "disk.qcow2", "vmlinuz", "initrd.img"
 _VERIFIED = (_DISK, _KERNEL, _INITRD)
 # What a later build can go on from; everything else in a partial directory is scrap.
 _RESUMABLE = "system.tar"
-_TELL_EVERY_S = 10.0
 
-Tell = Callable[[str], None]
 Build = Callable[[builder.Order, Tell, Deadline], builder.Product]
 
 
@@ -125,7 +114,7 @@ class ImageStore:
     def find(self, name: str) -> Image | None:
         """The cached image if there is one and every byte of it is as it was built; never builds."""
         directory = self._final(name)
-        return None if _problems(directory) else _load(name, directory)
+        return None if _problems(self._cache(), directory.name) else _load(name, directory)
 
     def get(self, name: str, deadline: Deadline) -> Image:
         """The image, built first when it is not cached or its copy is damaged."""
@@ -133,19 +122,19 @@ class ImageStore:
 
     def build(self, name: str, deadline: Deadline, *, force: bool = False) -> Image:
         """The image, built unless another process did so meanwhile; with ``force`` built in any case."""
-        with self._locked(name, deadline):
+        with self._cache().locked(self._entry_name(name), f"image {name}", deadline):
             final = self._final(name)
             if not force:
                 # Somebody else may have built it while we waited for the lock.
                 if (image := self.find(name)) is not None:
                     return image
                 if final.exists():
-                    self._tell(f"image {name} in the cache is damaged ({_problems(final)[0]}): building it again")
+                    self._tell(f"image {name} in the cache is damaged ({_problems(self._cache(), final.name)[0]}): building it again")
             return self._make(name, deadline, force=force)
 
     def verify(self, name: str) -> list[str]:
-        """What is wrong with the cached copy, one line each; empty when it is sound."""
-        return _problems(self._final(name))
+        """What is wrong with the cached copy, one line each, every byte read; empty when it is sound."""
+        return _problems(self._cache(), self._entry_name(name), thorough=True)
 
     # --- housekeeping -----------------------------------------------------------------------------------------------------------
 
@@ -161,7 +150,7 @@ class ImageStore:
                     name=name,
                     title=entry.title,
                     cached=cached,
-                    size_bytes=_size_of(directory) if cached else 0,
+                    size_bytes=size_of(directory) if cached else 0,
                     path=directory if cached else None,
                     built_at=manifest["built_at"] if manifest else None,
                 )
@@ -173,31 +162,18 @@ class ImageStore:
 
         What a running build holds is left alone.
         """
-        current = {self._final(name).name for name in self._catalog().images}
-        freed = 0
-        for directory in self._root().iterdir():
-            if directory.is_dir() and directory.name not in {*current, "partial", "locks"}:
-                freed += self._prune_one(directory.name, directory)
-        for directory in (self._root() / "partial").iterdir():
-            freed += self._prune_one(directory.name, directory)
-        return freed
-
-    def _prune_one(self, lock_name: str, directory: Path) -> int:
-        try:
-            with FileLock(self._lock_path(lock_name), timeout=0):
-                size = _size_of(directory)
-                _remove(directory)
-                return size
-        except Timeout:
-            return 0
+        cache = self._cache()
+        current = {self._entry_name(name) for name in self._catalog().images}
+        freed = sum(cache.discard(entry) for entry in cache.entries() if entry not in current)
+        return freed + sum(cache.discard(entry, cache.partial(entry)) for entry in cache.leftovers())
 
     # --- building ---------------------------------------------------------------------------------------------------------------
 
     def _make(self, name: str, deadline: Deadline, *, force: bool) -> Image:
         """Build and publish; the caller holds the lock."""
         key = self._key(name)
-        final = self._root() / _directory_name(name, key)
-        partial = self._root() / "partial" / final.name
+        cache, entry = self._cache(), _directory_name(name, key)
+        partial = cache.partial(entry)
         self._clear(partial, keep_resumable=not force)
         _require_space(name, partial)
         partial.mkdir(exist_ok=True)
@@ -220,23 +196,10 @@ class ImageStore:
         except BaseException as exc:
             self._give_up(name, partial, exc)
             raise
-        self._publish(out, final, partial)
-        _remove(partial)
-        self._tell(f"image {name} is ready ({_size_of(final) >> 20} MiB in {final})")
+        final = cache.publish(out, entry)
+        remove(partial)
+        self._tell(f"image {name} is ready ({size_of(final) >> 20} MiB in {final})")
         return _load(name, final)
-
-    def _publish(self, out: Path, final: Path, partial: Path) -> None:
-        """Put a finished image in its place. Between the two renames the image is absent, never half there."""
-        for path in out.iterdir():
-            path.chmod(0o444)
-            _sync(path)
-        _sync(out)
-        if final.exists():
-            final.chmod(0o700)
-            final.rename(partial / f"replaced-{uuid.uuid4().hex}")
-        out.rename(final)
-        final.chmod(0o555)
-        _sync(final.parent)
 
     def _give_up(self, name: str, partial: Path, exc: BaseException) -> None:
         """Clean up after a build that failed or was interrupted, and turn a full disk into words."""
@@ -262,29 +225,9 @@ class ImageStore:
             return
         for path in partial.iterdir():
             if not (keep_resumable and path.name == _RESUMABLE):
-                _remove(path)
+                remove(path)
         if not any(partial.iterdir()):
             partial.rmdir()
-
-    @contextlib.contextmanager
-    def _locked(self, name: str, deadline: Deadline) -> Iterator[None]:
-        """Hold an image's lock, telling the user whom we wait for; HostError when the deadline passes first."""
-        lock = FileLock(self._lock_path(self._final(name).name))
-        while True:
-            try:
-                lock.acquire(timeout=min(_TELL_EVERY_S, deadline.left_s()))
-                break
-            except Timeout:
-                if deadline.expired():
-                    raise HostError(
-                        f"another process is still building image {name} after {deadline.budget_s:.0f} s",
-                        hint="wait for it to finish, then try again",
-                    ) from None
-                self._tell(f"waiting for another process that is building image {name}")
-        try:
-            yield
-        finally:
-            lock.release()
 
     # --- places -----------------------------------------------------------------------------------------------------------------
 
@@ -300,17 +243,14 @@ class ImageStore:
     def _key(self, name: str) -> str:
         return key_of(name, self.entry(name), self._folder(name))
 
-    def _root(self) -> Path:
-        root = paths.ensure_private_dir(self._directory or paths.cache_dir() / "images")
-        for child in ("partial", "locks"):
-            paths.ensure_private_dir(root / child)
-        return root
+    def _cache(self) -> Cache:
+        return Cache(self._directory or paths.cache_dir() / "images", self._tell)
+
+    def _entry_name(self, name: str) -> str:
+        return _directory_name(name, self._key(name))
 
     def _final(self, name: str) -> Path:
-        return self._root() / _directory_name(name, self._key(name))
-
-    def _lock_path(self, directory_name: str) -> Path:
-        return self._root() / "locks" / f"{directory_name}.lock"
+        return self._cache().final(self._entry_name(name))
 
 
 def _directory_name(name: str, key: str) -> str:
@@ -318,7 +258,7 @@ def _directory_name(name: str, key: str) -> str:
 
 
 def _write_manifest(order: builder.Order, product: builder.Product) -> None:
-    files = {path.name: {"sha256": _sha256(path), "size": path.stat().st_size} for path in sorted(order.out.iterdir()) if path.is_file()}
+    files = {path.name: {"sha256": sha256(path), "size": path.stat().st_size} for path in sorted(order.out.iterdir()) if path.is_file()}
     manifest = {
         "name": order.name,
         "key": order.key,
@@ -371,8 +311,9 @@ def _read_manifest(directory: Path) -> dict[str, Any] | None:
     return manifest if usable else None
 
 
-def _problems(directory: Path) -> list[str]:
+def _problems(cache: Cache, entry: str, *, thorough: bool = False) -> list[str]:
     """Everything that differs from what the manifest says, the quick looks first."""
+    directory = cache.final(entry)
     if not directory.is_dir():
         return [f"{directory} does not exist"]
     manifest = _read_manifest(directory)
@@ -380,23 +321,7 @@ def _problems(directory: Path) -> list[str]:
         return [f"{_MANIFEST} is missing or damaged"]
     if directory.name != _directory_name(manifest["name"], manifest["key"]):
         return [f"{_MANIFEST} is that of another image"]
-    problems = []
-    for name in _VERIFIED:
-        path, expected = directory / name, manifest["files"][name]
-        try:
-            size = path.stat().st_size
-            if size != expected["size"]:
-                problems.append(f"{name} has {size} bytes, expected {expected['size']}")
-            elif _sha256(path) != expected["sha256"]:
-                problems.append(f"{name} has changed since it was built")
-        except OSError as exc:
-            problems.append(f"{name} cannot be read: {exc.strerror}")
-    return problems
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return cache.problems(directory.name, {name: manifest["files"][name] for name in _VERIFIED}, thorough=thorough)
 
 
 def _require_space(name: str, partial: Path) -> None:
@@ -420,35 +345,3 @@ def _disk_is_full(partial: Path, exc: BaseException, log_tail: str) -> bool:
 
 def _gib(size: int) -> str:
     return f"{size / (1 << 30):.1f} GiB"
-
-
-def _size_of(directory: Path) -> int:
-    """What a directory takes on the disk, sparse files counted as what they hold."""
-    total = 0
-    for folder, _, names in os.walk(directory):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += (Path(folder) / name).lstat().st_blocks * 512
-    return total
-
-
-def _remove(path: Path) -> None:
-    """Remove a file or a tree, although finished images are read-only and a build's leftovers belong to other users."""
-    if not path.is_dir() or path.is_symlink():
-        path.unlink(missing_ok=True)
-        return
-    with contextlib.suppress(OSError):
-        for folder, _, _ in os.walk(path):
-            Path(folder).chmod(stat.S_IRWXU)
-        shutil.rmtree(path)
-    if path.exists():
-        process.run([*namespace.prefix(), "rm", "-rf", "--", str(path)], deadline=Deadline(120))
-
-
-def _sync(path: Path) -> None:
-    """Make sure that a file or a directory is on the disk before a name is given to it that promises so."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

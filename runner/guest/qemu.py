@@ -13,15 +13,34 @@ PROGRAM = "qemu-system-x86_64"
 TCG_BUFFER_MIB = 256
 
 
+# The name of the virtio-serial port by which a clone is told who it is; the guest sees /dev/virtio-ports/ with this name in it.
+IDENTITY_PORT = "org.vmlab.identity"
+
+
+@dataclass(frozen=True)
+class RamFile:
+    """The guest's memory as a file of the host.
+
+    ``private`` memory starts with the file's content and keeps its changes to itself (copy-on-write); otherwise the guest writes the file.
+    ``read_only`` opens it without the right to write, which QEMU can from version 8.2 on (its documentation of memory-backend-file).
+    """
+
+    path: Path
+    private: bool = False
+    read_only: bool = False
+
+
 @dataclass(frozen=True)
 class GuestSpec:
     """Everything that decides how a guest is run.
 
     ``kernel`` set means direct kernel boot with ``cmdline``; None means the disk's own boot loader (by ``firmware`` when that is given,
-    a UEFI image, else by QEMU's BIOS). The two descriptors are our ends' peers: sockets that QEMU inherits.
+    a UEFI image, else by QEMU's BIOS). The descriptors are our ends' peers: sockets that QEMU inherits. ``ram`` None is memory that
+    belongs to the process. ``incoming`` makes a QEMU that waits for the state of another, instead of one that boots.
     """
 
     name: str
+    machine: str
     accelerator: Literal["kvm", "tcg"]
     memory_mib: int
     cpus: int
@@ -29,6 +48,10 @@ class GuestSpec:
     seed: Path
     qmp_fd: int
     console_fd: int
+    identity_fd: int
+    generation_id: str
+    ram: RamFile | None = None
+    incoming: bool = False
     kernel: Path | None = None
     initrd: Path | None = None
     cmdline: str = ""
@@ -49,11 +72,12 @@ def argv(spec: GuestSpec) -> list[str]:
         *("-no-user-config", "-nodefaults"),
         # A guest is a student's to break: QEMU may not start programs or gain rights (seccomp, qemu(1) -sandbox).
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny"),
-        *("-machine", "q35"),
+        *("-machine", spec.machine if spec.ram is None else f"{spec.machine},memory-backend=ram"),
         *("-accel", accel),
         *("-cpu", "max" if spec.accelerator == "tcg" else "host"),
         *("-smp", str(spec.cpus)),
         *("-m", f"{spec.memory_mib}M"),
+        *(() if spec.ram is None else ("-object", _ram(spec.ram, spec.memory_mib))),
         *("-display", "none"),
         # A reboot or a panic ends or stops the guest where we can see it, instead of starting over.
         *("-no-reboot", "-action", "panic=pause"),
@@ -61,6 +85,10 @@ def argv(spec: GuestSpec) -> list[str]:
         *("-chardev", f"socket,id=console,fd={spec.console_fd}", "-serial", "chardev:console"),
         *("-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng"),
         *("-device", "pvpanic-pci"),
+        # A kernel with a driver for it (Linux from 5.18 on) renews its random numbers when this value is another than it was.
+        *("-device", f"vmgenid,guid={spec.generation_id}"),
+        *("-chardev", f"socket,id=identity,fd={spec.identity_fd}", "-device", "virtio-serial-pci"),
+        *("-device", f"virtserialport,chardev=identity,name={IDENTITY_PORT}"),
         # The overlay is thrown away after the run, so nothing is lost by never flushing it to the host's disk.
         *("-drive", f"id=disk,if=none,file={_comma(spec.disk)},format=qcow2,cache=unsafe,discard=unmap"),
         *("-device", "virtio-blk-pci,drive=disk,bootindex=1"),
@@ -75,7 +103,22 @@ def argv(spec: GuestSpec) -> list[str]:
         command += ["-kernel", str(spec.kernel), "-append", spec.cmdline]
         if spec.initrd is not None:
             command += ["-initrd", str(spec.initrd)]
+    if spec.incoming:
+        command += ["-incoming", "defer"]
     return command
+
+
+def versioned_machine(version: tuple[int, ...]) -> str:
+    """The machine type that means the same hardware for ever: ``q35`` alone is another machine in each version of QEMU."""
+    major, minor = (*version, 0, 0)[:2]
+    return f"pc-q35-{major}.{minor}"
+
+
+def _ram(ram: RamFile, memory_mib: int) -> str:
+    share = "off" if ram.private else "on"
+    # Without rom=off, read-only would also forbid the guest to write its own copy.
+    access = ",readonly=on,rom=off" if ram.read_only else ""
+    return f"memory-backend-file,id=ram,size={memory_mib}M,mem-path={_comma(ram.path)},share={share}{access}"
 
 
 def _comma(path: Path) -> str:

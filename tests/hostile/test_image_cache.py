@@ -191,7 +191,7 @@ def test_of_two_builders_the_second_waits_and_takes_what_the_first_made(tmp_path
 
 
 def test_waiting_for_another_builder_ends_at_the_deadline_and_says_for_whom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("runner.guest.image._TELL_EVERY_S", 0.2)
+    monkeypatch.setattr("runner.guest.cache._TELL_EVERY_S", 0.2)
     started, go_on = threading.Event(), threading.Event()
 
     def slowly(order: builder.Order) -> None:
