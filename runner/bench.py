@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from runner.deadline import Deadline
-from runner.errors import GuestPanicked, ScriptError, UsageError
-from runner.guest import machine
+from runner.errors import ScriptError, UsageError
+from runner.guest import start
 from runner.guest.image import Image
 from runner.guest.machine import BootRequest, Machine
 from runner.guest.ssh import CommandResult, Conversation, parse_line
+from runner.guest.templates import TemplateStore
 from runner.guest.workdir import WorkDir
 from runner.lab.definition import GuestRequest, Lab
 from runner.lab.evidence import canonical, digest
@@ -29,8 +30,8 @@ from runner.report.model import CloudInitPart, GuestPart, ObservationPart, Phase
 # Where the lab's guest/ folder lies in a guest: memory, gone with it, and writable under every init.
 GUEST_LAB_DIR = "/run/vmlab/lab"
 
-# No guest of ours boots slower than this even on a loaded machine under emulation; a boot that does hangs.
-BOOT_LIMIT_S = 300.0
+# No guest of ours boots slower than this even on a loaded machine under emulation; a start that takes longer hangs.
+START_LIMIT_S = 400.0
 
 # An observation is read by people and hashed; more than this is a raw log, which belongs in a file.
 OBSERVATION_LIMIT_BYTES = 8 << 20
@@ -177,10 +178,8 @@ class Guest:
         return {path.relative_to(home).as_posix(): path for path in self._lab.guest_files()}
 
     def part(self) -> GuestPart:
-        """This guest for the report. Asks it for its own name of its system, so call it while it runs."""
-        request = self.machine.request
-        script = '. /etc/os-release; printf \'%s\\n\' "$(uname -r)" "$PRETTY_NAME"; cat /proc/sys/kernel/random/boot_id'
-        kernel, system, boot_id, *_ = [*self.run(script, output_limit_bytes=4096).stdout.splitlines(), "", "", ""]
+        """This guest for the report."""
+        request, system = self.machine.request, self.machine.system
         status = self.machine.cloud_init
         return GuestPart(
             name=self.name,
@@ -190,12 +189,31 @@ class Guest:
             cpus=request.cpus,
             init=request.init,
             argv=self.machine.argv,
-            kernel=kernel[:200],
-            os=system[:200],
-            boot_id=boot_id[:64],
+            kernel=system.kernel,
+            os=system.os,
+            boot_id=system.boot_id,
+            start="clone" if self.machine.template else "cold",
+            template=self.machine.template,
+            fallback=self.machine.fallback,
+            clock_error_s=self.machine.clock_error_s,
             steps=[StepPart(name=step.name, at_s=step.at_s) for step in self.machine.reached],
             cloud_init=CloudInitPart(status=status.status, exit_code=status.exit_code, detail=status.detail) if status else None,
         )
+
+
+def boot_request(name: str, wanted: GuestRequest, image: Image, accelerator: Literal["kvm", "tcg"]) -> BootRequest:
+    """What lab.yaml asks for, as the machine wing understands it."""
+    return BootRequest(
+        name=name,
+        image=image,
+        accelerator=accelerator,
+        memory_mib=wanted.memory_mib,
+        cpus=wanted.cpus,
+        init=wanted.init,
+        kernel_args=wanted.kernel_args,
+        internet=wanted.internet,
+        cloud_init=wanted.cloud_init,
+    )
 
 
 @dataclass
@@ -237,7 +255,7 @@ class Notebook:
 
 
 class Bench:
-    """What an experiment is given. `close` (or the stack it was made with) ends its guests."""
+    """What an experiment is given. The stack that it was made with ends its guests. Without ``templates`` every guest is booted."""
 
     def __init__(
         self,
@@ -253,6 +271,7 @@ class Bench:
         listener: Listener,
         recorded: Callable[[], None],
         stack: contextlib.ExitStack,
+        templates: TemplateStore | None = None,
     ) -> None:
         self.parameters = parameters
         self._lab = lab
@@ -265,51 +284,38 @@ class Bench:
         self._listener = listener
         self._recorded = recorded
         self._stack = stack
+        self._templates = templates
         self._guests: dict[str, Guest] = {}
 
     def guest(self, name: str = "main") -> Guest:
-        """The guest that lab.yaml declares under this name: booted at the first call, ended with the run."""
+        """The guest that lab.yaml declares under this name: started at the first call, ended with the run."""
         if name not in self._guests:
             requests = self._lab.definition.guests
             if name not in requests:
                 raise UsageError(f"lab.yaml of {self._lab.name} declares no guest named {name!r}", hint=f"it has: {', '.join(requests)}")
-            self._guests[name] = self._boot(name, requests[name])
+            self._guests[name] = self._start(name, requests[name])
         return self._guests[name]
 
-    def _boot(self, name: str, wanted: GuestRequest) -> Guest:
-        with self.phase(f"Booting guest {name}"):
-            request = BootRequest(
-                name=name,
-                image=self._images[name],
-                accelerator=self._accelerator,
-                memory_mib=wanted.memory_mib,
-                cpus=wanted.cpus,
-                init=wanted.init,
-                kernel_args=wanted.kernel_args,
-                internet=wanted.internet,
-                cloud_init=wanted.cloud_init,
-            )
+    def _start(self, name: str, wanted: GuestRequest) -> Guest:
+        templates = self._templates if wanted.start == "clone" else None
+        with self.phase(f"{'Booting' if templates is None else 'Cloning'} guest {name}"):
             # Registered before the guest, so that it runs after the guest's end.
             self._stack.callback(self._note_end, name)
-            log = self._logs / ("console.log" if name == "main" else f"console-{name}.log")
-            try:
-                running = self._start(request, log)
-            except GuestPanicked as death:
-                if not machine.is_emulators_fault(death, self._accelerator):
-                    raise
-                log.rename(log.with_suffix(".broken-boot.log"))
-                with self.phase("Booting again: the emulator broke the kernel's first start"):
-                    running = self._start(request, log)
+            running = start.start(
+                self._stack,
+                boot_request(name, wanted, self._images[name], self._accelerator),
+                self._work,
+                templates=templates,
+                console_log=self._logs / ("console.log" if name == "main" else f"console-{name}.log"),
+                deadline=self._deadline.within(START_LIMIT_S),
+                waiting=self._listener.waiting,
+                phase=self.phase,
+            )
             guest = Guest(name, running, self._lab, self._deadline)
             self._notebook.guests.append(guest.part())
             guest.put_scripts()
             self._listener.waiting("")
         return guest
-
-    def _start(self, request: BootRequest, log: Path) -> Machine:
-        deadline = self._deadline.within(BOOT_LIMIT_S)
-        booting = machine.boot(request, self._work, console_log=log, deadline=deadline, waiting=self._listener.waiting)
-        return self._stack.enter_context(booting)
 
     def _note_end(self, name: str) -> None:
         """Write down how a guest was ended (not one that never became ready: then the run's error says all)."""

@@ -8,7 +8,8 @@
         ├── GuestError            the guest did not do what every guest must
         │   ├── BootTimeout          a step of readiness did not come true in time
         │   ├── GuestPanicked        the guest's kernel panicked
-        │   └── GuestExited          QEMU ended although nobody asked it to
+        │   ├── GuestExited          QEMU ended although nobody asked it to
+        │   └── TemplateError        a booted guest cannot be saved, or none can be cloned from what was saved
         ├── SshError              the connection failed or was lost
         │   └── StrangerError         something else than our guest answers
         └── ScriptError           a guest script crashed, hung, or broke its protocol
@@ -81,6 +82,10 @@ class GuestPanicked(GuestError):
 
 class GuestExited(GuestError):
     """QEMU ended although nobody asked it to; ``detail`` is its output and the console's tail."""
+
+
+class TemplateError(GuestError):
+    """A booted guest could not be saved, or a clone of it did not come to life: reason enough for a cold boot, not for giving up."""
 
 
 class SshError(RunError):

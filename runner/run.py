@@ -18,6 +18,7 @@ from runner.bench import Bench, Notebook
 from runner.deadline import Deadline
 from runner.errors import EXIT_COULD_NOT_RUN, EXIT_FAIL, EXIT_PASS, UsageError, VmlabError
 from runner.guest.image import Image, ImageStore
+from runner.guest.templates import TemplateStore
 from runner.guest.workdir import work_dir
 from runner.host import accelerator, facts
 from runner.lab.answers import Answer, read_answers
@@ -52,6 +53,7 @@ class RunRequest:
     student: str
     reports: Path
     command: str
+    cold: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ def prepare(
     student: str,
     reports: Path,
     command: str,
+    cold: bool = False,
 ) -> RunRequest:
     """Read everything that the run needs; UsageError names what is wrong with it, before anything is started."""
     questions = lab.definition.questions
@@ -94,6 +97,7 @@ def prepare(
         student=student,
         reports=reports,
         command=command,
+        cold=cold,
     )
     for wanted in lab.definition.guests.values():
         facts.check_fits(wanted.memory_mib << 20)
@@ -215,6 +219,7 @@ def _perform(
                 listener=view,
                 recorded=show_settled,
                 stack=stack,
+                templates=None if request.cold else TemplateStore(view.notice),
             )
             request.experiment(bench)
     except VmlabError as exc:

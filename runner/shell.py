@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 from runner import process
-from runner.bench import BOOT_LIMIT_S, GUEST_LAB_DIR, Bench, Notebook
+from runner.bench import GUEST_LAB_DIR, START_LIMIT_S, Bench, Notebook
 from runner.deadline import Deadline
 from runner.errors import UsageError
 from runner.guest.image import ImageStore
 from runner.guest.machine import Machine
+from runner.guest.templates import TemplateStore
 from runner.guest.workdir import work_dir
 from runner.host import accelerator, facts
 from runner.lab.definition import Lab
@@ -30,8 +31,9 @@ def open_shell(
     wanted_accelerator: Literal["auto", "kvm", "tcg"],
     image: str | None,
     root: bool,
+    cold: bool = False,
 ) -> int:
-    """Boot the guest, put the lab's scripts into it, and give the terminal to a shell there. Returns the shell's exit status."""
+    """Start the guest, put the lab's scripts into it, and give the terminal to a shell there. Returns the shell's exit status."""
     requests = lab.definition.guests
     name = guest_name or next(iter(requests))
     if name not in requests:
@@ -51,11 +53,12 @@ def open_shell(
             accelerator=chosen.name,
             work=work,
             logs=work.path,
-            deadline=Deadline(BOOT_LIMIT_S),
+            deadline=Deadline(START_LIMIT_S),
             notebook=notebook,
             listener=view,
             recorded=lambda: None,
             stack=stack,
+            templates=None if cold else TemplateStore(view.notice),
         )
         running = bench.guest(name).machine
         view.close()

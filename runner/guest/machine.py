@@ -1,11 +1,9 @@
-"""A running guest, from the start of QEMU to its end. Reading `boot` from top to bottom is reading the life of a guest."""
+"""A running guest: what can be asked of it, what can end it early, and its end. `runner.guest.boot` and `clone` start one."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,18 +18,14 @@ import psutil
 
 from runner import process
 from runner.deadline import Deadline
-from runner.errors import GuestError, GuestExited, GuestPanicked, HostError, RunError, SshError, StrangerError
-from runner.guest import qemu, readiness, seed
+from runner.errors import GuestError, GuestExited, GuestPanicked, HostError, RunError, SshError, StrangerError, TemplateError
+from runner.guest import readiness, seed
 from runner.guest.console import Console
 from runner.guest.image import Image
 from runner.guest.qmp import Qmp, QmpError
 from runner.guest.ssh import Connection, wait_for_banner
-from runner.guest.workdir import WorkDir
 
 log = logging.getLogger(__name__)
-
-# What a guest's disk may need to grow by before it is worth starting at all.
-LEAST_FREE_BYTES = 512 << 20
 
 # How long after the first sign of a guest's death its console may still say why.
 LAST_WORDS_S = 0.3
@@ -44,12 +38,14 @@ _KERNEL_SIGNS = r"vmlab-initrd: up|Linux version |systemd\[1\]|\[ *\d+\.\d+\] |l
 class BootRequest:
     """What to boot: an image, and how much of a machine to give it.
 
-    ``own_loader`` boots by the disk's own boot loader (through ``firmware`` if given) instead of the kernel beside the disk.
+    ``machine_type`` is QEMU's, versioned; empty is the newest that it has. ``own_loader`` boots by the disk's own boot loader (through
+    ``firmware`` if given) instead of the kernel beside the disk.
     """
 
     name: str
     image: Image
     accelerator: Literal["kvm", "tcg"]
+    machine_type: str = ""
     memory_mib: int = 1024
     cpus: int = 2
     init: str = "systemd"
@@ -60,17 +56,55 @@ class BootRequest:
     cloud_init: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class System:
+    """What a guest says it runs."""
+
+    kernel: str
+    os: str
+    boot_id: str
+
+
+@dataclass(frozen=True)
+class Sockets:
+    """Our ends of the wires that QEMU inherited: no path, no port, nothing that another process could take first."""
+
+    qmp: socket.socket
+    console: socket.socket
+    identity: socket.socket
+    ssh: socket.socket
+
+
 class Machine:
-    """A guest that runs. `boot` makes one; everything that can end it early is noticed within a fraction of a second."""
+    """A guest that runs. `runner.guest.boot.launch` makes one; everything that can end it early is noticed within a fraction of a second.
+
+    ``began`` is when the work on it began, on the monotonic clock; the steps in ``reached`` count from there.
+    """
 
     def __init__(
-        self, request: BootRequest, identity: seed.Identity, argv: list[str], child: subprocess.Popen[bytes], output: Path
+        self,
+        request: BootRequest,
+        identity: seed.Identity,
+        argv: list[str],
+        child: subprocess.Popen[bytes],
+        output: Path,
+        sockets: Sockets,
+        *,
+        began: float,
     ) -> None:
         self.request = request
         self.identity = identity
         self.argv = argv
-        self.started = time.monotonic()
+        self.sockets = sockets
+        self.began = began
         self.reached: list[readiness.Reached] = []
+        self.system = System("", "", "")
+        self.template = ""
+        """The key of the template that it is a clone of; empty when it was booted."""
+        self.fallback = ""
+        """Why it was booted although it should have been cloned."""
+        self.clock_error_s: float | None = None
+        """How far a clone's clock may be from the host's."""
         self.cloud_init: readiness.CloudInitStatus | None = None
         self.qmp: Qmp | None = None
         self.ended_how = ""
@@ -83,6 +117,8 @@ class Machine:
         self._died_at = 0.0
         self._stopping = False
         self._lock = threading.Lock()
+        self._migration = ""
+        self._migrated = threading.Condition()
         threading.Thread(target=self._watch, name=f"vmlab-watch-{request.name}", daemon=True).start()
 
     @property
@@ -96,6 +132,13 @@ class Machine:
         if self._console is None:
             raise GuestError("the guest's console is not connected")
         return self._console
+
+    @property
+    def monitor(self) -> Qmp:
+        """QEMU's monitor."""
+        if self.qmp is None:
+            raise QmpError("QEMU's monitor is not connected")
+        return self.qmp
 
     @property
     def ssh(self) -> Connection:
@@ -120,6 +163,10 @@ class Machine:
         name, data = event.get("event"), event.get("data") or {}
         if name == "GUEST_PANICKED":
             self._on_panic("pvpanic reported it")
+        elif name == "MIGRATION":
+            with self._migrated:
+                self._migration = str(data.get("status"))
+                self._migrated.notify_all()
         elif name == "BLOCK_IO_ERROR" and data.get("nospace"):
             # QEMU stops a guest whose disk cannot grow (werror=enospc); without this its wait would run into a time-out.
             self._die(HostError("the host's disk is full: the guest's disk cannot grow", hint="free some disk space"))
@@ -142,6 +189,10 @@ class Machine:
         # Whoever waits on the connection must not wait for a time-out.
         if self._connection is not None:
             self._connection.abort()
+        with contextlib.suppress(OSError):
+            self.sockets.identity.shutdown(socket.SHUT_RDWR)
+        with self._migrated:
+            self._migrated.notify_all()
 
     def _said(self) -> str:
         return self._output.read_text(errors="replace")[-4000:].strip()
@@ -163,7 +214,7 @@ class Machine:
         """Run a block; when it fails because the guest died, raise the death instead of the lost connection."""
         try:
             yield
-        except (SshError, QmpError) as exc:
+        except (SshError, QmpError, TemplateError) as exc:
             for _ in range(10):
                 # A connection is often lost a moment before its cause is known.
                 if self._death is not None:
@@ -176,15 +227,49 @@ class Machine:
 
     # Becoming ready.
 
-    def listen(self, sock: socket.socket, log_file: Path) -> None:
-        """Read the console from now on."""
-        self._console = Console(sock, log_file, on_panic=self._on_panic)
+    def note(self, step: str) -> None:
+        """A step of the start is done now."""
+        self.reached.append(readiness.Reached(step, round(time.monotonic() - self.began, 4)))
 
-    def connect_monitor(self, sock: socket.socket, deadline: Deadline) -> None:
+    def listen(self, log_file: Path) -> None:
+        """Read the console from now on."""
+        self._console = Console(self.sockets.console, log_file, on_panic=self._on_panic)
+
+    def connect_monitor(self, deadline: Deadline) -> None:
         """Talk to QEMU's monitor and learn the port of the guest's sshd."""
         with self.attributing():
-            self.qmp = Qmp(sock, name=self.request.name, on_event=self._on_event, deadline=deadline)
+            self.qmp = Qmp(self.sockets.qmp, name=self.request.name, on_event=self._on_event, deadline=deadline)
+            self.note("qmp")
             self._port = self.qmp.ssh_port(deadline)
+
+    def wait_until_migrated(self, deadline: Deadline) -> None:
+        """Wait for the end of QEMU's migration, out or in. TemplateError when it failed or the deadline passes; else as `check_alive`."""
+        with self._migrated:
+            self._migrated.wait_for(
+                lambda: self._migration in ("completed", "failed") or self._death is not None, min(deadline.left_s(), 1e6)
+            )
+        self.check_alive()
+        if self._migration != "completed":
+            raise TemplateError(f"QEMU did not take over the guest's state: {self._migration or 'it said nothing'}", detail=self._said())
+
+    def talk_over(self, connection: Connection) -> None:
+        """Take a connection that was made in another way than by `wait_until_ready`."""
+        self._connection = connection
+
+    def hang_up(self) -> None:
+        """Close the connection, so that nothing of it is in the guest when that is saved."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def ask_system(self, deadline: Deadline) -> None:
+        """Run the first command: what the guest says that it runs."""
+        script = '. /etc/os-release; printf \'%s\\n\' "$(uname -r)" "$PRETTY_NAME"; cat /proc/sys/kernel/random/boot_id'
+        with self.attributing():
+            answer = self.ssh.execute(script, deadline=deadline.within(60), output_limit_bytes=4096).stdout
+        kernel, system, boot_id, *_ = [*answer.splitlines(), "", "", ""]
+        self.system = System(kernel[:200], system[:200], boot_id[:64])
+        self.note("first-command")
 
     def wait_until_ready(self, deadline: Deadline, waiting: Callable[[str], None]) -> None:
         """Wait for kernel, sshd, login and cloud-init, in this order. Raises BootTimeout, GuestPanicked, GuestExited or SshError."""
@@ -198,7 +283,7 @@ class Machine:
             self.reached += readiness.wait(
                 steps,
                 deadline,
-                started=self.started,
+                started=self.began,
                 check_alive=self.check_alive,
                 waiting=waiting,
                 tail=self.console.tail,
@@ -241,9 +326,7 @@ class Machine:
     def outside(self, deadline: Deadline) -> dict[str, Any]:
         """The host's look at the guest: QEMU's word on its state, and the kernel's on QEMU's memory (bytes) and CPU time (s)."""
         with self.attributing():
-            if self.qmp is None:
-                raise QmpError("QEMU's monitor is not connected")
-            status = self.qmp.execute("query-status", deadline)
+            status = self.monitor.execute("query-status", deadline)
         try:
             watched = psutil.Process(self.pid)
             times = watched.cpu_times()
@@ -277,83 +360,5 @@ class Machine:
             self.qmp.close()
         if self._console is not None:
             self._console.close()
-
-
-@contextlib.contextmanager
-def boot(
-    request: BootRequest, work: WorkDir, *, console_log: Path, deadline: Deadline, waiting: Callable[[str], None]
-) -> Iterator[Machine]:
-    """A guest from its first instruction to a finished cloud-init, ended when the block is left.
-
-    ``waiting`` is told what is waited for. Raises what `Machine.wait_until_ready` raises, and HostError when QEMU cannot be started.
-    """
-    with contextlib.ExitStack() as stack:
-        directory = work.path / request.name
-        directory.mkdir(mode=0o700)
-        stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        identity = seed.Identity.new(request.name)
-        seed.write_iso(seed.render(identity, user=request.image.default_user, extra=request.cloud_init), directory / "seed.iso")
-        disk = _overlay(request.image.disk, directory / "disk.qcow2", deadline)
-        # QEMU inherits one end of each pair: no path, no port, nothing that another process could take first.
-        qmp_ours, qmp_theirs = socket.socketpair()
-        console_ours, console_theirs = socket.socketpair()
-        stack.enter_context(qmp_ours)
-        argv = qemu.argv(_spec(request, disk, directory / "seed.iso", qmp_theirs.fileno(), console_theirs.fileno()))
-        output = directory / "qemu.log"
-        with qmp_theirs, console_theirs, output.open("wb") as log_file:
-            fds = (qmp_theirs.fileno(), console_theirs.fileno())
-            waiting("QEMU")
-            child = process.spawn(argv, stdout=log_file, stderr=log_file, pass_fds=fds)
-        machine = Machine(request, identity, argv, child, output)
-        stack.callback(machine.stop)
-        machine.listen(console_ours, console_log)
-        work.add_process(child.pid)
-        machine.connect_monitor(qmp_ours, deadline)
-        machine.wait_until_ready(deadline, waiting)
-        yield machine
-
-
-def _spec(request: BootRequest, disk: Path, seed_iso: Path, qmp_fd: int, console_fd: int) -> qemu.GuestSpec:
-    image = request.image
-    direct = image.kernel is not None and not request.own_loader
-    init = image.inits.get(request.init)
-    if direct and init is None:
-        raise GuestError(f"the image {image.name} has no init system named {request.init}")
-    return qemu.GuestSpec(
-        name=request.name,
-        accelerator=request.accelerator,
-        memory_mib=request.memory_mib,
-        cpus=request.cpus,
-        disk=disk,
-        seed=seed_iso,
-        qmp_fd=qmp_fd,
-        console_fd=console_fd,
-        kernel=image.kernel if direct else None,
-        initrd=image.initrd if direct else None,
-        # A kernel that goes on after an oops limps into a time-out; a panic is seen at once.
-        cmdline=f"{image.cmdline} oops=panic init={init} {request.kernel_args}".strip() if direct else "",
-        firmware=request.firmware,
-        internet=request.internet,
-    )
-
-
-def is_emulators_fault(death: GuestPanicked, accelerator: str) -> bool:
-    """Whether the emulator broke the guest's kernel, so that booting again is right.
-
-    The kernel patches its own code with a breakpoint (int3) in place while it does so (Linux, arch/x86/kernel/alternative.c,
-    text_poke_bp). QEMU's multi-threaded TCG can, rarely, run a stale translation of that breakpoint after it is gone, and then the kernel
-    meets a breakpoint that it knows nothing of (seen with QEMU 7.2 on a loaded machine). A processor cannot do this.
-    """
-    return accelerator == "tcg" and re.search(r"int3: 0000 \[#1\]", death.detail) is not None
-
-
-def _overlay(backing: Path, path: Path, deadline: Deadline) -> Path:
-    """A private, empty disk over the image's, which is never written. HostError when the host's disk is almost full."""
-    free = shutil.disk_usage(path.parent).free
-    if free < LEAST_FREE_BYTES:
-        raise HostError(
-            f"only {free >> 20} MiB are free in {path.parent}, and a guest's disk needs at least {LEAST_FREE_BYTES >> 20}",
-            hint="free some disk space, or set VMLAB_CACHE to a directory on a larger disk",
-        )
-    process.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(backing), "-F", "qcow2", str(path)], deadline=deadline)
-    return path
+        for sock in (self.sockets.qmp, self.sockets.console, self.sockets.identity, self.sockets.ssh):
+            sock.close()

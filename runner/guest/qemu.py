@@ -13,8 +13,20 @@ PROGRAM = "qemu-system-x86_64"
 TCG_BUFFER_MIB = 256
 
 
-# The name of the virtio-serial port by which a clone is told who it is; the guest sees /dev/virtio-ports/ with this name in it.
+# Two virtio-serial ports: by one a clone is told who it is, the other leads to an sshd of its own (see runner/guest/standby.py).
+# A guest finds them by these names in /sys/class/virtio-ports/*/name.
 IDENTITY_PORT = "org.vmlab.identity"
+SSH_PORT = "org.vmlab.ssh"
+
+
+@dataclass(frozen=True)
+class Wires:
+    """The descriptors that QEMU inherits: one end each of a socket pair whose other end is ours."""
+
+    qmp: int
+    console: int
+    identity: int
+    ssh: int
 
 
 @dataclass(frozen=True)
@@ -35,8 +47,8 @@ class GuestSpec:
     """Everything that decides how a guest is run.
 
     ``kernel`` set means direct kernel boot with ``cmdline``; None means the disk's own boot loader (by ``firmware`` when that is given,
-    a UEFI image, else by QEMU's BIOS). The descriptors are our ends' peers: sockets that QEMU inherits. ``ram`` None is memory that
-    belongs to the process. ``incoming`` makes a QEMU that waits for the state of another, instead of one that boots.
+    a UEFI image, else by QEMU's BIOS). ``ram`` None is memory that belongs to the process. ``incoming`` makes a QEMU that waits for
+    the state of another, instead of one that boots.
     """
 
     name: str
@@ -46,9 +58,7 @@ class GuestSpec:
     cpus: int
     disk: Path
     seed: Path
-    qmp_fd: int
-    console_fd: int
-    identity_fd: int
+    wires: Wires
     generation_id: str
     ram: RamFile | None = None
     incoming: bool = False
@@ -81,14 +91,15 @@ def argv(spec: GuestSpec) -> list[str]:
         *("-display", "none"),
         # A reboot or a panic ends or stops the guest where we can see it, instead of starting over.
         *("-no-reboot", "-action", "panic=pause"),
-        *("-chardev", f"socket,id=qmp,fd={spec.qmp_fd}", "-mon", "chardev=qmp,mode=control"),
-        *("-chardev", f"socket,id=console,fd={spec.console_fd}", "-serial", "chardev:console"),
+        *("-chardev", f"socket,id=qmp,fd={spec.wires.qmp}", "-mon", "chardev=qmp,mode=control"),
+        *("-chardev", f"socket,id=console,fd={spec.wires.console}", "-serial", "chardev:console"),
         *("-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng"),
         *("-device", "pvpanic-pci"),
         # A kernel with a driver for it (Linux from 5.18 on) renews its random numbers when this value is another than it was.
         *("-device", f"vmgenid,guid={spec.generation_id}"),
-        *("-chardev", f"socket,id=identity,fd={spec.identity_fd}", "-device", "virtio-serial-pci"),
-        *("-device", f"virtserialport,chardev=identity,name={IDENTITY_PORT}"),
+        *("-device", "virtio-serial-pci"),
+        *("-chardev", f"socket,id=identity,fd={spec.wires.identity}", "-device", f"virtserialport,chardev=identity,name={IDENTITY_PORT}"),
+        *("-chardev", f"socket,id=ssh,fd={spec.wires.ssh}", "-device", f"virtserialport,chardev=ssh,name={SSH_PORT}"),
         # The overlay is thrown away after the run, so nothing is lost by never flushing it to the host's disk.
         *("-drive", f"id=disk,if=none,file={_comma(spec.disk)},format=qcow2,cache=unsafe,discard=unmap"),
         *("-device", "virtio-blk-pci,drive=disk,bootindex=1"),

@@ -54,6 +54,14 @@ class Qmp:
         """Run one command and return its ``return`` value. Raises QmpError when QEMU refuses it, is gone or does not answer."""
         return self._call(self._client.execute(command, arguments or None), deadline)
 
+    def send_descriptor(self, name: str, descriptor: int, deadline: Deadline) -> None:
+        """Give QEMU a descriptor (SCM_RIGHTS) under a name that later commands use, as in ``fd:NAME``. Ours may be closed afterwards."""
+        self._call(self._send_descriptor(descriptor), deadline)
+        self.execute("getfd", deadline, fdname=name)
+
+    async def _send_descriptor(self, descriptor: int) -> None:
+        self._client.send_fd_scm(descriptor)
+
     def ssh_port(self, deadline: Deadline) -> int:
         """The host's port that QEMU forwards to the guest's port 22, as `info usernet` tells it.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import secrets
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,9 +45,15 @@ class Identity:
     host: KeyPair
 
     @classmethod
-    def new(cls, hostname: str) -> Identity:
-        """A fresh identity."""
+    def new(cls, name: str) -> Identity:
+        """A fresh identity for the guest of this name."""
+        hostname = new_hostname(name)
         return cls(hostname, f"vmlab-{uuid.uuid4()}", KeyPair.new("vmlab-client"), KeyPair.new(hostname))
+
+
+def new_hostname(name: str) -> str:
+    """A host name that says which guest it is and that no other run's guest has, so that two outputs side by side can be told apart."""
+    return f"{name}-{secrets.token_hex(3)}"
 
 
 def render(identity: Identity, *, user: str, extra: Mapping[str, Any]) -> dict[str, str]:

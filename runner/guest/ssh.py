@@ -28,6 +28,8 @@ from runner.guest.seed import Identity
 # emulates with helpers; GCM also saves the separate MAC.
 _CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr")
 _KEX = ("curve25519-sha256", "curve25519-sha256@libssh.org")
+# Said first on every connection (RFC 4253, section 4.2). Fixed, because a template holds a connection that began with it.
+CLIENT_VERSION = "SSH-2.0-vmlab"
 _STDERR_LIMIT_BYTES = 64 << 10
 _LINE_LIMIT_BYTES = 1 << 20
 
@@ -57,8 +59,8 @@ class Connection:
         self._client = client
 
     @classmethod
-    def connect(cls, port: int, identity: Identity, *, user: str, deadline: Deadline) -> Connection:
-        """Log in on the loopback address. Raises SshError when the guest does not let us in (or not in time)."""
+    def connect(cls, port: int, identity: Identity, *, user: str, deadline: Deadline, sock: Any = None) -> Connection:
+        """Log in on the loopback address, or over ``sock``. Raises SshError when the guest does not let us in (or not in time)."""
         client = paramiko.SSHClient()
         kind, data = identity.host.public.split()[:2]
         client.get_host_keys().add(f"[127.0.0.1]:{port}", kind, paramiko.PKey.from_type_string(kind, base64.b64decode(data)))
@@ -76,6 +78,7 @@ class Connection:
                 banner_timeout=seconds,
                 auth_timeout=seconds,
                 transport_factory=_transport,
+                sock=sock,
             )
         except paramiko.BadHostKeyException as exc:
             client.close()
@@ -315,6 +318,7 @@ def _transport(sock: Any, **options: Any) -> paramiko.Transport:
     options.pop("gss_kex", None)
     options.pop("gss_deleg_creds", None)
     transport = paramiko.Transport(sock, **options)
+    transport.local_version = CLIENT_VERSION
     security = transport.get_security_options()
     security.ciphers = tuple(name for name in _CIPHERS if name in security.ciphers)
     security.kex = tuple(name for name in _KEX if name in security.kex)

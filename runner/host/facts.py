@@ -32,6 +32,8 @@ class Qemu:
 
     path: str
     version: str
+    build: str = ""
+    """Its own first line, which also names the distribution's patches."""
 
     @property
     def number(self) -> tuple[int, ...]:
@@ -106,7 +108,14 @@ def find_qemu(view: HostView | None = None) -> Qemu | None:
     if path is None or printed is None:
         return None
     found = re.search(r"version (\d+(?:\.\d+)+)", printed)
-    return Qemu(path, found.group(1) if found else printed.strip().partition("\n")[0])
+    build = printed.strip().partition("\n")[0]
+    return Qemu(path, found.group(1) if found else build, build)
+
+
+def cpu_identity(view: HostView | None = None) -> str:
+    """Which processor this is, and what of it the kernel lets programs use: two hosts of one identity run each other's saved guests."""
+    view = view or HostView()
+    return "; ".join(f"{name} {view.cpuinfo(name)}" for name in ("vendor_id", "cpu family", "model", "stepping", "flags"))
 
 
 def require_qemu(view: HostView | None = None) -> Qemu:

@@ -49,6 +49,9 @@ class GuestRequest(Strict):
     cpus: int = Field(default=2, ge=1, le=64, description="virtual CPUs")
     init: Literal["systemd", "sysv"] = Field(default="systemd", description="the init system that it boots with")
     kernel_args: str = Field(default="", description="added to the kernel command line (direct kernel boot)")
+    start: Literal["clone", "cold"] = Field(
+        default="clone", description="a clone of a booted guest, there in a second, or a boot of its own: cold where the boot is measured"
+    )
     internet: bool = Field(default=False, description="whether the guest may reach the network outside")
     cloud_init: dict[str, Any] = Field(default_factory=dict, description="merged into the user-data")
 

@@ -78,7 +78,7 @@ class HostPart(Part):
 
 
 class StepPart(Part):
-    """One step of readiness: when it came true, in seconds after QEMU was started."""
+    """One step of a guest's start: when it was done, in seconds after the work on the guest began."""
 
     name: str
     at_s: float
@@ -105,6 +105,10 @@ class GuestPart(Part):
     kernel: str = ""
     os: str = ""
     boot_id: str = ""
+    start: Literal["clone", "cold"] = Field(default="cold", description="cloned from a template, or booted")
+    template: str = Field(default="", description="the key of the template that it is a clone of")
+    fallback: str = Field(default="", description="why it was booted although a clone would have done")
+    clock_error_s: float | None = Field(default=None, description="how far a clone's clock may be from the host's")
     steps: list[StepPart] = Field(default_factory=list)
     cloud_init: CloudInitPart | None = None
     ended: str = Field(default="", description="how it was stopped: quit, terminated, killed, or by itself")

@@ -1,0 +1,186 @@
+"""The host's side of runner/guest/inside/standby.py: what is left waiting in a guest before it is saved, and what a clone is told.
+
+A clone is a copy: of its random generator, its clock, its names, its keys. All but the keys are made its own through a virtio-serial port
+before anything else happens in it. The same exchange shows that the clone lives.
+
+The login is prepared too. `open_ssh` leaves an SSH connection half open in the template, at the point where either side has sent its
+version and the server its list of algorithms; nothing is secret or random yet but a cookie of the server's. Each clone goes on from
+there, with a key exchange of its own. benchmarks/README.md has what this saves, and what a lighter SSH server would.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.deadline import Deadline
+from runner.errors import TemplateError
+from runner.guest import qemu
+from runner.guest.seed import new_hostname
+from runner.guest.ssh import CLIENT_VERSION, Connection
+
+INSIDE = Path(__file__).with_name("inside") / "standby.py"
+_GUEST_PATH = "/run/vmlab/standby.py"
+_LINE_LIMIT_BYTES = 4096
+
+# Long enough for sixteen clones that are started at once on two cores; a clone that hangs is found out after this.
+ANSWER_LIMIT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """Who a clone has become. Its clock was set ahead by ``clock_set_by_s`` and is wrong by ``clock_error_s`` at most."""
+
+    hostname: str
+    machine_id: str
+    clock_set_by_s: float
+    clock_error_s: float
+
+
+def arm(connection: Connection, identity: socket.socket, ssh: socket.socket, deadline: Deadline) -> bytes:
+    """Leave the program waiting in the guest and the SSH connection half open; returns what the server has said on it.
+
+    TemplateError when the guest cannot: no Python, no sshd, no such ports.
+    """
+    connection.execute("mkdir -p /run/vmlab", deadline=deadline)
+    connection.put(INSIDE, _GUEST_PATH)
+    command = f"python3 {_GUEST_PATH} {qemu.IDENTITY_PORT} {qemu.SSH_PORT} && rm {_GUEST_PATH}"
+    started = connection.execute(command, deadline=deadline)
+    if started.status != 0:
+        raise TemplateError("the guest cannot be prepared for cloning: its Python script failed", detail=started.stderr)
+    if not _Line(identity, deadline).hear().get("waiting"):
+        raise TemplateError("the guest cannot be prepared for cloning: it does not wait")
+    return open_ssh(ssh, deadline)
+
+
+def adopt(identity: socket.socket, name: str, deadline: Deadline, now_ns: Callable[[], int] = time.time_ns) -> Adopted:
+    """Make a clone somebody of its own. TemplateError when it does not answer within `ANSWER_LIMIT_S`, or nonsense."""
+    line = _Line(identity, deadline.within(ANSWER_LIMIT_S))
+    hostname, machine_id = new_hostname(name), secrets.token_hex(16)
+    line.say({"random": secrets.token_hex(64), "hostname": hostname, "machine_id": machine_id})
+    answer = line.hear()
+    while "done" not in answer:
+        if "time" in answer:
+            line.say({"time_ns": now_ns()})
+        answer = line.hear()
+    try:
+        return Adopted(hostname, machine_id, float(answer["clock_set_by_s"]), float(answer["clock_error_s"]))
+    except (KeyError, TypeError, ValueError) as exc:
+        raise TemplateError(f"the clone said what it should not: {str(answer)[:200]}") from exc
+
+
+def open_ssh(sock: socket.socket, deadline: Deadline) -> bytes:
+    """Say our version to a server and hear its version and first packet; returns the bytes that it sent.
+
+    RFC 4253, section 4.2: lines before the one that begins with ``SSH-`` are allowed; section 6: a packet begins with its length.
+    """
+    heard = _Reader(sock, deadline)
+    while not heard.until(b"\n").startswith(b"SSH-"):
+        pass
+    _send(sock, f"{CLIENT_VERSION}\r\n".encode(), deadline)
+    heard.exactly(int.from_bytes(heard.exactly(4), "big"))
+    return bytes(heard.all)
+
+
+class Reopened:
+    """A socket on which the first part of an SSH connection took place before: its words are heard again, ours are not said twice."""
+
+    def __init__(self, sock: socket.socket, said: bytes) -> None:
+        self._sock = sock
+        self._said = said
+        self._unsaid = f"{CLIENT_VERSION}\r\n".encode()
+
+    def recv(self, size: int) -> bytes:
+        """As of a socket."""
+        if self._said:
+            data, self._said = self._said[:size], self._said[size:]
+            return data
+        return self._sock.recv(size)
+
+    def send(self, data: bytes) -> int:
+        """As of a socket."""
+        if self._unsaid:
+            known = min(len(data), len(self._unsaid))
+            if data[:known] != self._unsaid[:known]:
+                raise TemplateError("the SSH client does not begin as it did when the template was made")
+            self._unsaid = self._unsaid[known:]
+            return known
+        return self._sock.send(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+class _Reader:
+    """Reads from a socket up to a deadline, and remembers all of it."""
+
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+        self._sock = sock
+        self._deadline = deadline
+        self._position = 0
+        self.all = bytearray()
+
+    def exactly(self, size: int) -> bytes:
+        """The next ``size`` bytes."""
+        if size > 1 << 18:
+            raise TemplateError("the guest's sshd begins with a packet that is too long")
+        while len(self.all) < self._position + size:
+            self._more()
+        self._position += size
+        return bytes(self.all[self._position - size : self._position])
+
+    def until(self, end: bytes) -> bytes:
+        """The next bytes up to and with ``end``."""
+        while (found := self.all.find(end, self._position)) < 0:
+            if len(self.all) - self._position > _LINE_LIMIT_BYTES:
+                raise TemplateError("the guest printed a line without an end")
+            self._more()
+        return self.exactly(found + len(end) - self._position)
+
+    def _more(self) -> None:
+        self._sock.settimeout(max(0.01, min(self._deadline.left_s(), 1e6)))
+        try:
+            data = self._sock.recv(1 << 16)
+        except TimeoutError as exc:
+            raise TemplateError(f"the guest did not answer within {self._deadline.budget_s:.0f} s") from exc
+        except OSError as exc:
+            raise TemplateError(f"the guest's port was lost: {exc.strerror}") from exc
+        if not data:
+            raise TemplateError("the guest's port was closed")
+        self.all += data
+
+
+class _Line:
+    """JSON lines over a socket, up to a deadline."""
+
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+        self._sock = sock
+        self._deadline = deadline
+        self._reader = _Reader(sock, deadline)
+
+    def say(self, message: dict[str, Any]) -> None:
+        _send(self._sock, json.dumps(message).encode() + b"\n", self._deadline)
+
+    def hear(self) -> dict[str, Any]:
+        line = self._reader.until(b"\n")
+        try:
+            message = json.loads(line)
+        except ValueError:
+            message = None
+        if not isinstance(message, dict):
+            raise TemplateError(f"the guest said what is not a JSON object: {line[:80]!r}")
+        return message
+
+
+def _send(sock: socket.socket, data: bytes, deadline: Deadline) -> None:
+    sock.settimeout(max(0.01, min(deadline.left_s(), 1e6)))
+    try:
+        sock.sendall(data)
+    except OSError as exc:
+        raise TemplateError(f"the guest's port takes nothing: {exc}") from exc
