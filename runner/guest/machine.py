@@ -321,6 +321,14 @@ class Machine:
         self.cloud_init = readiness.parse_cloud_init(text)
         return True
 
+    def prove_name(self, deadline: Deadline) -> None:
+        """Run a clone's first command: it says its name, and that must be the one that it was given. GuestError when it is another."""
+        with self.attributing():
+            said = self.ssh.execute("read -r name </proc/sys/kernel/hostname; echo $name", deadline=deadline.within(60)).stdout.strip()
+        if said != self.identity.hostname:
+            raise TemplateError(f"the clone was given the name {self.identity.hostname} and says that it is {said[:100]!r}")
+        self.note("first-command")
+
     # The look from outside, and the end.
 
     def outside(self, deadline: Deadline) -> dict[str, Any]:

@@ -15,7 +15,6 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +32,43 @@ _LINE_LIMIT_BYTES = 4096
 ANSWER_LIMIT_S = 30.0
 
 
-@dataclass(frozen=True)
-class Adopted:
-    """Who a clone has become. Its clock was set ahead by ``clock_set_by_s`` and is wrong by ``clock_error_s`` at most."""
+class Newborn:
+    """A guest in which the program waits, while it becomes somebody: `quicken`, then (when it may be logged in to) `settle`.
 
-    hostname: str
-    machine_id: str
-    clock_set_by_s: float
-    clock_error_s: float
+    Its clock was set ahead by ``clock_set_by_s`` and is wrong by ``clock_error_s`` at most. What answers wrongly, too late or not at all
+    raises TemplateError.
+    """
+
+    def __init__(self, sock: socket.socket, name: str, deadline: Deadline, now_ns: Callable[[], int] = time.time_ns) -> None:
+        self.hostname = new_hostname(name)
+        self.machine_id = secrets.token_hex(16)
+        self.clock_set_by_s = 0.0
+        self.clock_error_s = 0.0
+        self._line = _Line(sock, deadline.within(ANSWER_LIMIT_S))
+        self._now_ns = now_ns
+
+    def quicken(self) -> None:
+        """Give it random numbers of its own and the host's time. That it answers shows that it lives."""
+        self._line.say({"random": secrets.token_hex(64), "hostname": self.hostname, "machine_id": self.machine_id})
+        self._expect("renewed")
+        clock = self._expect("clock")["clock"]
+        try:
+            self.clock_set_by_s, self.clock_error_s = float(clock["set_by_s"]), float(clock["error_s"])
+        except (KeyError, TypeError, ValueError) as exc:
+            raise TemplateError(f"the clone said what it should not: {str(clock)[:200]}") from exc
+
+    def settle(self) -> None:
+        """Wait until it bears its own names."""
+        self._expect("done")
+
+    def _expect(self, what: str) -> dict[str, Any]:
+        answer = self._line.hear()
+        while "time" in answer:
+            self._line.say({"time_ns": self._now_ns()})
+            answer = self._line.hear()
+        if what not in answer:
+            raise TemplateError(f"the guest said {str(answer)[:200]} where {what!r} was to come")
+        return answer
 
 
 def arm(connection: Connection, identity: socket.socket, ssh: socket.socket, deadline: Deadline) -> bytes:
@@ -54,25 +82,13 @@ def arm(connection: Connection, identity: socket.socket, ssh: socket.socket, dea
     started = connection.execute(command, deadline=deadline)
     if started.status != 0:
         raise TemplateError("the guest cannot be prepared for cloning: its Python script failed", detail=started.stderr)
-    if not _Line(identity, deadline).hear().get("waiting"):
-        raise TemplateError("the guest cannot be prepared for cloning: it does not wait")
+    line = _Line(identity, deadline)
+    line.expect_only("waiting")
+    rehearsal = Newborn(identity, "template", deadline)
+    rehearsal.quicken()
+    rehearsal.settle()
+    line.expect_only("rehearsed")
     return open_ssh(ssh, deadline)
-
-
-def adopt(identity: socket.socket, name: str, deadline: Deadline, now_ns: Callable[[], int] = time.time_ns) -> Adopted:
-    """Make a clone somebody of its own. TemplateError when it does not answer within `ANSWER_LIMIT_S`, or nonsense."""
-    line = _Line(identity, deadline.within(ANSWER_LIMIT_S))
-    hostname, machine_id = new_hostname(name), secrets.token_hex(16)
-    line.say({"random": secrets.token_hex(64), "hostname": hostname, "machine_id": machine_id})
-    answer = line.hear()
-    while "done" not in answer:
-        if "time" in answer:
-            line.say({"time_ns": now_ns()})
-        answer = line.hear()
-    try:
-        return Adopted(hostname, machine_id, float(answer["clock_set_by_s"]), float(answer["clock_error_s"]))
-    except (KeyError, TypeError, ValueError) as exc:
-        raise TemplateError(f"the clone said what it should not: {str(answer)[:200]}") from exc
 
 
 def open_ssh(sock: socket.socket, deadline: Deadline) -> bytes:
@@ -176,6 +192,12 @@ class _Line:
         if not isinstance(message, dict):
             raise TemplateError(f"the guest said what is not a JSON object: {line[:80]!r}")
         return message
+
+    def expect_only(self, what: str) -> None:
+        """Hear this and nothing else."""
+        answer = self.hear()
+        if what not in answer:
+            raise TemplateError(f"the guest cannot be prepared for cloning: it said {str(answer)[:200]}")
 
 
 def _send(sock: socket.socket, data: bytes, deadline: Deadline) -> None:

@@ -27,7 +27,7 @@ from runner.errors import TemplateError
 from runner.guest import migration, qemu, seed, standby
 from runner.guest.boot import cold_spec, launch, require_space
 from runner.guest.cache import sha256
-from runner.guest.machine import BootRequest, Machine
+from runner.guest.machine import BootRequest, Machine, System
 from runner.guest.readiness import CloudInitStatus
 from runner.guest.ssh import Connection
 from runner.guest.workdir import WorkDir
@@ -62,6 +62,7 @@ class Template:
     key: str
     directory: Path
     cloud_init: CloudInitStatus
+    system: System
     identity: seed.Identity
     ssh_said: bytes
 
@@ -221,6 +222,7 @@ def load(entry: str, directory: Path, manifest: Mapping[str, Any]) -> Template:
             key=manifest["key"],
             directory=directory,
             cloud_init=CloudInitStatus(**manifest["cloud_init"]),
+            system=System(**manifest["system"]),
             identity=seed.Identity(who["hostname"], who["instance_id"], seed.KeyPair(**who["client"]), seed.KeyPair(**who["host"])),
             ssh_said=bytes.fromhex(secrets["ssh_said"]),
         )
@@ -266,13 +268,17 @@ def clone(
         machine.note("running")
         with machine.attributing():
             waiting("the clone's first sign of life")
-            adopted = standby.adopt(machine.sockets.identity, request.name, deadline)
-            machine.identity = dataclasses.replace(template.identity, hostname=adopted.hostname)
-            machine.clock_error_s = adopted.clock_error_s
-            machine.note("identity")
+            newborn = standby.Newborn(machine.sockets.identity, request.name, deadline)
+            newborn.quicken()
+            machine.note("alive")
             waiting("login")
             reopened = standby.Reopened(machine.sockets.ssh, template.ssh_said)
-            machine.talk_over(Connection.connect(machine.port, machine.identity, user="root", deadline=deadline, sock=reopened))
+            machine.talk_over(Connection.connect(machine.port, template.identity, user="root", deadline=deadline, sock=reopened))
             machine.note("login")
-        machine.ask_system(deadline)
+            newborn.settle()
+            machine.identity = dataclasses.replace(template.identity, hostname=newborn.hostname)
+            machine.clock_error_s = newborn.clock_error_s
+            machine.note("identity")
+        machine.system = template.system
+        machine.prove_name(deadline)
         yield machine
