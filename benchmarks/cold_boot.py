@@ -26,8 +26,9 @@ import psutil
 
 from runner import process
 from runner.deadline import Deadline
-from runner.guest import machine
+from runner.guest.boot import boot
 from runner.guest.image import Image, ImageStore
+from runner.guest.machine import BootRequest
 from runner.guest.seed import KeyPair
 from runner.guest.workdir import work_dir
 
@@ -50,10 +51,8 @@ def boot_ours(image: Image) -> Sample:
     """One cold boot of ours: seconds after exec at which each step came true, and the CPU seconds of QEMU and of the runner."""
     before = own_cpu_s()
     with tempfile.TemporaryDirectory() as logs, work_dir() as work:
-        request = machine.BootRequest("main", image, "tcg", memory_mib=MEMORY_MIB, cpus=CPUS)
-        with machine.boot(
-            request, work, console_log=Path(logs, "console.log"), deadline=Deadline(LIMIT_S), waiting=lambda _: None
-        ) as guest:
+        request = BootRequest("main", image, "tcg", memory_mib=MEMORY_MIB, cpus=CPUS)
+        with boot(request, work, console_log=Path(logs, "console.log"), deadline=Deadline(LIMIT_S), waiting=lambda _: None) as guest:
             sample = {step.name: step.at_s for step in guest.reached}
             sample["qemu cpu"] = float(guest.outside(Deadline(10))["cpu_s"])
     sample["runner cpu"] = round(own_cpu_s() - before, 3)

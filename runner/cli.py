@@ -12,54 +12,30 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
-from click.shell_completion import CompletionItem
 
 from runner import __version__
+from runner.cli_options import (
+    LabName,
+    accel_option,
+    cold_option,
+    collection_of,
+    image_option,
+    images_of,
+    json_option,
+    labs_option,
+    reports_option,
+)
+from runner.cli_storage import clean, image, template
 from runner.errors import EXIT_COULD_NOT_RUN, EXIT_FAIL, EXIT_PASS, EXIT_USAGE, UsageError, VmlabError
 
 if TYPE_CHECKING:
-    from runner.guest.image import ImageStore
     from runner.host.accelerator import Wanted
-    from runner.lab.collection import Collection
 
 # The conventional status of a program that SIGINT ended (128 + 2), so that a shell's loop stops too.
 EXIT_INTERRUPTED = 130
-
-
-class LabName(click.ParamType[str]):
-    """A lab's name, completed by the shell."""
-
-    name = "lab"
-
-    def shell_complete(self, _ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """The labs whose names begin like this."""
-        from runner.lab.collection import Collection
-
-        return [CompletionItem(name) for name in Collection().names() if name.startswith(incomplete)]
-
-
-class ImageName(click.ParamType[str]):
-    """An image's name, completed by the shell."""
-
-    name = "image"
-
-    def shell_complete(self, _ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """The images of the catalogue whose names begin like this."""
-        from runner.guest.image import ImageStore
-
-        return [CompletionItem(name) for name in ImageStore().names() if name.startswith(incomplete)]
-
-
-_labs_option = click.option(
-    "--labs", "lab_dirs", multiple=True, type=click.Path(path_type=Path), metavar="DIR", help="Another directory of labs; may be repeated."
-)
-_reports_option = click.option(
-    "--reports", type=click.Path(path_type=Path), default=Path("reports"), show_default=True, metavar="DIR", help="Where reports go."
-)
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output, and nothing else.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -81,19 +57,21 @@ def cli(verbose: bool) -> None:
 
 @cli.command()
 @click.argument("labs", nargs=-1, required=True, type=LabName(), metavar="LAB...")
-@click.option("--accel", type=click.Choice(["auto", "kvm", "tcg"]), default="auto", show_default=True, help="kvm means: or fail.")
-@click.option("--image", type=ImageName(), help="The image to boot; by default the lab's first.")
+@accel_option
+@image_option
+@cold_option
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="Set a parameter of the lab; may be repeated.")
 @click.option("--answers", type=click.Path(path_type=Path), metavar="FILE", help="Your predictions (vmlab predict LAB writes a form).")
 @click.option("--student", default="", metavar="ID", help="Who hands this in; kept in the report.")
 @click.option("--quiet", "-q", is_flag=True, help="Say only how it ended.")
-@_json_option
-@_reports_option
-@_labs_option
+@json_option
+@reports_option
+@labs_option
 def run(
     labs: tuple[str, ...],
     accel: Wanted,
     image: str | None,
+    cold: bool,
     params: tuple[str, ...],
     answers: Path | None,
     student: str,
@@ -114,7 +92,7 @@ def run(
     from runner.live import choose_view, say_error
     from runner.run import RunRequest, prepare, run_lab
 
-    collection = _collection(lab_dirs)
+    collection = collection_of(lab_dirs)
     names = collection.names() if labs == ("all",) else list(labs)
     requests: list[RunRequest] = [
         prepare(
@@ -126,6 +104,7 @@ def run(
             student=student,
             reports=reports,
             command=_command_to_repeat(),
+            cold=cold,
         )
         for name in names
     ]
@@ -133,7 +112,7 @@ def run(
     documents = []
     for request in requests:
         view = choose_view(quiet=quiet, as_json=as_json)
-        images = _images(view.notice)
+        images = images_of(view.notice)
         with contextlib.closing(view):
             try:
                 outcome = run_lab(request, images, view)
@@ -154,11 +133,11 @@ def run(
 
 
 @cli.command("list")
-@_json_option
-@_labs_option
+@json_option
+@labs_option
 def list_labs(as_json: bool, lab_dirs: tuple[Path, ...]) -> None:
     """List the labs."""
-    collection = _collection(lab_dirs)
+    collection = collection_of(lab_dirs)
     found = [collection.get(name) for name in collection.names()]
     if as_json:
         rows = [
@@ -174,12 +153,12 @@ def list_labs(as_json: bool, lab_dirs: tuple[Path, ...]) -> None:
 @cli.command()
 @click.argument("lab", type=LabName())
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Where to write it; by default standard output.")
-@_labs_option
+@labs_option
 def predict(lab: str, output: Path | None, lab_dirs: tuple[Path, ...]) -> None:
     """Write a form with a lab's questions, to be answered before the run (`vmlab run LAB --answers FILE`)."""
     from runner.lab.answers import template
 
-    text = template(_collection(lab_dirs).get(lab).definition)
+    text = template(collection_of(lab_dirs).get(lab).definition)
     if output is None:
         click.echo(text, nl=False)
     elif output.exists():
@@ -193,12 +172,13 @@ def predict(lab: str, output: Path | None, lab_dirs: tuple[Path, ...]) -> None:
 @cli.command()
 @click.argument("lab", type=LabName())
 @click.option("--guest", "guest_name", default="", metavar="NAME", help="Which of the lab's guests; by default the first.")
-@click.option("--accel", type=click.Choice(["auto", "kvm", "tcg"]), default="auto", show_default=True)
-@click.option("--image", type=ImageName(), help="The image to boot; by default the lab's first.")
+@accel_option
+@image_option
+@cold_option
 @click.option("--root", is_flag=True, help="Be root, as the lab's scripts are.")
-@_labs_option
-def shell(lab: str, guest_name: str, accel: Wanted, image: str | None, root: bool, lab_dirs: tuple[Path, ...]) -> None:
-    """Boot a lab's guest and open a shell in it. The guest is gone when you leave."""
+@labs_option
+def shell(lab: str, guest_name: str, accel: Wanted, image: str | None, cold: bool, root: bool, lab_dirs: tuple[Path, ...]) -> None:
+    """Start a lab's guest and open a shell in it. The guest is gone when you leave."""
     from runner.live import choose_view
     from runner.shell import open_shell
 
@@ -206,21 +186,22 @@ def shell(lab: str, guest_name: str, accel: Wanted, image: str | None, root: boo
     with contextlib.closing(view):
         sys.exit(
             open_shell(
-                _collection(lab_dirs).get(lab),
-                _images(view.notice),
+                collection_of(lab_dirs).get(lab),
+                images_of(view.notice),
                 view,
                 guest_name=guest_name,
                 wanted_accelerator=accel,
                 image=image,
                 root=root,
+                cold=cold,
             )
         )
 
 
 @cli.command()
 @click.argument("lab", required=False, type=LabName())
-@_json_option
-@_reports_option
+@json_option
+@reports_option
 def report(lab: str | None, as_json: bool, reports: Path) -> None:
     """Show the newest report (of one lab), and where it is."""
     from runner.live import closing_lines, report_lines
@@ -237,8 +218,8 @@ def report(lab: str | None, as_json: bool, reports: Path) -> None:
 
 @cli.command()
 @click.argument("path", type=click.Path(path_type=Path), metavar="REPORT")
-@_json_option
-@_labs_option
+@json_option
+@labs_option
 def check(path: Path, as_json: bool, lab_dirs: tuple[Path, ...]) -> None:
     """Judge a report again, from its evidence alone.
 
@@ -249,7 +230,7 @@ def check(path: Path, as_json: bool, lab_dirs: tuple[Path, ...]) -> None:
     from runner.report import assemble, store
 
     stored = store.load(path)
-    lab = _collection(lab_dirs).get(stored.lab.name)
+    lab = collection_of(lab_dirs).get(stored.lab.name)
     directory = path if path.is_dir() else path.parent
     problems = assemble.verify_evidence(stored, directory)
     fresh = assemble.rejudge(stored, lab.load_checks(), definition=lab.definition)
@@ -271,7 +252,7 @@ def check(path: Path, as_json: bool, lab_dirs: tuple[Path, ...]) -> None:
 
 
 @cli.command()
-@_json_option
+@json_option
 def doctor(as_json: bool) -> None:
     """Say what this machine is and can, what is missing, and how to get it."""
     from runner.host import doctor as examination
@@ -295,66 +276,6 @@ def new(name: str, directory: Path | None) -> None:
     click.echo(f"wrote {made}\ntry it: vmlab run {name} --labs {shlex.quote(str(made.parent))}")
 
 
-@cli.group()
-def image() -> None:
-    """List, build, verify and remove the images that guests boot from."""
-
-
-@image.command("list")
-@_json_option
-def image_list(as_json: bool) -> None:
-    """List the images of the catalogue, and which are built."""
-    rows = _images().status()
-    if as_json:
-        click.echo(json.dumps([{**row.__dict__, "path": str(row.path)} for row in rows], indent=2, default=str))
-        return
-    for row in rows:
-        state = f"{row.size_bytes >> 20} MiB, built {row.built_at}, {row.path}" if row.cached else "not built"
-        click.echo(f"{row.name:<14}{state}")
-
-
-@image.command("build")
-@click.argument("name", required=False, type=ImageName())
-@click.option("--force", is_flag=True, help="Build it again even if it is there.")
-def image_build(name: str | None, force: bool) -> None:
-    """Build an image (by default the default one), unless it is there."""
-    from runner.deadline import Deadline
-    from runner.run import IMAGE_LIMIT_S
-
-    store = _images(click.echo)
-    built = store.build(name or store.default, Deadline(IMAGE_LIMIT_S), force=force)
-    click.echo(f"{built.name}: {built.directory}")
-
-
-@image.command("verify")
-@click.argument("name", required=False, type=ImageName())
-def image_verify(name: str | None) -> None:
-    """Compare an image's files with their digests. Exit code 3 when they differ."""
-    store = _images(click.echo)
-    problems = store.verify(name or store.default)
-    for problem in problems:
-        click.echo(problem)
-    if not problems:
-        click.echo(f"{name or store.default}: sound")
-    sys.exit(EXIT_COULD_NOT_RUN if problems else EXIT_PASS)
-
-
-@image.command("prune")
-def image_prune() -> None:
-    """Remove images that no current recipe describes, and what interrupted builds left."""
-    click.echo(f"freed {_images(click.echo).prune() >> 20} MiB")
-
-
-@cli.command()
-def clean() -> None:
-    """Remove what killed runs left behind: guests, working directories, half-built images, images of old recipes."""
-    from runner.guest.workdir import sweep
-
-    removed = sweep()
-    freed = _images(click.echo).prune()
-    click.echo(f"removed {len(removed)} working directories and {freed >> 20} MiB of images")
-
-
 @cli.command()
 @click.argument("shell_name", type=click.Choice(["bash", "zsh", "fish"]), metavar="[bash|zsh|fish]")
 def completion(shell_name: str) -> None:
@@ -365,18 +286,6 @@ def completion(shell_name: str) -> None:
     if found is None:
         raise UsageError(f"no completion is known for {shell_name}", hint="bash, zsh and fish are")
     click.echo(found(cli, {}, "vmlab", "_VMLAB_COMPLETE").source())
-
-
-def _collection(directories: tuple[Path, ...]) -> Collection:
-    from runner.lab.collection import Collection
-
-    return Collection(directories)
-
-
-def _images(tell: Any = None) -> ImageStore:
-    from runner.guest.image import ImageStore
-
-    return ImageStore(tell=tell) if tell else ImageStore()
 
 
 def _command_to_repeat() -> str:
@@ -390,6 +299,10 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as exc:
         raise UsageError(f"cannot write {path}: {exc.strerror}", hint="name a file in a directory you may write to") from exc
+
+
+for _command in (image, template, clean):
+    cli.add_command(_command)
 
 
 def _interrupt(_number: int, _frame: object) -> NoReturn:

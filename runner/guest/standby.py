@@ -81,7 +81,8 @@ def arm(connection: Connection, identity: socket.socket, ssh: socket.socket, dea
     command = f"python3 {_GUEST_PATH} {qemu.IDENTITY_PORT} {qemu.SSH_PORT} && rm {_GUEST_PATH}"
     started = connection.execute(command, deadline=deadline)
     if started.status != 0:
-        raise TemplateError("the guest cannot be prepared for cloning: its Python script failed", detail=started.stderr)
+        last = (started.stderr.strip().splitlines() or [f"exit status {started.status}"])[-1]
+        raise TemplateError(f"the guest cannot be prepared for cloning: {last[:300]}", detail=started.stderr)
     line = _Line(identity, deadline)
     line.expect_only("waiting")
     rehearsal = Newborn(identity, "template", deadline)

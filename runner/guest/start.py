@@ -39,7 +39,7 @@ def start(
     """
     why = ""
     if templates is not None:
-        request = dataclasses.replace(request, machine_type=templates.host.machine_type)
+        request = with_machine_type(request, templates)
         found: Template | None = None
         try:
             found = templates.get(request, work, console_log=console_log, deadline=deadline, waiting=waiting, phase=phase)
@@ -58,6 +58,11 @@ def start(
         machine = boot_into(stack, request, work, console_log=console_log, deadline=deadline, waiting=waiting, phase=phase)
     machine.fallback = why
     return machine
+
+
+def with_machine_type(request: BootRequest, templates: TemplateStore) -> BootRequest:
+    """The request for a machine that stays the same in later versions of QEMU, as a template needs it."""
+    return dataclasses.replace(request, machine_type=templates.host.machine_type)
 
 
 def _clone_into(

@@ -53,9 +53,9 @@ class TemplateStore:
 
     def __init__(self, tell: Tell, *, host: Host | None = None, directory: Path | None = None, limit_mib: int | None = None) -> None:
         self.host = host or Host.here()
-        self._cache = Cache(directory or paths.cache_dir() / "templates", tell)
+        self._cache = _cache(directory, tell)
         self._tell = tell
-        self._limit_bytes = (_limit_from_environment() if limit_mib is None else limit_mib) << 20
+        self._limit_bytes = _limit_bytes() if limit_mib is None else limit_mib << 20
 
     def find(self, request: BootRequest) -> Template | None:
         """The template for such a guest when there is one and every file of it is as it was saved; a damaged one is dropped."""
@@ -139,7 +139,7 @@ class TemplateStore:
         finally:
             with contextlib.suppress(OSError):
                 remove(partial)
-        self._make_room(keep=entry)
+        _make_room(self._cache, self._limit_bytes, keep=entry)
         # The first check seals it: later ones need not read a gigabyte.
         problems = self._cache.problems(entry, manifest["files"])
         if problems:
@@ -149,47 +149,6 @@ class TemplateStore:
     def drop(self, found: Template) -> None:
         """Remove a template whose clone did not come to life. (One that somebody is using meanwhile keeps its files until they end.)"""
         self._cache.discard(found.entry)
-
-    def status(self) -> list[TemplateStatus]:
-        """One row a template, the most recently used first."""
-        rows = []
-        for entry in sorted(self._cache.entries(), key=self._cache.last_used, reverse=True):
-            directory = self._cache.final(entry)
-            manifest = template.read_manifest(directory)
-            if manifest is not None:
-                rows.append(
-                    TemplateStatus(
-                        entry=entry,
-                        image=manifest["image"],
-                        memory_mib=manifest["memory_mib"],
-                        cpus=manifest["cpus"],
-                        init=manifest["init"],
-                        accelerator=manifest["accelerator"],
-                        size_bytes=size_of(directory),
-                        made_at=_moment(manifest["made_at_s"]),
-                        used_at=_moment(self._cache.last_used(entry)),
-                    )
-                )
-        return rows
-
-    def prune(self, *, everything: bool = False) -> int:
-        """Remove what is damaged, what killed builds left and what is over the limit, or all; returns the bytes freed."""
-        cache = self._cache
-        freed = sum(cache.discard(entry, cache.partial(entry)) for entry in cache.leftovers())
-        for entry in cache.entries():
-            if everything or template.read_manifest(cache.final(entry)) is None:
-                freed += cache.discard(entry)
-        return freed + self._make_room(keep="")
-
-    def _make_room(self, *, keep: str) -> int:
-        """Remove the least recently used templates until the rest is within the limit."""
-        sizes = {entry: size_of(self._cache.final(entry)) for entry in self._cache.entries()}
-        total, freed = sum(sizes.values()), 0
-        for entry in sorted(sizes, key=self._cache.last_used):
-            if total - freed > self._limit_bytes and entry != keep:
-                log.info("removing the template %s to make room", entry)
-                freed += self._cache.discard(entry)
-        return freed
 
     def _require_space(self, request: BootRequest) -> None:
         needed = (request.memory_mib << 19) + _SPACE_BESIDE_RAM_BYTES
@@ -214,14 +173,60 @@ def _because(exc: OSError) -> str:
     )
 
 
-def _limit_from_environment() -> int:
+def _limit_bytes() -> int:
     given = os.environ.get(_LIMIT_VARIABLE, "")
-    if not given:
-        return LIMIT_MIB
-    if not given.isdecimal():
+    if given and not given.isdecimal():
         raise UsageError(f"{_LIMIT_VARIABLE} is {given!r}, which is no number of MiB", hint=f"for example {_LIMIT_VARIABLE}={LIMIT_MIB}")
-    return int(given)
+    return int(given or LIMIT_MIB) << 20
 
 
 def _moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds") if seconds else ""
+
+
+def status(directory: Path | None = None) -> list[TemplateStatus]:
+    """One row a template, the most recently used first."""
+    cache, rows = _cache(directory), []
+    for entry in sorted(cache.entries(), key=cache.last_used, reverse=True):
+        place = cache.final(entry)
+        manifest = template.read_manifest(place)
+        if manifest is not None:
+            rows.append(
+                TemplateStatus(
+                    entry=entry,
+                    image=manifest["image"],
+                    memory_mib=manifest["memory_mib"],
+                    cpus=manifest["cpus"],
+                    init=manifest["init"],
+                    accelerator=manifest["accelerator"],
+                    size_bytes=size_of(place),
+                    made_at=_moment(manifest["made_at_s"]),
+                    used_at=_moment(cache.last_used(entry)),
+                )
+            )
+    return rows
+
+
+def prune(*, everything: bool = False, directory: Path | None = None) -> int:
+    """Remove what is damaged, what killed builds left and what is over the limit, or all; returns the bytes freed."""
+    cache = _cache(directory)
+    freed = sum(cache.discard(entry, cache.partial(entry)) for entry in cache.leftovers())
+    for entry in cache.entries():
+        if everything or template.read_manifest(cache.final(entry)) is None:
+            freed += cache.discard(entry)
+    return freed + _make_room(cache, _limit_bytes(), keep="")
+
+
+def _make_room(cache: Cache, limit_bytes: int, *, keep: str) -> int:
+    """Remove the least recently used templates until the rest is within the limit."""
+    sizes = {entry: size_of(cache.final(entry)) for entry in cache.entries()}
+    total, freed = sum(sizes.values()), 0
+    for entry in sorted(sizes, key=cache.last_used):
+        if total - freed > limit_bytes and entry != keep:
+            log.info("removing the template %s to make room", entry)
+            freed += cache.discard(entry)
+    return freed
+
+
+def _cache(directory: Path | None, tell: Tell = log.info) -> Cache:
+    return Cache(directory or paths.cache_dir() / "templates", tell)

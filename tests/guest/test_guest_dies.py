@@ -16,8 +16,9 @@ import pytest
 
 from runner.deadline import Deadline
 from runner.errors import BootTimeout, GuestExited, GuestPanicked, RunError
-from runner.guest import machine
+from runner.guest import boot as starting
 from runner.guest.image import Image
+from runner.guest.machine import BootRequest
 from runner.guest.workdir import sweep, work_dir
 from tests.conftest import BOOT_S, ROOT
 
@@ -27,8 +28,8 @@ pytestmark = [pytest.mark.guest, pytest.mark.xdist_group("dies")]
 def boot(
     image: Image, log: Path, *, init: str = "/lib/systemd/systemd", limit_s: float = BOOT_S, waiting: Callable[[str], None] = print
 ) -> None:
-    request = machine.BootRequest("main", dataclasses.replace(image, inits={"systemd": init}), "tcg", memory_mib=256, cpus=1)
-    with work_dir() as work, machine.boot(request, work, console_log=log, deadline=Deadline(limit_s), waiting=waiting):
+    request = BootRequest("main", dataclasses.replace(image, inits={"systemd": init}), "tcg", memory_mib=256, cpus=1)
+    with work_dir() as work, starting.boot(request, work, console_log=log, deadline=Deadline(limit_s), waiting=waiting):
         pass
 
 
@@ -96,10 +97,11 @@ def test_a_hang_is_told_at_the_deadline_with_its_step(debian13: Image, tmp_path:
 
 def test_nothing_outlives_a_runner_that_is_killed(debian13: Image, tmp_path: Path) -> None:
     program = (
-        "import sys\nfrom pathlib import Path\nfrom runner.deadline import Deadline\nfrom runner.guest import machine\n"
+        "import sys\nfrom pathlib import Path\nfrom runner.deadline import Deadline\nfrom runner.guest.boot import boot\n"
+        "from runner.guest.machine import BootRequest\n"
         "from runner.guest.image import ImageStore\nfrom runner.guest.workdir import work_dir\n"
         "image = ImageStore().find('debian-13')\n"
-        "with work_dir() as work, machine.boot(machine.BootRequest('main', image, 'tcg', memory_mib=256), work,\n"
+        "with work_dir() as work, boot(BootRequest('main', image, 'tcg', memory_mib=256), work,\n"
         "        console_log=Path(sys.argv[1]), deadline=Deadline(300), waiting=lambda step: print(step, work.path, flush=True)):\n"
         "    pass\n"
     )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from runner.errors import GuestPanicked
-from runner.guest import machine
+from runner.guest import boot
 from runner.guest.image import Image
 from tests.guest.conftest import world_of
 
@@ -30,7 +30,7 @@ def test_only_the_emulators_fault_is_tried_again(console: str, boots: int, tmp_p
         yield
 
     monkeypatch.setenv("VMLAB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(machine, "boot", panics)
+    monkeypatch.setattr(boot, "boot", panics)
     nothing = Image("x", "0", tmp_path, tmp_path / "disk", None, None, "", {}, "user", {})
     with world_of(nothing, tmp_path) as world, pytest.raises(GuestPanicked):
         world.bench.guest()
@@ -41,5 +41,5 @@ def test_only_the_emulators_fault_is_tried_again(console: str, boots: int, tmp_p
 
 def test_a_real_processor_has_no_such_excuse() -> None:
     death = GuestPanicked("the guest's kernel panicked", detail=STALE)
-    assert machine.is_emulators_fault(death, "tcg")
-    assert not machine.is_emulators_fault(death, "kvm")
+    assert boot.is_emulators_fault(death, "tcg")
+    assert not boot.is_emulators_fault(death, "kvm")

@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from runner.guest.qemu import GuestSpec, argv
+from runner.guest.qemu import GuestSpec, RamFile, Wires, argv, versioned_machine
 
 SPEC = GuestSpec(
     name="main",
+    machine="pc-q35-7.2",
     accelerator="tcg",
     memory_mib=1024,
     cpus=2,
     disk=Path("/run/d,isk.qcow2"),
     seed=Path("/run/seed.iso"),
-    qmp_fd=5,
-    console_fd=7,
+    wires=Wires(qmp=5, console=7, identity=9, ssh=11),
+    generation_id="0d3d6f4c-0000-4000-8000-000000000001",
     kernel=Path("/images/vmlinuz"),
     initrd=Path("/images/initrd.img"),
     cmdline="root=/dev/vda1 init=/sbin/init",
@@ -53,7 +54,7 @@ def test_the_ssh_port_is_the_kernels_choice_on_the_loopback_address_only() -> No
 
 def test_sockets_are_inherited_and_no_path_or_port_is_named() -> None:
     chardevs = option(argv(SPEC), "-chardev")
-    assert chardevs == ["socket,id=qmp,fd=5", "socket,id=console,fd=7"]
+    assert chardevs == [f"socket,id={name},fd={fd}" for name, fd in (("qmp", 5), ("console", 7), ("identity", 9), ("ssh", 11))]
 
 
 def test_a_comma_in_a_path_is_not_taken_for_an_option() -> None:
@@ -85,3 +86,28 @@ def test_a_panic_is_seen_from_outside_and_stops_the_guest() -> None:
 def test_only_the_overlay_is_written() -> None:
     seed = next(drive for drive in option(argv(SPEC), "-drive") if "seed.iso" in drive)
     assert "readonly=on" in seed
+
+
+def test_the_machine_is_the_same_one_in_every_later_qemu() -> None:
+    assert option(argv(SPEC), "-machine") == ["pc-q35-7.2"]
+    assert versioned_machine((7, 2, 22)) == "pc-q35-7.2"
+    assert versioned_machine((10, 0)) == "pc-q35-10.0"
+
+
+def test_a_template_shares_its_memory_with_the_file_and_a_clone_copies_from_it() -> None:
+    template, clone = (argv(replace(SPEC, ram=RamFile(Path("/t/r,am"), private=private))) for private in (False, True))
+    for command, share in ((template, "on"), (clone, "off")):
+        assert option(command, "-machine") == ["pc-q35-7.2,memory-backend=ram"]
+        assert f"memory-backend-file,id=ram,size=1024M,mem-path=/t/r,,am,share={share}" in option(command, "-object")
+    (ram, *_) = option(argv(replace(SPEC, ram=RamFile(Path("/t/ram"), private=True, read_only=True))), "-object")
+    assert ram.endswith(",share=off,readonly=on,rom=off")
+
+
+def test_a_clone_waits_for_a_state_and_differs_in_nothing_else() -> None:
+    clone = argv(replace(SPEC, incoming=True))
+    assert option(clone, "-incoming") == ["defer"]
+    assert [word for word in clone if word not in ("-incoming", "defer")] == argv(SPEC)
+
+
+def test_each_guest_has_a_generation_id_of_its_own() -> None:
+    assert f"vmgenid,guid={SPEC.generation_id}" in option(argv(SPEC), "-device")

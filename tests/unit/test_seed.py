@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import paramiko
@@ -15,7 +17,8 @@ from runner.guest.seed import Identity, KeyPair, merge, render, write_iso
 def test_the_guest_gets_its_host_key_the_client_key_and_its_name() -> None:
     identity = Identity.new("main")
     data = yaml.safe_load(render(identity, user="student", extra={})["user-data"])
-    assert data["hostname"] == "main"
+    assert data["hostname"] == identity.hostname
+    assert re.fullmatch(r"main-[0-9a-f]{6}", identity.hostname)
     assert data["ssh_keys"]["ed25519_private"] == identity.host.private
     assert data["ssh_keys"]["ed25519_public"] == identity.host.public
     assert [user["name"] for user in data["users"]] == ["root", "student"]
@@ -31,17 +34,18 @@ def test_user_data_begins_as_cloud_init_demands() -> None:
 def test_meta_data_names_the_instance() -> None:
     identity = Identity.new("main")
     meta = yaml.safe_load(render(identity, user="student", extra={})["meta-data"])
-    assert meta == {"instance-id": identity.instance_id, "local-hostname": "main"}
+    assert meta == {"instance-id": identity.instance_id, "local-hostname": identity.hostname}
 
 
 def test_two_guests_share_no_key_and_no_instance_id() -> None:
     one, other = Identity.new("main"), Identity.new("main")
     assert len({one.client.private, one.host.private, other.client.private, other.host.private}) == 4
     assert one.instance_id != other.instance_id
+    assert one.hostname != other.hostname
 
 
 def test_a_value_with_yaml_in_it_stays_a_value() -> None:
-    identity = Identity.new('evil"\nruncmd: [reboot]\n#')
+    identity = replace(Identity.new("main"), hostname='evil"\nruncmd: [reboot]\n#')
     data = yaml.safe_load(render(identity, user="student", extra={})["user-data"])
     assert "runcmd" not in data
     assert data["hostname"] == 'evil"\nruncmd: [reboot]\n#'

@@ -19,6 +19,7 @@ import re
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -34,6 +35,8 @@ SSHD = "/usr/sbin/sshd"  # It re-executes itself, and so insists on being called
 # Asking the time again is only worth it while the answer takes long: half of that is what the clock may be wrong by.
 GOOD_ROUND_TRIP_NS = 20_000_000
 MOST_QUESTIONS = 10
+
+PORTS_LIMIT_S = 10.0
 
 
 class Port:
@@ -86,9 +89,18 @@ def be_somebody(port: Port) -> None:
 
 def device(name: str) -> str:
     """The device of a port. (The names in /dev/virtio-ports are udev's, which not every system runs.)"""
-    for entry in Path("/sys/class/virtio-ports").iterdir():
-        if (entry / "name").read_text().strip() == name:
-            return f"/dev/{entry.name}"
+    ports = Path("/sys/class/virtio-ports")
+    if not ports.is_dir():
+        # Some kernels have the driver as a module, and not every system loads it by itself.
+        subprocess.run(["modprobe", "virtio_console"], check=True)
+    # The driver asks the host for each port's name, and the answers come after the ports.
+    end = time.monotonic() + PORTS_LIMIT_S
+    while time.monotonic() < end:
+        for entry in ports.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if (entry / "name").read_text().strip() == name:
+                    return f"/dev/{entry.name}"
+        time.sleep(0.05)
     raise SystemExit(f"there is no virtio-serial port {name}")
 
 

@@ -1,0 +1,68 @@
+"""What several commands share: names that the shell completes, options, and the things that options name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from runner.guest.image import ImageStore
+    from runner.lab.collection import Collection
+
+
+class LabName(click.ParamType[str]):
+    """A lab's name, completed by the shell."""
+
+    name = "lab"
+
+    def shell_complete(self, _ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The labs whose names begin like this."""
+        from runner.lab.collection import Collection
+
+        return [CompletionItem(name) for name in Collection().names() if name.startswith(incomplete)]
+
+
+class ImageName(click.ParamType[str]):
+    """An image's name, completed by the shell."""
+
+    name = "image"
+
+    def shell_complete(self, _ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The images of the catalogue whose names begin like this."""
+        from runner.guest.image import ImageStore
+
+        return [CompletionItem(name) for name in ImageStore().names() if name.startswith(incomplete)]
+
+
+labs_option = click.option(
+    "--labs", "lab_dirs", multiple=True, type=click.Path(path_type=Path), metavar="DIR", help="Another directory of labs; may be repeated."
+)
+reports_option = click.option(
+    "--reports", type=click.Path(path_type=Path), default=Path("reports"), show_default=True, metavar="DIR", help="Where reports go."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output, and nothing else.")
+
+
+accel_option = click.option(
+    "--accel", type=click.Choice(["auto", "kvm", "tcg"]), default="auto", show_default=True, help="kvm means: or fail."
+)
+image_option = click.option("--image", type=ImageName(), help="The image to boot; by default the lab's first.")
+cold_option = click.option("--cold", is_flag=True, help="Boot every guest, even where a clone of a booted one would do.")
+
+
+def collection_of(directories: tuple[Path, ...]) -> Collection:
+    """The labs that ship with vmlab, and those of further directories."""
+    from runner.lab.collection import Collection
+
+    return Collection(directories)
+
+
+def images_of(tell: Callable[[str], None] | None = None) -> ImageStore:
+    """The images of the catalogue; ``tell`` is given lines for the user."""
+    from runner.guest.image import ImageStore
+
+    return ImageStore(tell=tell) if tell else ImageStore()

@@ -1,0 +1,131 @@
+"""The commands that look after what is kept between runs: images, templates, and what killed runs left."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from runner.cli_options import ImageName, LabName, accel_option, collection_of, image_option, images_of, json_option, labs_option
+from runner.errors import EXIT_COULD_NOT_RUN, EXIT_PASS
+
+if TYPE_CHECKING:
+    from runner.host.accelerator import Wanted
+
+
+@click.group()
+def image() -> None:
+    """List, build, verify and remove the images that guests boot from."""
+
+
+@image.command("list")
+@json_option
+def image_list(as_json: bool) -> None:
+    """List the images of the catalogue, and which are built."""
+    rows = images_of().status()
+    if as_json:
+        click.echo(json.dumps([{**row.__dict__, "path": str(row.path)} for row in rows], indent=2, default=str))
+        return
+    for row in rows:
+        state = f"{row.size_bytes >> 20} MiB, built {row.built_at}, {row.path}" if row.cached else "not built"
+        click.echo(f"{row.name:<14}{state}")
+
+
+@image.command("build")
+@click.argument("name", required=False, type=ImageName())
+@click.option("--force", is_flag=True, help="Build it again even if it is there.")
+def image_build(name: str | None, force: bool) -> None:
+    """Build an image (by default the default one), unless it is there."""
+    from runner.deadline import Deadline
+    from runner.run import IMAGE_LIMIT_S
+
+    store = images_of(click.echo)
+    built = store.build(name or store.default, Deadline(IMAGE_LIMIT_S), force=force)
+    click.echo(f"{built.name}: {built.directory}")
+
+
+@image.command("verify")
+@click.argument("name", required=False, type=ImageName())
+def image_verify(name: str | None) -> None:
+    """Compare an image's files with their digests. Exit code 3 when they differ."""
+    store = images_of(click.echo)
+    problems = store.verify(name or store.default)
+    for problem in problems:
+        click.echo(problem)
+    if not problems:
+        click.echo(f"{name or store.default}: sound")
+    sys.exit(EXIT_COULD_NOT_RUN if problems else EXIT_PASS)
+
+
+@image.command("prune")
+def image_prune() -> None:
+    """Remove images that no current recipe describes, and what interrupted builds left."""
+    click.echo(f"freed {images_of(click.echo).prune() >> 20} MiB")
+
+
+@click.group()
+def template() -> None:
+    """List, make and remove the booted guests that clones start from.
+
+    One is made when a lab is first run; together they take 4096 MiB at most (VMLAB_TEMPLATES_MIB), and the least recently used go first.
+    """
+
+
+@template.command("list")
+@json_option
+def template_list(as_json: bool) -> None:
+    """List the templates, the most recently used first."""
+    from runner.guest.templates import status
+
+    rows = status()
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
+        return
+    for row in rows:
+        guest = f"{row.image}, {row.memory_mib} MiB, {row.cpus} CPU{'s' if row.cpus > 1 else ''}, {row.init}, {row.accelerator}"
+        click.echo(f"{row.entry}  {row.size_bytes >> 20:>4} MiB  {guest}; made {row.made_at}, used {row.used_at or 'never'}")
+    if not rows:
+        click.echo("there are none; the first run of a lab makes what it needs")
+
+
+@template.command("build")
+@click.argument("labs", nargs=-1, type=LabName(), metavar="[LAB]...")
+@accel_option
+@image_option
+@labs_option
+def template_build(labs: tuple[str, ...], accel: Wanted, image: str | None, lab_dirs: tuple[Path, ...]) -> None:
+    """Make the templates that labs need (by default all labs), unless they are there. Images are built first."""
+    from runner.live import choose_view
+    from runner.prebuild import make_templates
+
+    collection = collection_of(lab_dirs)
+    view = choose_view(quiet=False, as_json=False)
+    with contextlib.closing(view):
+        for name in labs or collection.names():
+            for guest, entry in make_templates(collection.get(name), images_of(view.notice), view, wanted_accelerator=accel, image=image):
+                click.echo(f"{name}, guest {guest}: {entry}")
+
+
+@template.command("prune")
+@click.option("--all", "everything", is_flag=True, help="Remove every template.")
+def template_prune(everything: bool) -> None:
+    """Remove templates that are damaged, half made or over the limit; a clone that runs is not disturbed."""
+    from runner.guest.templates import prune
+
+    click.echo(f"freed {prune(everything=everything) >> 20} MiB")
+
+
+@click.command()
+def clean() -> None:
+    """Remove what killed runs left behind: guests, working directories, half-built images and templates, images of old recipes."""
+    from runner.guest.templates import prune
+    from runner.guest.workdir import sweep
+
+    removed = sweep()
+    freed = images_of(click.echo).prune() + prune()
+    click.echo(f"removed {len(removed)} working directories and {freed >> 20} MiB of images and templates")

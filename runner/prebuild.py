@@ -1,0 +1,43 @@
+"""The templates of a lab's guests, made ahead of its first run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from runner.bench import START_LIMIT_S, Notebook, boot_request
+from runner.deadline import Deadline
+from runner.guest.image import ImageStore
+from runner.guest.start import with_machine_type
+from runner.guest.templates import TemplateStore
+from runner.guest.workdir import work_dir
+from runner.host import accelerator, facts
+from runner.host.accelerator import Wanted
+from runner.lab.definition import Lab
+from runner.live import View
+from runner.run import image_for
+
+
+def make_templates(lab: Lab, images: ImageStore, view: View, *, wanted_accelerator: Wanted, image: str | None) -> Iterator[tuple[str, str]]:
+    """Each guest of the lab that may be cloned, with the name of its template, which is made unless it is there.
+
+    Raises what a guest that does not boot raises, and TemplateError when one that booted cannot be saved.
+    """
+    facts.require_qemu()
+    chosen, notebook, store = accelerator.choose(wanted_accelerator), Notebook(), TemplateStore(view.notice)
+    for name, wanted in lab.definition.guests.items():
+        if wanted.start != "clone":
+            continue
+        facts.check_fits(wanted.memory_mib << 20)
+        ready = image_for(lab, name, images, image, notebook, view)
+        with contextlib.ExitStack() as stack:
+            work = stack.enter_context(work_dir())
+            found = store.get(
+                with_machine_type(boot_request(name, wanted, ready, chosen.name), store),
+                work,
+                console_log=work.path / "console.log",
+                deadline=Deadline(START_LIMIT_S),
+                waiting=view.waiting,
+                phase=lambda title: notebook.phase(title, view),
+            )
+        yield name, found.entry
