@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +14,6 @@ from runner.guest.machine import BootRequest, Machine
 from runner.guest.template import Template, clone
 from runner.guest.templates import TemplateStore
 from runner.guest.workdir import WorkDir
-
-log = logging.getLogger(__name__)
 
 # A clone is there in a second, and in ten on a crowded machine. One that needs longer than this hangs.
 CLONE_LIMIT_S = 60.0
@@ -51,10 +48,9 @@ def start(
             if found is None:
                 raise
             why = f"{exc.kind}: {exc.message}"
-        log.warning("booting guest %s instead of cloning it: %s", request.name, why)
         if found is not None:
             templates.drop(found)
-    with phase("Booting it instead of cloning it") if why else contextlib.nullcontext():
+    with phase(f"Booting it instead of cloning it: {why[:160]}") if why else contextlib.nullcontext():
         machine = boot_into(stack, request, work, console_log=console_log, deadline=deadline, waiting=waiting, phase=phase)
     machine.fallback = why
     return machine

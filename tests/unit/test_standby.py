@@ -1,0 +1,249 @@
+"""What is said between the host and a clone that becomes somebody, from both sides, without a guest."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.deadline import Deadline
+from runner.errors import TemplateError
+from runner.guest import standby
+from runner.guest.inside import standby as inside
+from runner.guest.ssh import CLIENT_VERSION
+from runner.guest.standby import Newborn, Reopened, open_ssh
+
+
+@pytest.fixture
+def line() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+@contextlib.contextmanager
+def guest(theirs: socket.socket, *answers: bytes) -> Iterator[list[dict[str, Any]]]:
+    """A guest that waits for one line, says its answers, and hears what comes then."""
+    heard: list[dict[str, Any]] = []
+
+    def speak() -> None:
+        with contextlib.suppress(OSError), theirs.makefile("rwb") as file:
+            heard.append(json.loads(file.readline()))
+            for answer in answers:
+                file.write(answer)
+                file.flush()
+                if b'"time"' in answer:
+                    heard.append(json.loads(file.readline()))
+
+    thread = threading.Thread(target=speak)
+    thread.start()
+    yield heard
+    thread.join(10)
+
+
+def lines(*messages: dict[str, Any]) -> list[bytes]:
+    return [json.dumps(message).encode() + b"\n" for message in messages]
+
+
+GOOD = ({"renewed": True}, {"time": 0}, {"clock": {"set_by_s": 5.5, "error_s": 0.001}}, {"done": True})
+
+
+def test_a_clone_is_told_who_it_is_and_what_time_it_is(line: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = line
+    with guest(theirs, *lines(*GOOD)) as heard:
+        newborn = Newborn(ours, "main", Deadline(5), now_ns=lambda: 42)
+        newborn.quicken()
+        newborn.settle()
+    told, time_told = heard
+    assert told["hostname"] == newborn.hostname
+    assert newborn.hostname.startswith("main-")
+    assert told["machine_id"] == newborn.machine_id
+    assert len(bytes.fromhex(told["machine_id"])) == 16
+    assert len(bytes.fromhex(told["random"])) >= 32
+    assert time_told == {"time_ns": 42}
+    assert (newborn.clock_set_by_s, newborn.clock_error_s) == (5.5, 0.001)
+
+
+def test_no_two_clones_are_told_the_same() -> None:
+    tellings = []
+    for _ in range(2):
+        ours, theirs = socket.socketpair()
+        with ours, theirs, guest(theirs, *lines(*GOOD)) as heard:
+            Newborn(ours, "main", Deadline(5)).quicken()
+        tellings.append(heard[0])
+    assert all(tellings[0][key] != tellings[1][key] for key in ("random", "hostname", "machine_id"))
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ([b"what?\n"], "not a JSON object"),
+        ([b"[1]\n"], "not a JSON object"),
+        ([b"\xff\xfe\n"], "not a JSON object"),
+        ([b"x" * 5000], "without an end"),
+        (lines({"done": True}), "where 'renewed' was to come"),
+        (lines({"renewed": True}, {"clock": {"set_by_s": "now"}}), "should not"),
+        (lines({"renewed": True}, {"clock": None}), "should not"),
+    ],
+)
+def test_a_clone_that_talks_nonsense_is_an_error(line: tuple[socket.socket, socket.socket], answers: list[bytes], message: str) -> None:
+    ours, theirs = line
+    with guest(theirs, *answers), pytest.raises(TemplateError, match=message):
+        Newborn(ours, "main", Deadline(5)).quicken()
+
+
+def test_a_clone_that_hangs_is_found_out(line: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standby, "ANSWER_LIMIT_S", 0.2)
+    with pytest.raises(TemplateError, match="did not answer within 0 s"):
+        Newborn(line[0], "main", Deadline(60)).quicken()
+
+
+def test_a_clone_that_is_gone_is_found_out_at_once(line: tuple[socket.socket, socket.socket]) -> None:
+    line[1].close()
+    with pytest.raises(TemplateError, match="port"):
+        Newborn(line[0], "main", Deadline(60)).quicken()
+
+
+# The SSH connection that begins in one guest and goes on in another.
+
+KEXINIT = struct.pack(">I", 12) + b"twelve bytes"
+
+
+def test_a_connection_is_left_open_before_anything_is_agreed_on(line: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = line
+    theirs.sendall(b"a notice\r\nSSH-2.0-Server\r\n" + KEXINIT)
+    said = open_ssh(ours, Deadline(5))
+    assert said == b"a notice\r\nSSH-2.0-Server\r\n" + KEXINIT
+    assert theirs.recv(100) == f"{CLIENT_VERSION}\r\n".encode()
+
+
+@pytest.mark.parametrize(("said", "message"), [(b"SSH-2.0-S\r\n\xff\xff\xff\xff", "too long"), (b"y" * 5000, "without an end")])
+def test_a_server_that_begins_strangely_is_refused(line: tuple[socket.socket, socket.socket], said: bytes, message: str) -> None:
+    line[1].sendall(said)
+    with pytest.raises(TemplateError, match=message):
+        open_ssh(line[0], Deadline(5))
+
+
+def test_the_first_words_are_heard_again_and_not_said_twice(line: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = line
+    again = Reopened(ours, b"SSH-2.0-Server\r\n")
+    assert again.recv(4) + again.recv(100) == b"SSH-2.0-Server\r\n"
+    greeting = f"{CLIENT_VERSION}\r\n".encode()
+    assert again.send(greeting[:5]) == 5
+    assert again.send(greeting[5:] + b"rest") == len(greeting) - 5
+    assert again.send(b"rest") == 4
+    assert theirs.recv(100) == b"rest"
+    theirs.sendall(b"more")
+    assert again.recv(100) == b"more"
+
+
+def test_another_client_may_not_go_on_with_it(line: tuple[socket.socket, socket.socket]) -> None:
+    with pytest.raises(TemplateError, match="does not begin"):
+        Reopened(line[0], b"").send(b"SSH-2.0-Other\r\n")
+
+
+# The guest's own side.
+
+
+class Host:
+    """Answers the guest's questions for the time, some of them late."""
+
+    def __init__(self, delays_s: list[float], ahead_s: float) -> None:
+        self.delays_s, self.ahead_s, self.asked = delays_s, ahead_s, 0
+
+    def say(self, message: dict[str, Any]) -> None:
+        assert "time" in message
+        self.asked += 1
+
+    def hear(self) -> dict[str, Any]:
+        now = time.time_ns()
+        time.sleep(self.delays_s[self.asked - 1])
+        return {"time_ns": now + int(self.ahead_s * 1e9)}
+
+
+@pytest.mark.parametrize(("delays_s", "questions"), [([0.0], 1), ([0.3, 0.2, 0.0], 3), ([0.05] * 10, 10)])
+def test_the_clock_is_set_by_the_quickest_answer(delays_s: list[float], questions: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_to: list[tuple[int, int]] = []
+    monkeypatch.setattr(time, "clock_settime_ns", lambda _clock, value: set_to.append((value, time.time_ns())))
+    host = Host(delays_s, ahead_s=1000.0)
+    said = inside.set_clock(host)  # type: ignore[arg-type]
+    assert host.asked == said["questions"] == questions
+    ((value, now),) = set_to
+    error_s = abs(value - now) / 1e9 - 1000.0
+    assert abs(error_s) <= said["error_s"] + 0.02
+    assert said["error_s"] <= min(delays_s) / 2 + 0.02
+    assert said["set_by_s"] == pytest.approx(1000.0, abs=0.1)
+
+
+def moved(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    """Let the script's absolute paths mean files below ``root``."""
+    monkeypatch.setattr(inside, "Path", lambda name: root / str(name).lstrip("/"))
+
+
+def test_the_old_name_is_replaced_where_it_stands_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved(monkeypatch, tmp_path)
+    named: list[str] = []
+    monkeypatch.setattr(socket, "sethostname", named.append)
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/hosts").write_text("127.0.0.1 localhost\n127.0.1.1\tmain-1.example main-1\n10.0.0.1 main-10 not.main-1\n")
+    inside.rename("main-1", "new-2")
+    assert named == ["new-2"]
+    assert (tmp_path / "etc/hosts").read_text() == "127.0.0.1 localhost\n127.0.1.1\tmain-1.example new-2\n10.0.0.1 main-10 not.main-1\n"
+    assert not (tmp_path / "etc/hostname").exists()
+
+
+def test_the_machine_id_is_written_where_it_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved(monkeypatch, tmp_path)
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/machine-id").write_text("old\n")
+    (tmp_path / "var/lib/dbus").mkdir(parents=True)
+    (tmp_path / "var/lib/dbus/machine-id").symlink_to(tmp_path / "elsewhere")
+    inside.write_machine_id("0" * 32)
+    assert (tmp_path / "etc/machine-id").read_text() == "0" * 32 + "\n"
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_random_bytes_are_credited_and_used_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[int, bytes]] = []
+    monkeypatch.setattr(inside.fcntl, "ioctl", lambda _file, request, data=b"": calls.append((request, data)))
+    inside.renew_random(b"seedseed")
+    assert calls == [(inside.RNDADDENTROPY, struct.pack("ii", 64, 8) + b"seedseed"), (inside.RNDRESEEDCRNG, b"")]
+
+
+def test_ports_are_found_by_name_even_when_the_name_comes_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved(monkeypatch, tmp_path)
+    port = tmp_path / "sys/class/virtio-ports/vport2p1"
+    port.mkdir(parents=True)
+    threading.Timer(0.2, lambda: (port / "name").write_text("org.x\n")).start()
+    assert inside.device("org.x") == "/dev/vport2p1"
+    monkeypatch.setattr(inside, "PORTS_LIMIT_S", 0.1)
+    with pytest.raises(SystemExit, match=r"no virtio-serial port org\.y"):
+        inside.device("org.y")
+
+
+def test_a_port_speaks_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    opened: Callable[..., int] = lambda *_: os.dup(theirs.fileno())  # noqa: E731
+    monkeypatch.setattr(inside, "device", lambda name: name)
+    monkeypatch.setattr(inside.os, "open", opened)
+    port = inside.Port("x")
+    monkeypatch.undo()
+    with ours, theirs:
+        ours.sendall(b'{"a": 1}\n{"b"')
+        assert port.hear() == {"a": 1}
+        ours.sendall(b": 2}\n[3]\n")
+        assert port.hear() == {"b": 2}
+        with pytest.raises(SystemExit, match="not an object"):
+            port.hear()
+        port.say({"c": 3})
+        assert ours.recv(100) == b'{"c": 3}\n'
+    os.close(port.fd)
