@@ -12,6 +12,7 @@ import io
 import json
 import select
 import socket
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ _KEX = ("curve25519-sha256", "curve25519-sha256@libssh.org")
 CLIENT_VERSION = "SSH-2.0-vmlab"
 _STDERR_LIMIT_BYTES = 64 << 10
 _LINE_LIMIT_BYTES = 1 << 20
+
+# How long a guest may take to start a command: seconds on a crowded machine.
+_REPLY_LIMIT_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -177,10 +181,20 @@ class Connection:
         transport = self._client.get_transport()
         if transport is None or not transport.is_active():
             raise SshError("the connection to the guest was lost")
+        seconds = max(0.1, min(deadline.left_s(), _REPLY_LIMIT_S))
         try:
-            channel = transport.open_session(timeout=max(0.1, min(deadline.left_s(), 120.0)))
-            channel.exec_command(command)
+            channel = transport.open_session(timeout=seconds)
+            # paramiko waits for this reply without an end, and a guest may hang.
+            watchdog = threading.Timer(seconds, channel.close)
+            watchdog.daemon = True
+            watchdog.start()
+            try:
+                channel.exec_command(command)
+            finally:
+                watchdog.cancel()
         except (paramiko.SSHException, OSError, EOFError) as exc:
+            if self.alive():
+                raise SshError(f"the guest did not start a command within {seconds:.0f} s: {_short(command)}") from exc
             raise SshError(f"the connection to the guest was lost: {exc or type(exc).__name__}") from exc
         return channel
 

@@ -50,8 +50,8 @@ class Newborn:
     def quicken(self) -> None:
         """Give it random numbers of its own and the host's time. That it answers shows that it lives."""
         self._line.say({"random": secrets.token_hex(64), "hostname": self.hostname, "machine_id": self.machine_id})
-        self._expect("renewed")
-        clock = self._expect("clock")["clock"]
+        self.expect("renewed")
+        clock = self.expect("clock")["clock"]
         try:
             self.clock_set_by_s, self.clock_error_s = float(clock["set_by_s"]), float(clock["error_s"])
         except (KeyError, TypeError, ValueError) as exc:
@@ -59,9 +59,10 @@ class Newborn:
 
     def settle(self) -> None:
         """Wait until it bears its own names."""
-        self._expect("done")
+        self.expect("done")
 
-    def _expect(self, what: str) -> dict[str, Any]:
+    def expect(self, what: str) -> dict[str, Any]:
+        """Hear the message that has this member, answering questions for the time on the way."""
         answer = self._line.hear()
         while "time" in answer:
             self._line.say({"time_ns": self._now_ns()})
@@ -83,12 +84,11 @@ def arm(connection: Connection, identity: socket.socket, ssh: socket.socket, dea
     if started.status != 0:
         last = (started.stderr.strip().splitlines() or [f"exit status {started.status}"])[-1]
         raise TemplateError(f"the guest cannot be prepared for cloning: {last[:300]}", detail=started.stderr)
-    line = _Line(identity, deadline)
-    line.expect_only("waiting")
     rehearsal = Newborn(identity, "template", deadline)
+    rehearsal.expect("waiting")
     rehearsal.quicken()
     rehearsal.settle()
-    line.expect_only("rehearsed")
+    rehearsal.expect("rehearsed")
     return open_ssh(ssh, deadline)
 
 
@@ -193,12 +193,6 @@ class _Line:
         if not isinstance(message, dict):
             raise TemplateError(f"the guest said what is not a JSON object: {line[:80]!r}")
         return message
-
-    def expect_only(self, what: str) -> None:
-        """Hear this and nothing else."""
-        answer = self.hear()
-        if what not in answer:
-            raise TemplateError(f"the guest cannot be prepared for cloning: it said {str(answer)[:200]}")
 
 
 def _send(sock: socket.socket, data: bytes, deadline: Deadline) -> None:

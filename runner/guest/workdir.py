@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,13 +32,15 @@ class WorkDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = threading.Lock()
         self._processes = [_identify(os.getpid())]
         self._save()
 
     def add_process(self, pid: int) -> None:
-        """Note a guest's process, so that a later run can end it if all else failed."""
-        self._processes.append(_identify(pid))
-        self._save()
+        """Note a guest's process, so that a later run can end it if all else failed. One that has ended by now needs no note."""
+        with self._lock, contextlib.suppress(psutil.NoSuchProcess):
+            self._processes.append(_identify(pid))
+            self._save()
 
     def _save(self) -> None:
         temporary = self.path / (_OWNER + ".new")
