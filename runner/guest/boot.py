@@ -45,7 +45,7 @@ def launch(
         directory.mkdir(mode=0o700)
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         # Each pair's second end goes to QEMU and is closed here once QEMU has it.
-        pairs = [socket.socketpair() for _ in range(4)]
+        pairs = [socket.socketpair() for _ in range(3)]
         with contextlib.ExitStack() as theirs:
             fds = [theirs.enter_context(pair[1]).fileno() for pair in pairs]
             guest = spec(directory, qemu.Wires(*fds))

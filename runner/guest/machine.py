@@ -72,7 +72,6 @@ class Sockets:
     qmp: socket.socket
     console: socket.socket
     identity: socket.socket
-    ssh: socket.socket
 
 
 class Machine:
@@ -368,5 +367,5 @@ class Machine:
             self.qmp.close()
         if self._console is not None:
             self._console.close()
-        for sock in (self.sockets.qmp, self.sockets.console, self.sockets.identity, self.sockets.ssh):
+        for sock in (self.sockets.qmp, self.sockets.console, self.sockets.identity):
             sock.close()

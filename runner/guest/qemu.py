@@ -13,10 +13,13 @@ PROGRAM = "qemu-system-x86_64"
 TCG_BUFFER_MIB = 256
 
 
-# Two virtio-serial ports: by one a clone is told who it is, the other leads to an sshd of its own (see runner/guest/standby.py).
-# A guest finds them by these names in /sys/class/virtio-ports/*/name.
-IDENTITY_PORT = "org.vmlab.identity"
-SSH_PORT = "org.vmlab.ssh"
+# All that QEMU can emulate but AVX: C libraries choose it for copying and comparing where a processor has it, and emulated it is slower
+# than what they choose otherwise (a login to a clone takes 6 % longer with it). No Debian package needs it.
+EMULATED_CPU = "max,-avx,-avx2"
+
+# The guest's second serial port, by which a clone is told who it is. (A virtio-serial port would be quicker, but with QEMU 7.2 and many
+# guests at once on few CPUs messages over one stayed unseen until the next came; benchmarks/README.md tells more.)
+IDENTITY_DEVICE = "/dev/ttyS1"
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,6 @@ class Wires:
     qmp: int
     console: int
     identity: int
-    ssh: int
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def argv(spec: GuestSpec) -> list[str]:
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny"),
         *("-machine", spec.machine if spec.ram is None else f"{spec.machine},memory-backend=ram"),
         *("-accel", accel),
-        *("-cpu", "max" if spec.accelerator == "tcg" else "host"),
+        *("-cpu", EMULATED_CPU if spec.accelerator == "tcg" else "host"),
         *("-smp", str(spec.cpus)),
         *("-m", f"{spec.memory_mib}M"),
         *(() if spec.ram is None else ("-object", _ram(spec.ram, spec.memory_mib))),
@@ -93,13 +95,11 @@ def argv(spec: GuestSpec) -> list[str]:
         *("-no-reboot", "-action", "panic=pause"),
         *("-chardev", f"socket,id=qmp,fd={spec.wires.qmp}", "-mon", "chardev=qmp,mode=control"),
         *("-chardev", f"socket,id=console,fd={spec.wires.console}", "-serial", "chardev:console"),
+        *("-chardev", f"socket,id=identity,fd={spec.wires.identity}", "-serial", "chardev:identity"),
         *("-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng"),
         *("-device", "pvpanic-pci"),
         # A kernel with a driver for it (Linux from 5.18 on) renews its random numbers when this value is another than it was.
         *("-device", f"vmgenid,guid={spec.generation_id}"),
-        *("-device", "virtio-serial-pci"),
-        *("-chardev", f"socket,id=identity,fd={spec.wires.identity}", "-device", f"virtserialport,chardev=identity,name={IDENTITY_PORT}"),
-        *("-chardev", f"socket,id=ssh,fd={spec.wires.ssh}", "-device", f"virtserialport,chardev=ssh,name={SSH_PORT}"),
         # The overlay is thrown away after the run, so nothing is lost by never flushing it to the host's disk.
         *("-drive", f"id=disk,if=none,file={_comma(spec.disk)},format=qcow2,cache=unsafe,discard=unmap"),
         *("-device", "virtio-blk-pci,drive=disk,bootindex=1"),

@@ -29,8 +29,8 @@ from runner.guest.seed import Identity
 # emulates with helpers; GCM also saves the separate MAC.
 _CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr")
 _KEX = ("curve25519-sha256", "curve25519-sha256@libssh.org")
-# Said first on every connection (RFC 4253, section 4.2). Fixed, because a template holds a connection that began with it.
-CLIENT_VERSION = "SSH-2.0-vmlab"
+# Said first on every connection (RFC 4253, section 4.2).
+_CLIENT_VERSION = "SSH-2.0-vmlab"
 _STDERR_LIMIT_BYTES = 64 << 10
 _LINE_LIMIT_BYTES = 1 << 20
 
@@ -318,6 +318,42 @@ def parse_line(line: bytes, command: str) -> dict[str, Any]:
     return value
 
 
+class Knocked:
+    """A connection to the guest's sshd that has begun: it has been greeted, so that it prepares itself, and nothing is agreed on yet.
+
+    An sshd executes one or two programs for each connection before it reads on, which under emulation takes longer than all the
+    cryptography after it. A context manager; `Connection.connect` takes it as its socket and takes it over.
+    """
+
+    def __init__(self, port: int, deadline: Deadline) -> None:
+        try:
+            self._sock = socket.create_connection(("127.0.0.1", port), timeout=max(0.1, min(deadline.left_s(), 60.0)))
+            # Small packets that wait for others (Nagle's algorithm) would only wait here.
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._unsaid = f"{_CLIENT_VERSION}\r\n".encode()
+            self._sock.sendall(self._unsaid)
+        except OSError as exc:
+            raise SshError(f"cannot connect to the guest: {exc}") from exc
+
+    def __enter__(self) -> Knocked:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            self._sock.close()
+
+    def send(self, data: bytes) -> int:
+        """As of a socket; the greeting is not said twice."""
+        if self._unsaid and self._unsaid.startswith(data[: len(self._unsaid)]):
+            said = min(len(data), len(self._unsaid))
+            self._unsaid = self._unsaid[said:]
+            return said
+        return self._sock.send(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
 def wait_for_banner(port: int, *, timeout_s: float) -> bool:
     """Whether an SSH server greets on the port. QEMU accepts connections before the guest listens, so only the greeting counts."""
     try:
@@ -332,7 +368,7 @@ def _transport(sock: Any, **options: Any) -> paramiko.Transport:
     options.pop("gss_kex", None)
     options.pop("gss_deleg_creds", None)
     transport = paramiko.Transport(sock, **options)
-    transport.local_version = CLIENT_VERSION
+    transport.local_version = _CLIENT_VERSION
     security = transport.get_security_options()
     security.ciphers = tuple(name for name in _CIPHERS if name in security.ciphers)
     security.kex = tuple(name for name in _KEX if name in security.kex)

@@ -1,11 +1,7 @@
 """The host's side of runner/guest/inside/standby.py: what is left waiting in a guest before it is saved, and what a clone is told.
 
-A clone is a copy: of its random generator, its clock, its names, its keys. All but the keys are made its own through a virtio-serial port
-before anything else happens in it. The same exchange shows that the clone lives.
-
-The login is prepared too. `open_ssh` leaves an SSH connection half open in the template, at the point where either side has sent its
-version and the server its list of algorithms; nothing is secret or random yet but a cookie of the server's. Each clone goes on from
-there, with a key exchange of its own. benchmarks/README.md has what this saves, and what a lighter SSH server would.
+A clone is a copy: of its random generator, its clock, its names, its keys. All but the keys are made its own through a serial port before
+anything else happens in it. The same exchange shows that the clone lives.
 """
 
 from __future__ import annotations
@@ -22,7 +18,7 @@ from runner.deadline import Deadline
 from runner.errors import TemplateError
 from runner.guest import qemu
 from runner.guest.seed import new_hostname
-from runner.guest.ssh import CLIENT_VERSION, Connection
+from runner.guest.ssh import Connection
 
 INSIDE = Path(__file__).with_name("inside") / "standby.py"
 _GUEST_PATH = "/run/vmlab/standby.py"
@@ -72,14 +68,11 @@ class Newborn:
         return answer
 
 
-def arm(connection: Connection, identity: socket.socket, ssh: socket.socket, deadline: Deadline) -> bytes:
-    """Leave the program waiting in the guest and the SSH connection half open; returns what the server has said on it.
-
-    TemplateError when the guest cannot: no Python, no sshd, no such ports.
-    """
+def arm(connection: Connection, identity: socket.socket, deadline: Deadline) -> None:
+    """Leave the program waiting in the guest. TemplateError when that cannot be: no Python, no such port."""
     connection.execute("mkdir -p /run/vmlab", deadline=deadline)
     connection.put(INSIDE, _GUEST_PATH)
-    command = f"python3 {_GUEST_PATH} {qemu.IDENTITY_PORT} {qemu.SSH_PORT} && rm {_GUEST_PATH}"
+    command = f"python3 {_GUEST_PATH} {qemu.IDENTITY_DEVICE} && rm {_GUEST_PATH}"
     started = connection.execute(command, deadline=deadline)
     if started.status != 0:
         last = (started.stderr.strip().splitlines() or [f"exit status {started.status}"])[-1]
@@ -89,49 +82,6 @@ def arm(connection: Connection, identity: socket.socket, ssh: socket.socket, dea
     rehearsal.quicken()
     rehearsal.settle()
     rehearsal.expect("rehearsed")
-    return open_ssh(ssh, deadline)
-
-
-def open_ssh(sock: socket.socket, deadline: Deadline) -> bytes:
-    """Say our version to a server and hear its version and first packet; returns the bytes that it sent.
-
-    RFC 4253, section 4.2: lines before the one that begins with ``SSH-`` are allowed; section 6: a packet begins with its length.
-    """
-    heard = _Reader(sock, deadline)
-    while not heard.until(b"\n").startswith(b"SSH-"):
-        pass
-    _send(sock, f"{CLIENT_VERSION}\r\n".encode(), deadline)
-    heard.exactly(int.from_bytes(heard.exactly(4), "big"))
-    return bytes(heard.all)
-
-
-class Reopened:
-    """A socket on which the first part of an SSH connection took place before: its words are heard again, ours are not said twice."""
-
-    def __init__(self, sock: socket.socket, said: bytes) -> None:
-        self._sock = sock
-        self._said = said
-        self._unsaid = f"{CLIENT_VERSION}\r\n".encode()
-
-    def recv(self, size: int) -> bytes:
-        """As of a socket."""
-        if self._said:
-            data, self._said = self._said[:size], self._said[size:]
-            return data
-        return self._sock.recv(size)
-
-    def send(self, data: bytes) -> int:
-        """As of a socket."""
-        if self._unsaid:
-            known = min(len(data), len(self._unsaid))
-            if data[:known] != self._unsaid[:known]:
-                raise TemplateError("the SSH client does not begin as it did when the template was made")
-            self._unsaid = self._unsaid[known:]
-            return known
-        return self._sock.send(data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sock, name)
 
 
 class _Reader:

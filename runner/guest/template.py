@@ -13,7 +13,6 @@ import hashlib
 import json
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from runner.guest.boot import cold_spec, launch, require_space
 from runner.guest.cache import sha256
 from runner.guest.machine import BootRequest, Machine, System
 from runner.guest.readiness import CloudInitStatus
-from runner.guest.ssh import Connection
+from runner.guest.ssh import Connection, Knocked
 from runner.guest.workdir import WorkDir
 from runner.host import facts
 
@@ -38,7 +37,7 @@ FORMAT = 1
 
 MANIFEST = "manifest.json"
 # The files that a clone needs; each is checked before the template is used.
-FILES = ("ram", "state", "disk.qcow2", "empty.qcow2", "seed.iso", "secrets.json")
+FILES = ("ram", "state", "disk.qcow2", "empty.qcow2", "seed.iso", "identity.json")
 
 # QEMU can open a file for a private mapping without the right to write it from this version on (memory-backend-file, rom=off).
 READ_ONLY_RAM_SINCE = (8, 2)
@@ -64,7 +63,6 @@ class Template:
     cloud_init: CloudInitStatus
     system: System
     identity: seed.Identity
-    ssh_said: bytes
 
     def file(self, name: str) -> Path:
         """The path of one of `FILES`."""
@@ -110,7 +108,7 @@ def key_of(request: BootRequest, host: Host) -> str:
         firmware=request.firmware and Path("FIRMWARE"),
         machine_type=host.machine_type,
     )
-    spec = cold_spec(anonymous, Path("PLACE"), qemu.Wires(0, 0, 0, 0), ram=qemu.RamFile(Path("RAM")))
+    spec = cold_spec(anonymous, Path("PLACE"), qemu.Wires(0, 0, 0), ram=qemu.RamFile(Path("RAM")))
     covered = {
         "format": FORMAT,
         "inside": sha256(standby.INSIDE),
@@ -135,7 +133,7 @@ def save(machine: Machine, out: Path, final: Path, deadline: Deadline, waiting: 
     waiting("the guest to settle")
     with machine.attributing():
         machine.ssh.execute(_SETTLE, deadline=deadline)
-        said = standby.arm(machine.ssh, machine.sockets.identity, machine.sockets.ssh, deadline)
+        standby.arm(machine.ssh, machine.sockets.identity, deadline)
         machine.hang_up()
     _wait_until_quiet(machine, deadline.within(QUIET_LIMIT_S))
     waiting("the guest's state to be written")
@@ -147,9 +145,7 @@ def save(machine: Machine, out: Path, final: Path, deadline: Deadline, waiting: 
         ["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", str(final / "disk.qcow2"), str(out / "empty.qcow2")],
         deadline=deadline,
     )
-    identity = machine.identity
-    secrets = {"identity": dataclasses.asdict(identity), "ssh_said": said.hex()}
-    (out / "secrets.json").write_text(json.dumps(secrets))
+    (out / "identity.json").write_text(json.dumps(dataclasses.asdict(machine.identity)))
 
 
 def _wait_until_quiet(machine: Machine, deadline: Deadline) -> None:
@@ -215,8 +211,7 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
 def load(entry: str, directory: Path, manifest: Mapping[str, Any]) -> Template:
     """The template of a manifest whose files were found right. TemplateError when they are not what they should be all the same."""
     try:
-        secrets = json.loads((directory / "secrets.json").read_text())
-        who = secrets["identity"]
+        who = json.loads((directory / "identity.json").read_text())
         return Template(
             entry=entry,
             key=manifest["key"],
@@ -224,10 +219,25 @@ def load(entry: str, directory: Path, manifest: Mapping[str, Any]) -> Template:
             cloud_init=CloudInitStatus(**manifest["cloud_init"]),
             system=System(**manifest["system"]),
             identity=seed.Identity(who["hostname"], who["instance_id"], seed.KeyPair(**who["client"]), seed.KeyPair(**who["host"])),
-            ssh_said=bytes.fromhex(secrets["ssh_said"]),
         )
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise TemplateError(f"the template {entry} cannot be read: {exc}") from exc
+
+
+def clone_spec(template: Template, request: BootRequest, host: Host, directory: Path, wires: qemu.Wires) -> qemu.GuestSpec:
+    """How to run a clone, whose disk is made in ``directory``: as its template was, with memory and disk of its own."""
+    require_space(directory)
+    shutil.copyfile(template.file("empty.qcow2"), directory / "disk.qcow2")
+    return dataclasses.replace(
+        cold_spec(request, directory, wires),
+        seed=template.file("seed.iso"),
+        ram=qemu.RamFile(template.file("ram"), private=True, read_only=host.qemu.number >= READ_ONLY_RAM_SINCE),
+        # Kernel and command line are in the guest's memory already; all else must be as it was when it booted.
+        kernel=None,
+        initrd=None,
+        cmdline="",
+        incoming=True,
+    )
 
 
 @contextlib.contextmanager
@@ -247,33 +257,21 @@ def clone(
     """
 
     def spec(directory: Path, wires: qemu.Wires) -> qemu.GuestSpec:
-        require_space(directory)
-        shutil.copyfile(template.file("empty.qcow2"), directory / "disk.qcow2")
-        # Kernel and command line are in the guest's memory already; all else must be as it was when it booted.
-        return dataclasses.replace(
-            cold_spec(request, directory, wires),
-            seed=template.file("seed.iso"),
-            ram=qemu.RamFile(template.file("ram"), private=True, read_only=host.qemu.number >= READ_ONLY_RAM_SINCE),
-            kernel=None,
-            initrd=None,
-            cmdline="",
-            generation_id=str(uuid.uuid4()),
-            incoming=True,
-        )
+        return clone_spec(template, request, host, directory, wires)
 
     with launch(request, template.identity, work, spec=spec, console_log=console_log, deadline=deadline, waiting=waiting) as machine:
         machine.template = template.key
         machine.cloud_init = template.cloud_init
         migration.load(machine, template.file("state"), deadline)
         machine.note("running")
-        with machine.attributing():
-            waiting("the clone's first sign of life")
+        waiting("the clone's first sign of life")
+        # sshd prepares itself while the clone becomes somebody; keys are agreed on only after its random numbers are its own.
+        with machine.attributing(), Knocked(machine.port, deadline) as knocked:
             newborn = standby.Newborn(machine.sockets.identity, request.name, deadline)
             newborn.quicken()
             machine.note("alive")
             waiting("login")
-            reopened = standby.Reopened(machine.sockets.ssh, template.ssh_said)
-            machine.talk_over(Connection.connect(machine.port, template.identity, user="root", deadline=deadline, sock=reopened))
+            machine.talk_over(Connection.connect(machine.port, template.identity, user="root", deadline=deadline, sock=knocked))
             machine.note("login")
             newborn.settle()
             machine.identity = dataclasses.replace(template.identity, hostname=newborn.hostname)

@@ -17,7 +17,7 @@ SPEC = GuestSpec(
     cpus=2,
     disk=Path("/run/d,isk.qcow2"),
     seed=Path("/run/seed.iso"),
-    wires=Wires(qmp=5, console=7, identity=9, ssh=11),
+    wires=Wires(qmp=5, console=7, identity=9),
     generation_id="0d3d6f4c-0000-4000-8000-000000000001",
     kernel=Path("/images/vmlinuz"),
     initrd=Path("/images/initrd.img"),
@@ -36,7 +36,7 @@ def test_the_same_spec_gives_the_same_command() -> None:
 def test_tcg_has_a_bounded_translation_buffer_and_kvm_the_hosts_processor() -> None:
     tcg, kvm = argv(SPEC), argv(replace(SPEC, accelerator="kvm"))
     assert option(tcg, "-accel") == ["tcg,thread=multi,tb-size=256"]
-    assert option(tcg, "-cpu") == ["max"]
+    assert option(tcg, "-cpu") == ["max,-avx,-avx2"]
     assert option(kvm, "-accel") == ["kvm"]
     assert option(kvm, "-cpu") == ["host"]
 
@@ -54,7 +54,7 @@ def test_the_ssh_port_is_the_kernels_choice_on_the_loopback_address_only() -> No
 
 def test_sockets_are_inherited_and_no_path_or_port_is_named() -> None:
     chardevs = option(argv(SPEC), "-chardev")
-    assert chardevs == [f"socket,id={name},fd={fd}" for name, fd in (("qmp", 5), ("console", 7), ("identity", 9), ("ssh", 11))]
+    assert chardevs == [f"socket,id={name},fd={fd}" for name, fd in (("qmp", 5), ("console", 7), ("identity", 9))]
 
 
 def test_a_comma_in_a_path_is_not_taken_for_an_option() -> None:

@@ -9,7 +9,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,7 @@ from runner.deadline import Deadline
 from runner.errors import TemplateError
 from runner.guest import standby
 from runner.guest.inside import standby as inside
-from runner.guest.ssh import CLIENT_VERSION
-from runner.guest.standby import Newborn, Reopened, open_ssh
+from runner.guest.standby import Newborn
 
 
 @pytest.fixture
@@ -113,44 +112,6 @@ def test_a_clone_that_is_gone_is_found_out_at_once(line: tuple[socket.socket, so
         Newborn(line[0], "main", Deadline(60)).quicken()
 
 
-# The SSH connection that begins in one guest and goes on in another.
-
-KEXINIT = struct.pack(">I", 12) + b"twelve bytes"
-
-
-def test_a_connection_is_left_open_before_anything_is_agreed_on(line: tuple[socket.socket, socket.socket]) -> None:
-    ours, theirs = line
-    theirs.sendall(b"a notice\r\nSSH-2.0-Server\r\n" + KEXINIT)
-    said = open_ssh(ours, Deadline(5))
-    assert said == b"a notice\r\nSSH-2.0-Server\r\n" + KEXINIT
-    assert theirs.recv(100) == f"{CLIENT_VERSION}\r\n".encode()
-
-
-@pytest.mark.parametrize(("said", "message"), [(b"SSH-2.0-S\r\n\xff\xff\xff\xff", "too long"), (b"y" * 5000, "without an end")])
-def test_a_server_that_begins_strangely_is_refused(line: tuple[socket.socket, socket.socket], said: bytes, message: str) -> None:
-    line[1].sendall(said)
-    with pytest.raises(TemplateError, match=message):
-        open_ssh(line[0], Deadline(5))
-
-
-def test_the_first_words_are_heard_again_and_not_said_twice(line: tuple[socket.socket, socket.socket]) -> None:
-    ours, theirs = line
-    again = Reopened(ours, b"SSH-2.0-Server\r\n")
-    assert again.recv(4) + again.recv(100) == b"SSH-2.0-Server\r\n"
-    greeting = f"{CLIENT_VERSION}\r\n".encode()
-    assert again.send(greeting[:5]) == 5
-    assert again.send(greeting[5:] + b"rest") == len(greeting) - 5
-    assert again.send(b"rest") == 4
-    assert theirs.recv(100) == b"rest"
-    theirs.sendall(b"more")
-    assert again.recv(100) == b"more"
-
-
-def test_another_client_may_not_go_on_with_it(line: tuple[socket.socket, socket.socket]) -> None:
-    with pytest.raises(TemplateError, match="does not begin"):
-        Reopened(line[0], b"").send(b"SSH-2.0-Other\r\n")
-
-
 # The guest's own side.
 
 
@@ -219,31 +180,17 @@ def test_random_bytes_are_credited_and_used_at_once(monkeypatch: pytest.MonkeyPa
     assert calls == [(inside.RNDADDENTROPY, struct.pack("ii", 64, 8) + b"seedseed"), (inside.RNDRESEEDCRNG, b"")]
 
 
-def test_ports_are_found_by_name_even_when_the_name_comes_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    moved(monkeypatch, tmp_path)
-    port = tmp_path / "sys/class/virtio-ports/vport2p1"
-    port.mkdir(parents=True)
-    threading.Timer(0.2, lambda: (port / "name").write_text("org.x\n")).start()
-    assert inside.device("org.x") == "/dev/vport2p1"
-    monkeypatch.setattr(inside, "PORTS_LIMIT_S", 0.1)
-    with pytest.raises(SystemExit, match=r"no virtio-serial port org\.y"):
-        inside.device("org.y")
-
-
-def test_a_port_speaks_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, theirs = socket.socketpair()
-    opened: Callable[..., int] = lambda *_: os.dup(theirs.fileno())  # noqa: E731
-    monkeypatch.setattr(inside, "device", lambda name: name)
-    monkeypatch.setattr(inside.os, "open", opened)
-    port = inside.Port("x")
-    monkeypatch.undo()
-    with ours, theirs:
-        ours.sendall(b'{"a": 1}\n{"b"')
-        assert port.hear() == {"a": 1}
-        ours.sendall(b": 2}\n[3]\n")
-        assert port.hear() == {"b": 2}
-        with pytest.raises(SystemExit, match="not an object"):
-            port.hear()
-        port.say({"c": 3})
-        assert ours.recv(100) == b'{"c": 3}\n'
-    os.close(port.fd)
+def test_a_port_speaks_lines_and_nothing_in_them_is_a_key() -> None:
+    ours, terminal = os.openpty()
+    port = inside.Port(os.ttyname(terminal))
+    os.write(ours, b'{"a": 1}\n{"b"')
+    assert port.hear() == {"a": 1}
+    os.write(ours, b': "\\u0003"}\n[3]\n')
+    assert port.hear() == {"b": "\x03"}
+    with pytest.raises(SystemExit, match="not an object"):
+        port.hear()
+    port.say({"c": 3})
+    # Neither echoed nor with a carriage return added.
+    assert os.read(ours, 100) == b'{"c": 3}\n'
+    for descriptor in (ours, terminal, port.fd):
+        os.close(descriptor)

@@ -1,12 +1,9 @@
 #!/usr/bin/env python3
 """Waits in a guest that is about to be saved, and gives each clone of it an identity of its own before anybody else may use it.
 
-Started by the runner (runner/guest/standby.py has the other side). Two virtio-serial ports are used:
-
-- on one, this program says that it waits; it is then sent one JSON line with random bytes, a host name and a machine id, sets the random
-  generator, the clock and the names, and says what it did; that happens once before the guest is saved and once in the clone;
-- on the other, an ``sshd -i`` of its own waits for the runner: its programs are loaded and linked before the guest is saved, which under
-  emulation is half of what a login costs.
+Started by the runner (runner/guest/standby.py has the other side), which it talks to over a serial port. It says that it waits; it is
+then sent one JSON line with random bytes, a host name and a machine id, sets the random generator, the clock and the names, and says
+what it did. That happens once before the guest is saved and once in the clone; then it ends.
 """
 
 from __future__ import annotations
@@ -16,12 +13,11 @@ import fcntl
 import json
 import os
 import re
-import signal
 import socket
 import struct
-import subprocess
 import sys
 import time
+import tty
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +26,18 @@ from typing import Any
 RNDADDENTROPY = 0x40085203
 RNDRESEEDCRNG = 0x5207
 
-SSHD = "/usr/sbin/sshd"  # It re-executes itself, and so insists on being called by its whole path.
-
 # Asking the time again is only worth it while the answer takes long: half of that is what the clock may be wrong by.
 GOOD_ROUND_TRIP_NS = 20_000_000
 MOST_QUESTIONS = 10
 
-PORTS_LIMIT_S = 10.0
-
 
 class Port:
-    """A virtio-serial port, spoken to in JSON lines."""
+    """A serial port, spoken to in JSON lines."""
 
-    def __init__(self, name: str) -> None:
-        self.fd = os.open(device(name), os.O_RDWR | os.O_CLOEXEC)
+    def __init__(self, device: str) -> None:
+        self.fd = os.open(device, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        # Nothing is to be echoed, translated or taken for a key that interrupts.
+        tty.setraw(self.fd)
         self._pending = b""
 
     def say(self, message: dict[str, Any]) -> None:
@@ -65,11 +59,9 @@ class Port:
 
 
 def main() -> None:
-    """Detach, start sshd, wait, be born again."""
-    identity_port, ssh_port = sys.argv[1:3]
-    port = Port(identity_port)
+    """Detach, wait, be born again."""
+    port = Port(sys.argv[1])
     detach()
-    serve_ssh(device(ssh_port))
     # Twice: first as a rehearsal before the guest is saved, so that in a clone nothing has to be imported, compiled or read from the disk.
     for scene in ("waiting", "rehearsed"):
         port.say({scene: True})
@@ -87,23 +79,6 @@ def be_somebody(port: Port) -> None:
     port.say({"done": True})
 
 
-def device(name: str) -> str:
-    """The device of a port. (The names in /dev/virtio-ports are udev's, which not every system runs.)"""
-    ports = Path("/sys/class/virtio-ports")
-    if not ports.is_dir():
-        # Some kernels have the driver as a module, and not every system loads it by itself.
-        subprocess.run(["modprobe", "virtio_console"], check=True)
-    # The driver asks the host for each port's name, and the answers come after the ports.
-    end = time.monotonic() + PORTS_LIMIT_S
-    while time.monotonic() < end:
-        for entry in ports.iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                if (entry / "name").read_text().strip() == name:
-                    return f"/dev/{entry.name}"
-        time.sleep(0.05)
-    raise SystemExit(f"there is no virtio-serial port {name}")
-
-
 def detach() -> None:
     """Leave the session that started this: it ends before the guest is saved."""
     if os.fork():
@@ -112,20 +87,6 @@ def detach() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
-
-
-def serve_ssh(path: str) -> None:
-    """Start an sshd for the one connection that comes over the port."""
-    # sshd hands its configuration to the program that it becomes through a child that it never waits for. Children of a process that
-    # ignores SIGCHLD leave no zombie.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    if os.fork() == 0:
-        os.setsid()
-        line = os.open(path, os.O_RDWR)
-        os.dup2(line, 0)
-        os.dup2(line, 1)
-        # The time to log in would begin now, and a clone may be made next month.
-        os.execv(SSHD, [SSHD, "-i", "-o", "LoginGraceTime=0"])  # noqa: S606  (no shell is wanted)
 
 
 def renew_random(seed: bytes) -> None:

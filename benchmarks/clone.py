@@ -1,0 +1,220 @@
+"""How soon a clone is there, by which way in, and what it costs; and how much of `make lab` is not the lab.
+
+    .venv/bin/python benchmarks/clone.py --runs 9 --json clone.json
+    ... --dropbear DIR     also a template with dropbear in it, DIR being the unpacked packages dropbear-bin, libtomcrypt1, libtommath1,
+                           libgmp10, libcrypt1 and zlib1g (apt-get download; dpkg -x)
+
+The arms are taken in turn, so that whatever else the machine does meets all of them alike. Times count from the start of QEMU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from runner.deadline import Deadline
+from runner.guest import migration, standby
+from runner.guest.boot import boot_into, launch
+from runner.guest.image import Image, ImageStore
+from runner.guest.machine import BootRequest, Machine
+from runner.guest.ssh import Connection
+from runner.guest.start import with_machine_type
+from runner.guest.template import MANIFEST, Host, Template, as_json, clone, clone_spec, load, manifest_of, save
+from runner.guest.templates import TemplateStore
+from runner.guest.workdir import WorkDir, work_dir
+
+Sample = dict[str, float]
+LIMIT_S = 400.0
+LAB = "zombies"
+
+DROPBEAR = """
+export LD_LIBRARY_PATH=/dropbear/usr/lib/x86_64-linux-gnu:/dropbear/lib/x86_64-linux-gnu
+/dropbear/usr/bin/dropbearconvert openssh dropbear /etc/ssh/ssh_host_ed25519_key /dropbear/key
+setsid /dropbear/usr/sbin/dropbear -F -E -s -r /dropbear/key -p 2222 >/dev/null 2>&1 </dev/null &
+"""
+
+
+def silent(_: str) -> None:
+    """Say nothing."""
+
+
+def no_phase(_: str) -> contextlib.AbstractContextManager[None]:
+    """Time nothing."""
+    return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def started(template: Template, request: BootRequest, host: Host, work: WorkDir) -> Iterator[Machine]:
+    """A clone that knows who it is, and that nobody has logged in to."""
+    with launch(
+        request,
+        template.identity,
+        work,
+        spec=lambda directory, wires: clone_spec(template, request, host, directory, wires),
+        console_log=work.path / "console.log",
+        deadline=Deadline(LIMIT_S),
+        waiting=silent,
+    ) as machine:
+        migration.load(machine, template.file("state"), Deadline(LIMIT_S))
+        newborn = standby.Newborn(machine.sockets.identity, request.name, Deadline(LIMIT_S))
+        newborn.quicken()
+        machine.note("alive")
+        yield machine
+
+
+def steps(machine: Machine) -> Sample:
+    """The times of a start, in seconds after the start of QEMU."""
+    at = {step.name: step.at_s for step in machine.reached}
+    return {name: round(value - at["exec"], 4) for name, value in at.items() if name not in ("disk", "exec")}
+
+
+def by_port(machine: Machine, port: int) -> Sample:
+    """Log in by TCP and run one command, without having knocked before."""
+    with contextlib.closing(Connection.connect(port, machine.identity, user="root", deadline=Deadline(LIMIT_S))) as connection:
+        machine.note("login")
+        connection.execute("read -r name </proc/sys/kernel/hostname; echo $name", deadline=Deadline(LIMIT_S))
+        machine.note("first-command")
+    return steps(machine)
+
+
+def memory(machine: Machine) -> Sample:
+    """MiB: of the guest's memory that is the clone's own, and of QEMU's anonymous memory after a hundred commands."""
+    own = smaps_mib(machine.pid, of_ram=True)
+    for _ in range(100):
+        machine.ssh.execute("true", deadline=Deadline(LIMIT_S))
+    return {"own RAM after login": own, "QEMU's after 100 commands": smaps_mib(machine.pid, of_ram=False)}
+
+
+def smaps_mib(pid: int, *, of_ram: bool) -> float:
+    """Anonymous memory (proc_pid_smaps(5)) in the mapping of the memory file, which is what was copied of it, or in all others, in MiB."""
+    total, here = 0, False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        key, *rest = line.split()
+        if "-" in key and not key.endswith(":"):
+            here = line.endswith("/ram") == of_ram
+        elif here and key == "Anonymous:":
+            total += int(rest[0])
+    return round(total / 1024, 1)
+
+
+def crowd(template: Template, request: BootRequest, host: Host, work: WorkDir, number: int) -> float:
+    """Seconds until so many clones that are started at once have all run their first command."""
+    with contextlib.ExitStack() as stack:
+
+        def one(index: int) -> None:
+            named = BootRequest(**{**vars(request), "name": f"crowd{index}"})
+            log = work.path / f"{named.name}.log"
+            stack.enter_context(clone(template, named, host, work, console_log=log, deadline=Deadline(LIMIT_S), waiting=silent))
+
+        began = time.monotonic()
+        with ThreadPoolExecutor(number) as pool:
+            list(pool.map(one, range(number)))
+        return round(time.monotonic() - began, 2)
+
+
+def front_door(reports: Path) -> Sample:
+    """One ``make lab``: seconds from the shell to the report without what the lab's own phases took."""
+    began = time.monotonic()
+    done = subprocess.run(["make", "-s", "lab", f"LAB={LAB}", f"REPORTS={reports}", "QUIET=1"], capture_output=True, text=True, check=False)
+    whole = time.monotonic() - began
+    if done.returncode != 0:
+        sys.exit(f"make lab failed:\n{done.stdout}{done.stderr}")
+    report = json.loads((reports / LAB / "latest" / "report.json").read_text())
+    ready = max(phase["end_s"] for phase in report["phases"] if phase["name"].startswith("Cloning guest"))
+    measured = max(phase["end_s"] for phase in report["phases"]) - ready
+    return {"whole": round(whole, 2), "the lab's own": round(measured, 2), "everything else": round(whole - measured, 2)}
+
+
+def with_dropbear(image: Image, root: Path, work: WorkDir, directory: Path, host: Host) -> tuple[Template, BootRequest]:
+    """A template of a guest in which dropbear listens too."""
+    request = BootRequest("dropbear", image, "tcg", machine_type=host.machine_type)
+    directory.mkdir()
+    tar = subprocess.run(["tar", "-C", str(root), "-cf", "-", "."], capture_output=True, check=True).stdout
+    with contextlib.ExitStack() as stack:
+        log = work.path / "dropbear.log"
+        machine = boot_into(
+            stack, request, work, console_log=log, deadline=Deadline(LIMIT_S), waiting=silent, phase=no_phase, keep_in=directory
+        )
+        machine.ssh.execute("mkdir /dropbear && tar -C /dropbear -xf -", stdin=tar, deadline=Deadline(LIMIT_S))
+        machine.ssh.execute(DROPBEAR, deadline=Deadline(LIMIT_S))
+        save(machine, directory, directory, Deadline(LIMIT_S), silent)
+        manifest = manifest_of(directory, key="dropbear", machine=machine, took_s=0)
+        (directory / MANIFEST).write_text(as_json(manifest))
+    return load("dropbear", directory, manifest), request
+
+
+def forwarded(machine: Machine, port: int) -> int:
+    """A port of the host that leads to another port of the guest."""
+    command = {"command-line": f"hostfwd_add net tcp:127.0.0.1:0-:{port}"}
+    machine.monitor.execute("human-monitor-command", Deadline(10), **command)
+    table = str(machine.monitor.execute("human-monitor-command", Deadline(10), **{"command-line": "info usernet"}))
+    row = next(line for line in table.splitlines() if "HOST_FORWARD" in line and line.split()[5] == str(port))
+    return int(row.split()[3])
+
+
+def table(name: str, samples: list[Sample], unit: str) -> None:
+    """Print n, median, minimum and maximum of each figure, and all samples."""
+    print(f"\n{name} (n={len(samples)}), {unit}: median (min - max)")
+    for key in samples[0]:
+        values = [sample[key] for sample in samples]
+        print(f"  {key:<26} {statistics.median(values):8.3f}  ({min(values):.3f} - {max(values):.3f})   {values}")
+
+
+def main() -> None:
+    """Measure and print."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    options.add_argument("--runs", type=int, default=9)
+    options.add_argument("--image", default="debian-13")
+    options.add_argument("--cpus", type=int, default=2)
+    options.add_argument("--crowd", type=int, default=16, help="how many clones at once; 0: none")
+    options.add_argument("--dropbear", type=Path, metavar="DIR")
+    options.add_argument("--no-lab", action="store_true", help="do not run `make lab`")
+    options.add_argument("--json", type=Path)
+    chosen = options.parse_args()
+    image, store = ImageStore(tell=print).get(chosen.image, Deadline(1800)), TemplateStore(print)
+    host = store.host
+    request = with_machine_type(BootRequest("main", image, "tcg", cpus=chosen.cpus), store)
+    results: dict[str, list[Sample]] = {}
+
+    def measure(arm: str, take: Callable[[], Sample]) -> None:
+        results.setdefault(arm, []).append(take())
+
+    with contextlib.ExitStack() as stack:
+        work = stack.enter_context(work_dir())
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/var/tmp")))
+        log = work.path / "console.log"
+        template = store.get(request, work, console_log=log, deadline=Deadline(LIMIT_S), waiting=silent, phase=no_phase)
+        dropbear = with_dropbear(image, chosen.dropbear, work, scratch / "dropbear", host) if chosen.dropbear else None
+        for run in range(chosen.runs):
+            print(f"run {run + 1} of {chosen.runs}", flush=True)
+            with clone(template, request, host, work, console_log=log, deadline=Deadline(LIMIT_S), waiting=silent) as machine:
+                measure("as labs start", lambda machine=machine: steps(machine))
+                measure("memory", lambda machine=machine: memory(machine))
+            with started(template, request, host, work) as machine:
+                measure("OpenSSH by TCP", lambda machine=machine: by_port(machine, machine.port))
+            if dropbear is not None:
+                with started(dropbear[0], dropbear[1], host, work) as machine:
+                    measure("dropbear by TCP", lambda machine=machine: by_port(machine, forwarded(machine, 2222)))
+            if chosen.crowd:
+                measure("crowd", lambda: {f"{chosen.crowd} at once": crowd(template, request, host, work, chosen.crowd)})
+        if not chosen.no_lab:
+            front_door(scratch / "reports")  # (The first makes the lab's template.)
+            for _ in range(chosen.runs):
+                measure(f"make lab LAB={LAB}", lambda: front_door(scratch / "reports"))
+    for arm, samples in results.items():
+        table(arm, samples, "MiB" if arm == "memory" else "seconds")
+    if chosen.json:
+        chosen.json.write_text(json.dumps({"image": image.name, "cpus": chosen.cpus, "results": results}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
