@@ -19,9 +19,10 @@ quoted = $(call quote,$(value $(1)))
 # $(call option,--flag,NAME): "--flag value" when the variable is set.
 option = $(if $(value $(2)),$(1) $(call quoted,$(2)))
 NAMES = $(foreach name,$(value LAB),$(call quote,$(name)))
+COLDLY = $(if $(filter-out 0 no,$(COLD)),--cold)
 OPTIONS = $(call option,--accel,ACCEL) $(call option,--image,IMAGE) $(call option,--answers,ANSWERS) \
 	$(call option,--student,STUDENT) $(foreach pair,$(value PARAM),--param $(call quote,$(pair))) \
-	--reports $(call quoted,REPORTS) $(if $(filter-out 0 no,$(QUIET)),--quiet) $(ARGS)
+	--reports $(call quoted,REPORTS) $(if $(filter-out 0 no,$(QUIET)),--quiet) $(COLDLY) $(ARGS)
 
 ifneq ($(origin PYTHON),undefined)
 export PYTHON
@@ -31,16 +32,16 @@ endif
 .PHONY: lab labs shell report doctor test test-fast lint clean help
 .SILENT:
 
-lab: ## run a lab, or several: make lab LAB=zombies [IMAGE= ACCEL=kvm|tcg PARAM="a=1 b=2" ANSWERS=file STUDENT=id QUIET=1 ARGS=]
+lab: ## run a lab, or several: make lab LAB=zombies [IMAGE= ACCEL=kvm|tcg PARAM="a=1 b=2" ANSWERS=file STUDENT=id QUIET=1 COLD=1 ARGS=]
 	$(call need_lab,lab)
 	$(SETUP) run && exec $(VENV)/vmlab run $(NAMES) $(OPTIONS)
 
 labs: ## run all labs, one after the other (same options)
 	$(SETUP) run && exec $(VENV)/vmlab run all $(OPTIONS)
 
-shell: ## a shell in a guest of a lab: make shell LAB=zombies [IMAGE= ACCEL= ARGS=]
+shell: ## a shell in a guest of a lab: make shell LAB=zombies [IMAGE= ACCEL= COLD=1 ARGS=]
 	$(call need_lab,shell)
-	$(SETUP) run && exec $(VENV)/vmlab shell $(call quoted,LAB) $(call option,--accel,ACCEL) $(call option,--image,IMAGE) $(ARGS)
+	$(SETUP) run && exec $(VENV)/vmlab shell $(call quoted,LAB) $(call option,--accel,ACCEL) $(call option,--image,IMAGE) $(COLDLY) $(ARGS)
 
 report: ## the newest report in brief, and where it is [LAB=]
 	$(SETUP) python && exec $(VENV)/vmlab report $(NAMES) --reports $(call quoted,REPORTS) $(ARGS)

@@ -194,7 +194,11 @@ class Machine:
             self._migrated.notify_all()
 
     def _said(self) -> str:
-        return self._output.read_text(errors="replace")[-4000:].strip()
+        try:
+            return self._output.read_text(errors="replace")[-4000:].strip()
+        except FileNotFoundError:
+            # The run is over and its directory removed.
+            return ""
 
     def check_alive(self) -> None:
         """Raise what ended the guest (GuestPanicked, GuestExited, HostError), if anything did, with the console's tail."""

@@ -9,8 +9,8 @@ from typing import Literal
 PROGRAM = "qemu-system-x86_64"
 
 # TCG keeps translated code in this buffer. QEMU's default grows with the host's memory to more than 1 GB a guest, for no gain in speed
-# that we could measure; 256 MiB holds a booted Debian several times over.
-TCG_BUFFER_MIB = 256
+# that we could measure; 192 MiB holds a booted Debian several times over, and keeps QEMU below 300 MiB beside the guest's memory.
+TCG_BUFFER_MIB = 192
 
 
 # All that QEMU can emulate but AVX: C libraries choose it for copying and comparing where a processor has it, and emulated it is slower

@@ -185,7 +185,7 @@ class Connection:
         try:
             channel = transport.open_session(timeout=seconds)
             # paramiko waits for this reply without an end, and a guest may hang.
-            watchdog = threading.Timer(seconds, channel.close)
+            watchdog = threading.Timer(seconds, _close, [channel])
             watchdog.daemon = True
             watchdog.start()
             try:
@@ -373,6 +373,12 @@ def _transport(sock: Any, **options: Any) -> paramiko.Transport:
     security.ciphers = tuple(name for name in _CIPHERS if name in security.ciphers)
     security.kex = tuple(name for name in _KEX if name in security.kex)
     return transport
+
+
+def _close(channel: paramiko.Channel) -> None:
+    """End every wait on a channel. The connection may be gone too, and then there is nobody to tell."""
+    with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+        channel.close()
 
 
 def _readable(channel: paramiko.Channel) -> bool:

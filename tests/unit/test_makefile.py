@@ -52,6 +52,9 @@ def test_options_are_handed_on():
     assert handed_on("report")[1:] == ["report", "--reports", "reports"]
     assert "not (guest or browser or slow)" in handed_on("test-fast")
     assert "--quiet" not in handed_on("lab", "LAB=zombies", "QUIET=0")
+    for door in ("lab", "shell"):
+        assert "--cold" in handed_on(door, "LAB=zombies", "COLD=1")
+        assert "--cold" not in handed_on(door, "LAB=zombies", "COLD=0")
 
 
 @pytest.mark.parametrize("name", ["x;touch${IFS}hacked", "$(touch hacked)", "`touch${IFS}hacked`", "it's", '"', "a&&b"])

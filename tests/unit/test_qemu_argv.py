@@ -35,7 +35,7 @@ def test_the_same_spec_gives_the_same_command() -> None:
 
 def test_tcg_has_a_bounded_translation_buffer_and_kvm_the_hosts_processor() -> None:
     tcg, kvm = argv(SPEC), argv(replace(SPEC, accelerator="kvm"))
-    assert option(tcg, "-accel") == ["tcg,thread=multi,tb-size=256"]
+    assert option(tcg, "-accel") == ["tcg,thread=multi,tb-size=192"]
     assert option(tcg, "-cpu") == ["max,-avx,-avx2"]
     assert option(kvm, "-accel") == ["kvm"]
     assert option(kvm, "-cpu") == ["host"]
