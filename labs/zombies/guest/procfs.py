@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import struct
 import sys
 from collections.abc import Callable, Mapping
 
@@ -117,15 +116,16 @@ class Counters:
     NAMES = ("announced", "forked", "reaped", "done")
 
     def __init__(self) -> None:
-        self._page = mmap.mmap(-1, mmap.PAGESIZE)
+        # A number of the machine's own format is stored at once. (struct.pack_into would clear it first, and write byte by byte: another
+        # process would now and then read 0, or half of a number.)
+        self._numbers = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("q")
 
     def __getitem__(self, name: str) -> int:
-        value: int = struct.unpack_from("=q", self._page, 8 * self.NAMES.index(name))[0]
-        return value
+        return self._numbers[self.NAMES.index(name)]
 
     def add(self, name: str, amount: int = 1) -> None:
         """Raise a counter; only the parent does."""
-        struct.pack_into("=q", self._page, 8 * self.NAMES.index(name), self[name] + amount)
+        self._numbers[self.NAMES.index(name)] = self[name] + amount
 
 
 def exit_at_once_in_a_child() -> int:

@@ -1,0 +1,35 @@
+"""The counters that a parent shares with its observer, read while they are written."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+GUEST = Path(__file__).resolve().parents[1] / "guest"
+
+
+def test_a_number_is_never_seen_half_written() -> None:
+    sys.path.insert(0, str(GUEST))
+    try:
+        from procfs import Counters
+    finally:
+        sys.path.remove(str(GUEST))
+    counters = Counters()
+    writer = os.fork()
+    if writer == 0:
+        end = time.monotonic() + 1
+        while time.monotonic() < end:
+            counters.add("forked")
+        os._exit(0)
+    seen = [0]
+    end = time.monotonic() + 0.9
+    while time.monotonic() < end:
+        seen.append(counters["forked"])
+        if seen[-1] < seen[-2]:
+            break
+        del seen[:-1]
+    os.waitpid(writer, 0)
+    assert seen == sorted(seen)
+    assert seen[-1] > 0
