@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from pathlib import Path
+
+from runner.lab.loading import module_from
 
 GUEST = Path(__file__).resolve().parents[1] / "guest"
 
 
 def test_a_number_is_never_seen_half_written() -> None:
-    sys.path.insert(0, str(GUEST))
-    try:
-        from procfs import Counters
-    finally:
-        sys.path.remove(str(GUEST))
-    counters = Counters()
+    counters = module_from(GUEST / "procfs.py").Counters()
     writer = os.fork()
     if writer == 0:
         end = time.monotonic() + 1
