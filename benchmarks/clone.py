@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from runner.deadline import Deadline
@@ -47,7 +48,7 @@ def silent(_: str) -> None:
     """Say nothing."""
 
 
-def no_phase(_: str) -> contextlib.AbstractContextManager[None]:
+def no_phase(title: str) -> contextlib.AbstractContextManager[None]:  # noqa: ARG001
     """Time nothing."""
     return contextlib.nullcontext()
 
@@ -197,13 +198,13 @@ def main() -> None:
         for run in range(chosen.runs):
             print(f"run {run + 1} of {chosen.runs}", flush=True)
             with clone(template, request, host, work, console_log=log, deadline=Deadline(LIMIT_S), waiting=silent) as machine:
-                measure("as labs start", lambda machine=machine: steps(machine))
-                measure("memory", lambda machine=machine: memory(machine))
+                measure("as labs start", partial(steps, machine))
+                measure("memory", partial(memory, machine))
             with started(template, request, host, work) as machine:
-                measure("OpenSSH by TCP", lambda machine=machine: by_port(machine, machine.port))
+                measure("OpenSSH by TCP", partial(by_port, machine, machine.port))
             if dropbear is not None:
                 with started(dropbear[0], dropbear[1], host, work) as machine:
-                    measure("dropbear by TCP", lambda machine=machine: by_port(machine, forwarded(machine, 2222)))
+                    measure("dropbear by TCP", partial(by_port, machine, forwarded(machine, 2222)))
             if chosen.crowd:
                 measure("crowd", lambda: {f"{chosen.crowd} at once": crowd(template, request, host, work, chosen.crowd)})
         if not chosen.no_lab:
