@@ -33,11 +33,12 @@ def launch(
     console_log: Path,
     deadline: Deadline,
     waiting: Callable[[str], None],
+    preface: bytes = b"",
 ) -> Iterator[Machine]:
     """A QEMU whose monitor answers, ended when the block is left.
 
     ``spec`` says how it is run: it is given the guest's own empty directory, to put files in, and the wires. ``waiting`` is told what is
-    waited for. Raises GuestExited when QEMU ends at once, HostError when it cannot be started.
+    waited for; ``preface`` begins the console's log. Raises GuestExited when QEMU ends at once, HostError when it cannot be started.
     """
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
@@ -59,7 +60,7 @@ def launch(
         stack.callback(machine.stop)
         machine.reached += [readiness.Reached("disk", round(prepared - began, 4))]
         machine.note("exec")
-        machine.listen(console_log)
+        machine.listen(console_log, preface)
         work.add_process(child.pid)
         machine.connect_monitor(deadline)
         yield machine

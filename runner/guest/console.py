@@ -20,10 +20,11 @@ PANIC = re.compile(rb"Kernel panic - not syncing: [^\r\n]*|Attempted to kill ini
 class Console:
     """Reads a guest's console on a thread of its own.
 
-    ``on_panic`` is called once, on that thread, with the line that says that the kernel panicked.
+    ``on_panic`` is called once, on that thread, with the line that says that the kernel panicked. ``preface`` begins the log: what the
+    guest printed before it was saved, when it is a clone. It is not searched.
     """
 
-    def __init__(self, sock: socket.socket, log_file: Path, *, on_panic: Callable[[str], None]) -> None:
+    def __init__(self, sock: socket.socket, log_file: Path, *, on_panic: Callable[[str], None], preface: bytes = b"") -> None:
         self._sock = sock
         self._on_panic = on_panic
         self._text = bytearray()
@@ -31,6 +32,7 @@ class Console:
         self._seen = 0
         self._changed = threading.Condition()
         self._log = log_file.open("wb", buffering=0)
+        self._log.write(preface)
         self._thread = threading.Thread(target=self._read, name="vmlab-console", daemon=True)
         self._thread.start()
 

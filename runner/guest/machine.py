@@ -234,9 +234,9 @@ class Machine:
         """A step of the start is done now."""
         self.reached.append(readiness.Reached(step, round(time.monotonic() - self.began, 4)))
 
-    def listen(self, log_file: Path) -> None:
-        """Read the console from now on."""
-        self._console = Console(self.sockets.console, log_file, on_panic=self._on_panic)
+    def listen(self, log_file: Path, preface: bytes) -> None:
+        """Read the console from now on; the log begins with ``preface``."""
+        self._console = Console(self.sockets.console, log_file, on_panic=self._on_panic, preface=preface)
 
     def connect_monitor(self, deadline: Deadline) -> None:
         """Talk to QEMU's monitor and learn the port of the guest's sshd."""

@@ -33,11 +33,11 @@ from runner.guest.workdir import WorkDir
 from runner.host import facts
 
 # Raised when what is saved, or how, changes its meaning.
-FORMAT = 1
+FORMAT = 2
 
 MANIFEST = "manifest.json"
 # The files that a clone needs; each is checked before the template is used.
-FILES = ("ram", "state", "disk.qcow2", "empty.qcow2", "seed.iso", "identity.json")
+FILES = ("ram", "state", "disk.qcow2", "empty.qcow2", "seed.iso", "identity.json", "console.log")
 
 # QEMU can open a file for a private mapping without the right to write it from this version on (memory-backend-file, rom=off).
 READ_ONLY_RAM_SINCE = (8, 2)
@@ -145,6 +145,7 @@ def save(machine: Machine, out: Path, final: Path, deadline: Deadline, waiting: 
         ["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", str(final / "disk.qcow2"), str(out / "empty.qcow2")],
         deadline=deadline,
     )
+    (out / "console.log").write_text(machine.console.text())
     (out / "identity.json").write_text(json.dumps(dataclasses.asdict(machine.identity)))
 
 
@@ -259,7 +260,11 @@ def clone(
     def spec(directory: Path, wires: qemu.Wires) -> qemu.GuestSpec:
         return clone_spec(template, request, host, directory, wires)
 
-    with launch(request, template.identity, work, spec=spec, console_log=console_log, deadline=deadline, waiting=waiting) as machine:
+    # How the guest booted is evidence about each of its clones.
+    preface = template.file("console.log").read_bytes() + b"[vmlab: saved here; what follows is the clone's own]\n"
+    with launch(
+        request, template.identity, work, spec=spec, console_log=console_log, deadline=deadline, waiting=waiting, preface=preface
+    ) as machine:
         machine.template = template.key
         machine.cloud_init = template.cloud_init
         migration.load(machine, template.file("state"), deadline)

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from runner.errors import HostError, RunError
-from runner.guest import machine
+from runner.guest import boot
 from runner.guest.image import Image
 from tests.conftest import ROOT
 from tests.guest.conftest import LAB, world_of
@@ -59,7 +59,7 @@ def test_two_runs_at_the_same_time_do_not_meet(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     reports = tmp_path / "reports"
-    run = start(reports)
+    run = start(reports, "--cold")
     assert run.stdout is not None
     for line in run.stdout:
         if "waiting for sshd" in line:
@@ -133,4 +133,4 @@ def test_a_disk_that_fills_up_during_the_run_ends_it_at_once(small_disk: Path, d
         assert isinstance(caught.value, HostError), caught.value
         assert "disk is full" in caught.value.message
         assert time.monotonic() - began < 200
-    assert machine.LEAST_FREE_BYTES < 600 << 20
+    assert boot.LEAST_FREE_BYTES < 600 << 20

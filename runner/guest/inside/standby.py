@@ -28,7 +28,7 @@ RNDRESEEDCRNG = 0x5207
 
 # Asking the time again is only worth it while the answer takes long: half of that is what the clock may be wrong by.
 GOOD_ROUND_TRIP_NS = 20_000_000
-MOST_QUESTIONS = 10
+MOST_QUESTIONS = 20
 
 
 class Port:
