@@ -19,7 +19,8 @@ pytestmark = [pytest.mark.guest, pytest.mark.xdist_group("guest")]
 
 def test_it_became_ready_step_by_step(world: World) -> None:
     (part,) = world.notebook.guests
-    assert [step.name for step in part.steps] == ["kernel", "sshd", "login", "cloud-init"]
+    assert [step.name for step in part.steps] == ["disk", "exec", "qmp", "kernel", "sshd", "login", "cloud-init", "first-command"]
+    assert (part.start, part.template, part.fallback) == ("cold", "", "")
     times = [step.at_s for step in part.steps]
     assert times == sorted(times)
     assert part.cloud_init is not None

@@ -125,6 +125,8 @@ class TestAsRootOnDebian13:
         (guest,) = report.guests
         assert guest.image == "debian-13"
         assert "Debian GNU/Linux 13" in guest.os
+        assert (guest.start, guest.fallback) == ("clone", "")
+        assert len(guest.template) == 64
         assert guest.cloud_init is not None
         assert guest.cloud_init.exit_code == 0
         assert guest.ended == "quit"
@@ -171,7 +173,7 @@ class TestAsRootOnDebian13:
     def test_plain_lines_without_escapes_when_it_is_no_terminal(self, as_root: Run) -> None:
         out = as_root.done.stdout
         assert "\033" not in out
-        assert "waiting for sshd" in out
+        assert "waiting for login" in out
         assert "report: " in out
 
     def test_nothing_is_left(self, as_root: Run) -> None:
