@@ -131,7 +131,7 @@ class Host:
         return {"time_ns": now + int(self.ahead_s * 1e9)}
 
 
-@pytest.mark.parametrize(("delays_s", "questions"), [([0.0], 1), ([0.3, 0.2, 0.0], 3), ([0.05] * 20, 20)])
+@pytest.mark.parametrize(("delays_s", "questions"), [([0.0], 1), ([0.3, 0.2, 0.0], 3), ([0.05] * 20, 20), ([0.12] * 22 + [0.0], 23)])
 def test_the_clock_is_set_by_the_quickest_answer(delays_s: list[float], questions: int, monkeypatch: pytest.MonkeyPatch) -> None:
     set_to: list[tuple[int, int]] = []
     monkeypatch.setattr(time, "clock_settime_ns", lambda _clock, value: set_to.append((value, time.time_ns())))
