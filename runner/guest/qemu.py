@@ -14,7 +14,7 @@ TCG_BUFFER_MIB = 192
 
 
 # All that QEMU can emulate but AVX: C libraries choose it for copying and comparing where a processor has it, and emulated it is slower
-# than what they choose otherwise (a login to a clone takes 6 % longer with it). No Debian package needs it.
+# than what they choose otherwise. No Debian package needs it.
 EMULATED_CPU = "max,-avx,-avx2"
 
 # The guest's second serial port, by which a clone is told who it is. (A virtio-serial port would be quicker, but with QEMU 7.2 and many

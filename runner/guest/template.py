@@ -80,8 +80,8 @@ class Host:
     @classmethod
     def here(cls) -> Host:
         """This machine; HostError when it has no QEMU that will do."""
-        facts_kernel = Path("/proc/sys/kernel/osrelease").read_text().strip()
-        return cls(facts.require_qemu(), facts.cpu_identity(), facts_kernel)
+        kernel = Path("/proc/sys/kernel/osrelease").read_text().strip()
+        return cls(facts.require_qemu(), facts.cpu_identity(), kernel)
 
     @property
     def machine_type(self) -> str:
