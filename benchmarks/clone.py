@@ -1,8 +1,6 @@
 """How soon a clone is there, by which way in, and what it costs; and how much of `make lab` is not the lab.
 
     .venv/bin/python benchmarks/clone.py --runs 9 --json clone.json
-    ... --dropbear DIR     also a template with dropbear in it, DIR being the unpacked packages dropbear-bin, libtomcrypt1, libtommath1,
-                           libgmp10, libcrypt1 and zlib1g (apt-get download; dpkg -x)
 
 The arms are taken in turn, so that whatever else the machine does meets all of them alike. Times count from the start of QEMU.
 """
@@ -24,12 +22,12 @@ from pathlib import Path
 
 from runner.deadline import Deadline
 from runner.guest import migration, standby
-from runner.guest.boot import boot_into, launch
-from runner.guest.image import Image, ImageStore
+from runner.guest.boot import launch
+from runner.guest.image import ImageStore
 from runner.guest.machine import BootRequest, Machine
 from runner.guest.ssh import Connection
 from runner.guest.start import with_machine_type
-from runner.guest.template import MANIFEST, Host, Template, as_json, clone, clone_spec, load, manifest_of, save
+from runner.guest.template import Host, Template, clone, clone_spec
 from runner.guest.templates import TemplateStore
 from runner.guest.workdir import WorkDir, work_dir
 
@@ -37,11 +35,8 @@ Sample = dict[str, float]
 LIMIT_S = 400.0
 LAB = "zombies"
 
-DROPBEAR = """
-export LD_LIBRARY_PATH=/dropbear/usr/lib/x86_64-linux-gnu:/dropbear/lib/x86_64-linux-gnu
-/dropbear/usr/bin/dropbearconvert openssh dropbear /etc/ssh/ssh_host_ed25519_key /dropbear/key
-setsid /dropbear/usr/sbin/dropbear -F -E -s -r /dropbear/key -p 2222 >/dev/null 2>&1 </dev/null &
-"""
+# The ways into a clone, without the head start that labs give the first.
+SERVERS: dict[str, Callable[[Machine], int]] = {"dropbear": lambda machine: machine.control_port, "OpenSSH": lambda machine: machine.port}
 
 
 def silent(_: str) -> None:
@@ -79,12 +74,12 @@ def steps(machine: Machine) -> Sample:
 
 
 def by_port(machine: Machine, port: int) -> Sample:
-    """Log in by TCP and run one command, without having knocked before."""
+    """Log in by TCP and run one command, without having knocked before; seconds, and MiB of the clone's own memory then."""
     with contextlib.closing(Connection.connect(port, machine.identity, user="root", deadline=Deadline(LIMIT_S))) as connection:
         machine.note("login")
         connection.execute("read -r name </proc/sys/kernel/hostname; echo $name", deadline=Deadline(LIMIT_S))
         machine.note("first-command")
-    return steps(machine)
+        return {**steps(machine), "own RAM (MiB)": smaps_mib(machine.pid, of_ram=True)}
 
 
 def memory(machine: Machine) -> Sample:
@@ -135,33 +130,6 @@ def front_door(reports: Path) -> Sample:
     return {"whole": round(whole, 2), "the lab's own": round(measured, 2), "everything else": round(whole - measured, 2)}
 
 
-def with_dropbear(image: Image, root: Path, work: WorkDir, directory: Path, host: Host) -> tuple[Template, BootRequest]:
-    """A template of a guest in which dropbear listens too."""
-    request = BootRequest("dropbear", image, "tcg", machine_type=host.machine_type)
-    directory.mkdir()
-    tar = subprocess.run(["tar", "-C", str(root), "-cf", "-", "."], capture_output=True, check=True).stdout
-    with contextlib.ExitStack() as stack:
-        log = work.path / "dropbear.log"
-        machine = boot_into(
-            stack, request, work, console_log=log, deadline=Deadline(LIMIT_S), waiting=silent, phase=no_phase, keep_in=directory
-        )
-        machine.ssh.execute("mkdir /dropbear && tar -C /dropbear -xf -", stdin=tar, deadline=Deadline(LIMIT_S))
-        machine.ssh.execute(DROPBEAR, deadline=Deadline(LIMIT_S))
-        save(machine, directory, directory, Deadline(LIMIT_S), silent)
-        manifest = manifest_of(directory, key="dropbear", machine=machine, took_s=0)
-        (directory / MANIFEST).write_text(as_json(manifest))
-    return load("dropbear", directory, manifest), request
-
-
-def forwarded(machine: Machine, port: int) -> int:
-    """A port of the host that leads to another port of the guest."""
-    command = {"command-line": f"hostfwd_add net tcp:127.0.0.1:0-:{port}"}
-    machine.monitor.execute("human-monitor-command", Deadline(10), **command)
-    table = str(machine.monitor.execute("human-monitor-command", Deadline(10), **{"command-line": "info usernet"}))
-    row = next(line for line in table.splitlines() if "HOST_FORWARD" in line and line.split()[5] == str(port))
-    return int(row.split()[3])
-
-
 def table(name: str, samples: list[Sample], unit: str) -> None:
     """Print n, median, minimum and maximum of each figure, and all samples."""
     print(f"\n{name} (n={len(samples)}), {unit}: median (min - max)")
@@ -177,7 +145,6 @@ def main() -> None:
     options.add_argument("--image", default="debian-13")
     options.add_argument("--cpus", type=int, default=2)
     options.add_argument("--crowd", type=int, default=16, help="how many clones at once; 0: none")
-    options.add_argument("--dropbear", type=Path, metavar="DIR")
     options.add_argument("--no-lab", action="store_true", help="do not run `make lab`")
     options.add_argument("--json", type=Path)
     chosen = options.parse_args()
@@ -194,17 +161,14 @@ def main() -> None:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/var/tmp")))
         log = work.path / "console.log"
         template = store.get(request, work, console_log=log, deadline=Deadline(LIMIT_S), waiting=silent, phase=no_phase)
-        dropbear = with_dropbear(image, chosen.dropbear, work, scratch / "dropbear", host) if chosen.dropbear else None
         for run in range(chosen.runs):
             print(f"run {run + 1} of {chosen.runs}", flush=True)
             with clone(template, request, host, work, console_log=log, deadline=Deadline(LIMIT_S), waiting=silent) as machine:
                 measure("as labs start", partial(steps, machine))
                 measure("memory", partial(memory, machine))
-            with started(template, request, host, work) as machine:
-                measure("OpenSSH by TCP", partial(by_port, machine, machine.port))
-            if dropbear is not None:
-                with started(dropbear[0], dropbear[1], host, work) as machine:
-                    measure("dropbear by TCP", partial(by_port, machine, forwarded(machine, 2222)))
+            for server, port_of in SERVERS.items():
+                with started(template, request, host, work) as machine:
+                    measure(f"{server} by TCP", partial(by_port, machine, port_of(machine)))
             if chosen.crowd:
                 measure("crowd", lambda: {f"{chosen.crowd} at once": crowd(template, request, host, work, chosen.crowd)})
         if not chosen.no_lab:

@@ -19,7 +19,7 @@ import psutil
 from runner import process
 from runner.deadline import Deadline
 from runner.errors import GuestError, GuestExited, GuestPanicked, HostError, RunError, SshError, StrangerError, TemplateError
-from runner.guest import readiness, seed
+from runner.guest import qemu, readiness, seed
 from runner.guest.console import Console
 from runner.guest.image import Image
 from runner.guest.qmp import Qmp, QmpError
@@ -104,13 +104,15 @@ class Machine:
         """Why it was booted although it should have been cloned."""
         self.clock_error_s: float | None = None
         """How far a clone's clock may be from the host's."""
+        self.has_control = False
+        """Whether the quick SSH server of `runner.guest.control` listens in it."""
         self.cloud_init: readiness.CloudInitStatus | None = None
         self.qmp: Qmp | None = None
         self.ended_how = ""
         self._child = child
         self._output = output
         self._connection: Connection | None = None
-        self._port = 0
+        self._ports: dict[int, int] = {}
         self._console: Console | None = None
         self._death: RunError | None = None
         self._died_at = 0.0
@@ -149,7 +151,12 @@ class Machine:
     @property
     def port(self) -> int:
         """The host's port that leads to the guest's sshd."""
-        return self._port
+        return self._ports[22]
+
+    @property
+    def control_port(self) -> int:
+        """The host's port that leads to a clone's quick SSH server, if its template has one."""
+        return self._ports[qemu.CONTROL_PORT]
 
     # What can go wrong while it runs.
 
@@ -239,11 +246,11 @@ class Machine:
         self._console = Console(self.sockets.console, log_file, on_panic=self._on_panic, preface=preface)
 
     def connect_monitor(self, deadline: Deadline) -> None:
-        """Talk to QEMU's monitor and learn the port of the guest's sshd."""
+        """Talk to QEMU's monitor and learn the ports that lead to the guest."""
         with self.attributing():
             self.qmp = Qmp(self.sockets.qmp, name=self.request.name, on_event=self._on_event, deadline=deadline)
             self.note("qmp")
-            self._port = self.qmp.ssh_port(deadline)
+            self._ports = self.qmp.forwarded_ports(deadline)
 
     def wait_until_migrated(self, deadline: Deadline) -> None:
         """Wait for the end of QEMU's migration, out or in. TemplateError when it failed or the deadline passes; else as `check_alive`."""
@@ -302,11 +309,11 @@ class Machine:
         return self.console.wait_for(_KERNEL_SIGNS, readiness.POLL_S) is not None
 
     def _sshd_greets(self, _deadline: Deadline) -> bool:
-        return wait_for_banner(self._port, timeout_s=1.0)
+        return wait_for_banner(self.port, timeout_s=1.0)
 
     def _log_in(self, deadline: Deadline) -> bool:
         try:
-            self._connection = Connection.connect(self._port, self.identity, user="root", deadline=deadline.within(60))
+            self._connection = Connection.connect(self.port, self.identity, user="root", deadline=deadline.within(60))
         except StrangerError:
             raise
         except SshError as exc:

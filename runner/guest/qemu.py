@@ -21,6 +21,10 @@ EMULATED_CPU = "max,-avx,-avx2"
 # guests at once on few CPUs messages over one stayed unseen until the next came; benchmarks/README.md tells more.)
 IDENTITY_DEVICE = "/dev/ttyS1"
 
+# The guest's port of its second, quick SSH server, if it has one (runner/guest/control.py): above those that its kernel gives away
+# (ip_local_port_range, 32768 to 60999) and that services have names for.
+CONTROL_PORT = 61022
+
 
 @dataclass(frozen=True)
 class Wires:
@@ -105,7 +109,7 @@ def argv(spec: GuestSpec) -> list[str]:
         *("-device", "virtio-blk-pci,drive=disk,bootindex=1"),
         *("-drive", f"id=seed,if=none,file={_comma(spec.seed)},format=raw,readonly=on"),
         *("-device", "virtio-blk-pci,drive=seed"),
-        *("-netdev", f"user,id=net,restrict={'off' if spec.internet else 'on'},hostfwd=tcp:127.0.0.1:0-:22"),
+        *("-netdev", f"user,id=net,restrict={'off' if spec.internet else 'on'},{_forward(22)},{_forward(CONTROL_PORT)}"),
         *("-device", "virtio-net-pci,netdev=net,romfile="),
     ]
     if spec.firmware is not None:
@@ -130,6 +134,10 @@ def _ram(ram: RamFile, memory_mib: int) -> str:
     # Without rom=off, read-only would also forbid the guest to write its own copy.
     access = ",readonly=on,rom=off" if ram.read_only else ""
     return f"memory-backend-file,id=ram,size={memory_mib}M,mem-path={_comma(ram.path)},share={share}{access}"
+
+
+def _forward(port: int) -> str:
+    return f"hostfwd=tcp:127.0.0.1:0-:{port}"
 
 
 def _comma(path: Path) -> str:

@@ -62,17 +62,18 @@ class Qmp:
     async def _send_descriptor(self, descriptor: int) -> None:
         self._client.send_fd_scm(descriptor)
 
-    def ssh_port(self, deadline: Deadline) -> int:
-        """The host's port that QEMU forwards to the guest's port 22, as `info usernet` tells it.
+    def forwarded_ports(self, deadline: Deadline) -> dict[int, int]:
+        """Which of the host's ports leads to which of the guest's, {guest's: host's}, as `info usernet` tells it.
 
-        The only place where QEMU says which port the kernel gave it is this table for humans, e.g.
+        The only place where QEMU says which ports the kernel gave it is this table for humans, e.g.
         ``  TCP[HOST_FORWARD]  12       127.0.0.1 40123       10.0.2.15    22``.
         """
         table = self.execute("human-monitor-command", deadline, **{"command-line": "info usernet"})
-        match = re.search(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+22\b", str(table))
-        if match is None:
+        rows = re.findall(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+(\d+)\b", str(table))
+        ports = {int(guest): int(host) for host, guest in rows}
+        if 22 not in ports:
             raise QmpError("QEMU does not say which port it forwards to the guest's sshd", detail=str(table))
-        return int(match.group(1))
+        return ports
 
     def _call(self, work: Coroutine[Any, Any, T], deadline: Deadline) -> T:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)

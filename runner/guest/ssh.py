@@ -10,6 +10,7 @@ import base64
 import contextlib
 import io
 import json
+import secrets
 import select
 import socket
 import threading
@@ -36,6 +37,9 @@ _LINE_LIMIT_BYTES = 1 << 20
 
 # How long a guest may take to start a command: seconds on a crowded machine.
 _REPLY_LIMIT_S = 120.0
+
+# Dropbear refuses a longer command (its MAX_CMD_LEN is 9000) and hangs up on one that does not fit into a packet of 32 KiB.
+_COMMAND_LIMIT_BYTES = 8192
 
 
 @dataclass(frozen=True)
@@ -182,6 +186,8 @@ class Connection:
         if transport is None or not transport.is_active():
             raise SshError("the connection to the guest was lost")
         seconds = max(0.1, min(deadline.left_s(), _REPLY_LIMIT_S))
+        if len(command.encode()) > _COMMAND_LIMIT_BYTES:
+            command = self._left_as_file(command)
         try:
             channel = transport.open_session(timeout=seconds)
             # paramiko waits for this reply without an end, and a guest may hang.
@@ -197,6 +203,14 @@ class Connection:
                 raise SshError(f"the guest did not start a command within {seconds:.0f} s: {_short(command)}") from exc
             raise SshError(f"the connection to the guest was lost: {exc or type(exc).__name__}") from exc
         return channel
+
+    def _left_as_file(self, command: str) -> str:
+        """A short command that does what a long one says: the same shell reads it from a file."""
+        remote = str(PurePosixPath("/tmp", f"vmlab-command-{secrets.token_hex(16)}"))  # noqa: S108  (the guest's, by a name that nobody guesses)
+        with self._sftp() as sftp, sftp.open(remote, "w") as target:
+            sftp.chmod(remote, 0o600)
+            target.write(command.encode())
+        return f"exec 9<{remote}; rm {remote}; . /dev/fd/9"
 
     def _send(self, channel: paramiko.Channel, data: memoryview) -> int:
         try:

@@ -23,7 +23,7 @@ import psutil
 from runner import process
 from runner.deadline import Deadline
 from runner.errors import TemplateError
-from runner.guest import migration, qemu, seed, standby
+from runner.guest import control, migration, qemu, seed, standby
 from runner.guest.boot import cold_spec, launch, require_space
 from runner.guest.cache import sha256
 from runner.guest.machine import BootRequest, Machine, System
@@ -33,7 +33,7 @@ from runner.guest.workdir import WorkDir
 from runner.host import facts
 
 # Raised when what is saved, or how, changes its meaning.
-FORMAT = 2
+FORMAT = 3
 
 MANIFEST = "manifest.json"
 # The files that a clone needs; each is checked before the template is used.
@@ -63,6 +63,8 @@ class Template:
     cloud_init: CloudInitStatus
     system: System
     identity: seed.Identity
+    has_control: bool
+    """Whether its clones are reached through `runner.guest.control`."""
 
     def file(self, name: str) -> Path:
         """The path of one of `FILES`."""
@@ -112,6 +114,7 @@ def key_of(request: BootRequest, host: Host) -> str:
     covered = {
         "format": FORMAT,
         "inside": sha256(standby.INSIDE),
+        "control": control.SCRIPT,
         "settle": _SETTLE,
         "argv": qemu.argv(dataclasses.replace(spec, generation_id="GENERATION")),
         "qemu": host.qemu.build or host.qemu.version,
@@ -133,6 +136,7 @@ def save(machine: Machine, out: Path, final: Path, deadline: Deadline, waiting: 
     waiting("the guest to settle")
     with machine.attributing():
         machine.ssh.execute(_SETTLE, deadline=deadline)
+        machine.has_control = control.listen(machine, deadline)
         standby.arm(machine.ssh, machine.sockets.identity, deadline)
         machine.hang_up()
     _wait_until_quiet(machine, deadline.within(QUIET_LIMIT_S))
@@ -184,6 +188,7 @@ def manifest_of(out: Path, *, key: str, machine: Machine, took_s: float) -> dict
         "memory_mib": request.memory_mib,
         "cpus": request.cpus,
         "init": request.init,
+        "has_control": machine.has_control,
         "system": dataclasses.asdict(machine.system),
         "cloud_init": dataclasses.asdict(status) if status else None,
         "files": {name: {"size": (out / name).stat().st_size, "sha256": sha256(out / name)} for name in FILES},
@@ -219,6 +224,7 @@ def load(entry: str, directory: Path, manifest: Mapping[str, Any]) -> Template:
             directory=directory,
             cloud_init=CloudInitStatus(**manifest["cloud_init"]),
             system=System(**manifest["system"]),
+            has_control=bool(manifest["has_control"]),
             identity=seed.Identity(who["hostname"], who["instance_id"], seed.KeyPair(**who["client"]), seed.KeyPair(**who["host"])),
         )
     except (OSError, ValueError, KeyError, TypeError) as exc:
@@ -266,17 +272,19 @@ def clone(
         request, template.identity, work, spec=spec, console_log=console_log, deadline=deadline, waiting=waiting, preface=preface
     ) as machine:
         machine.template = template.key
+        machine.has_control = template.has_control
         machine.cloud_init = template.cloud_init
         migration.load(machine, template.file("state"), deadline)
         machine.note("running")
         waiting("the clone's first sign of life")
         # sshd prepares itself while the clone becomes somebody; keys are agreed on only after its random numbers are its own.
-        with machine.attributing(), Knocked(machine.port, deadline) as knocked:
+        port = machine.control_port if template.has_control else machine.port
+        with machine.attributing(), Knocked(port, deadline) as knocked:
             newborn = standby.Newborn(machine.sockets.identity, request.name, deadline)
             newborn.quicken()
             machine.note("alive")
             waiting("login")
-            machine.talk_over(Connection.connect(machine.port, template.identity, user="root", deadline=deadline, sock=knocked))
+            machine.talk_over(Connection.connect(port, template.identity, user="root", deadline=deadline, sock=knocked))
             machine.note("login")
             newborn.settle()
             machine.identity = dataclasses.replace(template.identity, hostname=newborn.hostname)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.guest.qemu import GuestSpec, RamFile, Wires, argv, versioned_machine
+from runner.guest.qemu import CONTROL_PORT, GuestSpec, RamFile, Wires, argv, versioned_machine
 
 SPEC = GuestSpec(
     name="main",
@@ -49,7 +49,8 @@ def test_a_guest_has_no_way_out_unless_the_lab_asks(internet: bool, restrict: st
 
 def test_the_ssh_port_is_the_kernels_choice_on_the_loopback_address_only() -> None:
     (net,) = option(argv(SPEC), "-netdev")
-    assert "hostfwd=tcp:127.0.0.1:0-:22" in net.split(",")
+    forwarded = [option for option in net.split(",") if option.startswith("hostfwd=")]
+    assert forwarded == ["hostfwd=tcp:127.0.0.1:0-:22", f"hostfwd=tcp:127.0.0.1:0-:{CONTROL_PORT}"]
 
 
 def test_sockets_are_inherited_and_no_path_or_port_is_named() -> None:
