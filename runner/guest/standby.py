@@ -6,6 +6,7 @@ anything else happens in it. The same exchange shows that the clone lives.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import socket
@@ -72,6 +73,7 @@ def arm(connection: Connection, identity: socket.socket, deadline: Deadline) -> 
     """Leave the program waiting in the guest. TemplateError when that cannot be: no Python, no such port."""
     connection.execute("mkdir -p /run/vmlab", deadline=deadline)
     connection.put(INSIDE, _GUEST_PATH)
+    _empty(identity)
     command = f"python3 {_GUEST_PATH} {qemu.IDENTITY_DEVICE} && rm {_GUEST_PATH}"
     started = connection.execute(command, deadline=deadline)
     if started.status != 0:
@@ -82,6 +84,14 @@ def arm(connection: Connection, identity: socket.socket, deadline: Deadline) -> 
     rehearsal.quicken()
     rehearsal.settle()
     rehearsal.expect("rehearsed")
+
+
+def _empty(sock: socket.socket) -> None:
+    """Throw away what came over the port before anybody spoke to us there: UEFI firmware writes its messages to every serial port."""
+    sock.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while sock.recv(1 << 16):
+            pass
 
 
 class _Reader:

@@ -222,3 +222,12 @@ def test_a_port_speaks_lines_and_nothing_in_them_is_a_key() -> None:
     assert os.read(ours, 100) == b'{"c": 3}\n'
     for descriptor in (ours, terminal, port.fd):
         os.close(descriptor)
+
+
+def test_what_firmware_wrote_to_the_port_is_thrown_away() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"\x1b[2JBdsDxe: loading Boot0001" * 5000)
+        standby._empty(ours)
+        theirs.sendall(b'{"waiting": true}\n')
+        assert standby.Newborn(ours, "x", Deadline(5)).expect("waiting") == {"waiting": True}
