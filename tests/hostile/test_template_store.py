@@ -57,6 +57,7 @@ class Maker:
             identity=Identity.new("main"),
             template="",
             fallback="",
+            has_control=False,
         )
 
     def save(self, machine: Any, out: Path, *_: Any) -> None:
