@@ -23,6 +23,7 @@ from runner.guest.machine import BootRequest, Machine
 from runner.guest.ssh import CommandResult, Conversation, parse_line
 from runner.guest.templates import TemplateStore
 from runner.guest.workdir import WorkDir
+from runner.host import facts
 from runner.lab.definition import GuestRequest, Lab
 from runner.lab.evidence import canonical, digest
 from runner.report.model import CloudInitPart, GuestPart, ObservationPart, PhasePart, StepPart
@@ -213,6 +214,7 @@ def boot_request(name: str, wanted: GuestRequest, image: Image, accelerator: Lit
         kernel_args=wanted.kernel_args,
         internet=wanted.internet,
         cloud_init=wanted.cloud_init,
+        firmware=facts.uefi_firmware() if image.kernel is None and image.firmware == "uefi" else None,
     )
 
 

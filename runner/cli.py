@@ -20,6 +20,7 @@ from runner import __version__
 from runner.cli_options import (
     LabName,
     accel_option,
+    catalog_option,
     cold_option,
     collection_of,
     image_option,
@@ -41,7 +42,8 @@ EXIT_INTERRUPTED = 130
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="vmlab")
 @click.option("--verbose", is_flag=True, help="Log what the runner does, on standard error.")
-def cli(verbose: bool) -> None:
+@catalog_option
+def cli(verbose: bool, catalogs: tuple[Path, ...]) -> None:  # noqa: ARG001  (`images_of` reads the latter)
     """Run operating-systems labs in real virtual machines, and report what was proved.
 
     A lab boots a guest, measures, and writes a report whose every verdict rests on evidence.

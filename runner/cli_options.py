@@ -50,7 +50,15 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON o
 accel_option = click.option(
     "--accel", type=click.Choice(["auto", "kvm", "tcg"]), default="auto", show_default=True, help="kvm means: or fail."
 )
-image_option = click.option("--image", type=ImageName(), help="The image to boot; by default the lab's first.")
+catalog_option = click.option(
+    "--catalog",
+    "catalogs",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Another catalogue of images, beside ours and ~/.config/vmlab/catalog.yaml; may be repeated.",
+)
+image_option = click.option("--image", type=ImageName(), help="The image to boot, by name or as a file; by default the lab's first.")
 cold_option = click.option("--cold", is_flag=True, help="Boot every guest, even where a clone of a booted one would do.")
 
 
@@ -62,7 +70,10 @@ def collection_of(directories: tuple[Path, ...]) -> Collection:
 
 
 def images_of(tell: Callable[[str], None] | None = None) -> ImageStore:
-    """The images of the catalogue; ``tell`` is given lines for the user."""
+    """The images of all catalogues, those of the command line included; ``tell`` is given lines for the user."""
+    from runner.guest.catalog import users_catalogs
     from runner.guest.image import ImageStore
 
-    return ImageStore(tell=tell) if tell else ImageStore()
+    named = click.get_current_context().find_root().params.get("catalogs", ())
+    more = [*users_catalogs(), *named]
+    return ImageStore(tell=tell, more=more) if tell else ImageStore(more=more)

@@ -20,20 +20,21 @@ if TYPE_CHECKING:
 
 @click.group()
 def image() -> None:
-    """List, build, verify and remove the images that guests boot from."""
+    """List, fetch, build, verify and remove the images that guests boot from."""
 
 
 @image.command("list")
 @json_option
 def image_list(as_json: bool) -> None:
-    """List the images of the catalogue, and which are built."""
+    """List the images of the catalogue, and which are there."""
     rows = images_of().status()
     if as_json:
         click.echo(json.dumps([{**row.__dict__, "path": str(row.path)} for row in rows], indent=2, default=str))
         return
     for row in rows:
-        state = f"{row.size_bytes >> 20} MiB, built {row.built_at}, {row.path}" if row.cached else "not built"
-        click.echo(f"{row.name:<14}{state}")
+        made, missing = ("built", "not built") if row.kind == "recipe" else ("fetched", "not fetched")
+        state = f"{row.size_bytes >> 20} MiB, {made} {(row.built_at or '')[:16]}, {row.path}" if row.cached else missing
+        click.echo(f"{row.name:<20}{row.title:<44}{state}")
 
 
 @image.command("build")
@@ -47,6 +48,35 @@ def image_build(name: str | None, force: bool) -> None:
     store = images_of(click.echo)
     built = store.build(name or store.default, Deadline(IMAGE_LIMIT_S), force=force)
     click.echo(f"{built.name}: {built.directory}")
+
+
+@image.command("pull")
+@click.argument("name", type=ImageName())
+def image_pull(name: str) -> None:
+    """Fetch an image from its publisher, unless the version that is there now was fetched already.
+
+    An interrupted download is gone on from. Without this, an image is fetched when a lab first needs it and then stays as it is.
+    """
+    from runner.deadline import Deadline
+    from runner.run import IMAGE_LIMIT_S
+
+    pulled = images_of(click.echo).pull(name, Deadline(IMAGE_LIMIT_S))
+    click.echo(f"{name}: {pulled.directory}\n  trusted by {pulled.manifest['origin']['trusted_by']}")
+
+
+@image.command("import")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("name", type=ImageName())
+def image_import(file: Path, name: str) -> None:
+    """Take an image of the catalogue from a FILE that was fetched by other means. Its digest must be what its publisher says.
+
+    (An image that is in no catalogue is used by its file's name: `vmlab run LAB --image FILE`.)
+    """
+    from runner.deadline import Deadline
+    from runner.run import IMAGE_LIMIT_S
+
+    taken = images_of(click.echo).pull(name, Deadline(IMAGE_LIMIT_S), source=file)
+    click.echo(f"{name}: {taken.directory}\n  trusted by {taken.manifest['origin']['trusted_by']}")
 
 
 @image.command("verify")

@@ -179,9 +179,12 @@ def _report(
 
 
 def image_for(lab: Lab, guest: str, images: ImageStore, chosen: str | None, notebook: Notebook, view: View) -> Image:
-    """The image that a guest of the lab boots: the user's choice, else the lab's first, else the catalogue's default; built if needed."""
+    """The image that a guest of the lab boots: the user's choice, else the lab's first, else the catalogue's default; made if needed.
+
+    Of the shipped images a lab runs on those that it names; whoever brings an image of their own finds out.
+    """
     suitable = lab.definition.guests[guest].images
-    if chosen and suitable and chosen not in suitable:
+    if chosen and suitable and chosen not in suitable and not images.is_users_own(chosen):
         raise UsageError(f"the lab {lab.name} does not run on the image {chosen}", hint=f"it runs on: {', '.join(suitable)}")
     name = chosen or (suitable[0] if suitable else images.default)
     with notebook.phase(f"Getting image {name}", view):

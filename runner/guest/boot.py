@@ -102,8 +102,10 @@ def cold_spec(request: BootRequest, place: Path, wires: qemu.Wires, *, ram: qemu
     image = request.image
     direct = image.kernel is not None and not request.own_loader
     init = image.inits.get(request.init)
-    if direct and init is None:
+    if init is None:
         raise GuestError(f"the image {image.name} has no init system named {request.init}")
+    if not direct and request.kernel_args:
+        raise GuestError(f"the image {image.name} is started by its own boot loader, which takes no kernel arguments from a lab")
     return qemu.GuestSpec(
         name=request.name,
         machine=request.machine_type or "q35",

@@ -1,4 +1,4 @@
-"""Images: named in the catalogue, built when first needed, kept in a cache that trusts nothing it has not checked.
+"""Images: named in the catalogue, built or fetched when first needed, kept in a cache that trusts nothing it has not checked.
 
 An image is an entry of a `runner.guest.cache`, known by its manifest: ``<cache>/images/debian-13-<key>/``.
 """
@@ -6,33 +6,35 @@ An image is an entry of a `runner.guest.cache`, known by its manifest: ``<cache>
 from __future__ import annotations
 
 import contextlib
-import difflib
 import errno
 import json
 import logging
 import os
+import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from runner import paths, process
 from runner.deadline import Deadline
 from runner.errors import HostError, ImageError, UsageError, VmlabError
+from runner.guest import published
 from runner.guest.build import builder
-from runner.guest.build.recipe import Catalog, CatalogEntry, key_of, read_catalog, read_recipe
+from runner.guest.build.recipe import key_of, read_recipe
 from runner.guest.cache import Cache, Tell, remove, sha256, size_of
+from runner.guest.catalog import Catalog, Entry, PublishedEntry, RecipeEntry, users_catalogs
+from runner.guest.signature import check_file
 
 log = logging.getLogger(__name__)
 
 _MANIFEST = "manifest.json"
 _DISK, _KERNEL, _INITRD = "disk.qcow2", "vmlinuz", "initrd.img"
-_VERIFIED = (_DISK, _KERNEL, _INITRD)
-# What a later build can go on from; everything else in a partial directory is scrap.
-_RESUMABLE = "system.tar"
+# What a later build or download can go on from; everything else in a partial directory is scrap.
+_RESUMABLE = ("system.tar", "download-*")
 
 Build = Callable[[builder.Order, Tell, Deadline], builder.Product]
 
@@ -51,6 +53,8 @@ class Image:
     inits: Mapping[str, str]
     default_user: str
     manifest: Mapping[str, Any]
+    firmware: str = "bios"
+    """What starts its own boot loader, where it is not started by a kernel beside it: ``bios`` or ``uefi``."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class ImageStatus:
     size_bytes: int
     path: Path | None
     built_at: str | None
+    kind: str = "recipe"
 
 
 def _log_line(line: str) -> None:
@@ -73,7 +78,7 @@ class ImageStore:
     """The images of one catalogue, in one cache directory.
 
     ``tell`` is called with short lines for the user while something takes long. ``build`` is the function that makes an image's files;
-    tests put a quick one in its place.
+    tests put a quick one in its place. ``more`` are further catalogues, by default the user's own.
     """
 
     def __init__(
@@ -82,9 +87,11 @@ class ImageStore:
         catalog: Path | None = None,
         tell: Tell = _log_line,
         *,
+        more: Sequence[Path] | None = None,
         build: Build = builder.build,
     ) -> None:
         self._catalog_path = catalog or paths.data_dir("images") / "catalog.yaml"
+        self._more = users_catalogs() if more is None and catalog is None else list(more or ())
         self._directory = directory
         self._tell = tell
         self._build_files = build
@@ -100,25 +107,28 @@ class ImageStore:
         """Every image's name, in the catalogue's order."""
         return list(self._catalog().images)
 
-    def entry(self, name: str) -> CatalogEntry:
+    def entry(self, name: str) -> Entry:
         """The catalogue's entry for ``name``; UsageError with the nearest names when there is none."""
-        images = self._catalog().images
-        if name not in images:
-            near = difflib.get_close_matches(name, images, n=3, cutoff=0.4)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(images)}"
-            raise UsageError(f"there is no image {name}", hint=hint)
-        return images[name]
+        return self._catalog().entry(name)
+
+    def is_users_own(self, name: str) -> bool:
+        """Whether an image is not one that ships with vmlab: a file, or an entry of a catalogue of the user's."""
+        return is_file_name(name) or (name in self._catalog().images and self._catalog().file_of(name) != self._catalog_path)
 
     # --- getting one ------------------------------------------------------------------------------------------------------------
 
     def find(self, name: str) -> Image | None:
-        """The cached image if there is one and every byte of it is as it was built; never builds."""
-        directory = self._final(name)
-        return None if _problems(self._cache(), directory.name) else _load(name, directory)
+        """The cached image if there is one and every byte of it is as it was made; never builds or fetches."""
+        entry = self._newest(name) if self._is_published(name) else self._entry_name(name)
+        return None if entry is None or _problems(self._cache(), entry) else _load(name, self._cache().final(entry))
 
     def get(self, name: str, deadline: Deadline) -> Image:
-        """The image, built first when it is not cached or its copy is damaged."""
-        return self.find(name) or self.build(name, deadline)
+        """The image of this name, or in the file of this name: made or fetched first when it is not cached or its copy is damaged."""
+        if is_file_name(name):
+            return self.take(Path(name), deadline)
+        if (image := self.find(name)) is not None:
+            return image
+        return self.pull(name, deadline) if self._is_published(name) else self.build(name, deadline)
 
     def build(self, name: str, deadline: Deadline, *, force: bool = False) -> Image:
         """The image, built unless another process did so meanwhile; with ``force`` built in any case."""
@@ -132,9 +142,55 @@ class ImageStore:
                     self._tell(f"image {name} in the cache is damaged ({_problems(self._cache(), final.name)[0]}): building it again")
             return self._make(name, deadline, force=force)
 
+    def pull(self, name: str, deadline: Deadline, *, source: Path | None = None) -> Image:
+        """The published image as its publisher has it today (or as it is pinned), fetched unless that very version is cached.
+
+        ``source`` is a file that was fetched by other means; it is trusted for the same reasons as a download. What was cached stays until
+        the new one is found right. Raises `signature.Untrusted`, and what `runner.guest.transfer` raises.
+        """
+        entry = self._published(name)
+        wanted = published.expected(entry, self._catalog().file_of(name).parent, deadline, self._tell)
+        directory = _directory_name(name, wanted.digest)
+        with self._cache().locked(directory, f"image {name}", deadline):
+            if not _problems(self._cache(), directory):
+                self._tell(f"image {name} is what its publisher has (digest {wanted.digest[:16]})")
+                return _load(name, self._cache().final(directory))
+            partial = self._cache().partial(directory)
+            _require_space(name, partial)
+            partial.mkdir(exist_ok=True)
+            if source is None:
+                self._tell(f"fetching image {name}")
+                file = published.obtain(entry, wanted, partial, deadline, self._tell)
+            else:
+                check_file(source, wanted.digest, wanted.algorithm)
+                file = source
+            facts = {"default_user": entry.default_user, "firmware": entry.firmware, "origin": wanted.as_origin()}
+            return self._keep(name, wanted.digest, file, entry.format, facts, deadline)
+
+    def take(self, path: Path, deadline: Deadline) -> Image:
+        """The image in a file of the user's own, copied into the cache unless it is there. Nobody vouches for it but the user."""
+        if not path.is_file():
+            raise UsageError(f"there is no image file {path}", hint="give a qcow2 or raw file, or a name that `vmlab image list` shows")
+        try:
+            digest = sha256(path)
+        except OSError as exc:
+            raise UsageError(f"cannot read {path}: {exc.strerror}", hint="give a file that you may read") from exc
+        name = f"file-{re.sub('[^a-z0-9.-]', '-', path.stem.lower())[:40]}"
+        directory = _directory_name(name, digest)
+        with self._cache().locked(directory, f"image {path}", deadline):
+            if _problems(self._cache(), directory):
+                partial = self._cache().partial(directory)
+                _require_space(name, partial)
+                partial.mkdir(exist_ok=True)
+                self._tell(f"copying {path} into the cache")
+                facts = {"default_user": "student", "firmware": "bios", "origin": {"trusted_by": f"the user, as {path}"}}
+                self._keep(name, digest, path, "", facts, deadline)
+            return _load(name, self._cache().final(directory))
+
     def verify(self, name: str) -> list[str]:
         """What is wrong with the cached copy, one line each, every byte read; empty when it is sound."""
-        return _problems(self._cache(), self._entry_name(name), thorough=True)
+        entry = self._newest(name) if self._is_published(name) else self._entry_name(name)
+        return [f"{name} was not fetched yet"] if entry is None else _problems(self._cache(), entry, thorough=True)
 
     # --- housekeeping -----------------------------------------------------------------------------------------------------------
 
@@ -142,28 +198,31 @@ class ImageStore:
         """One row an image of the catalogue; looks at sizes only, `verify` reads the bytes."""
         rows = []
         for name, entry in self._catalog().images.items():
-            directory = self._final(name)
-            manifest = _read_manifest(directory)
-            cached = manifest is not None
+            cached = self._newest(name) if isinstance(entry, PublishedEntry) else self._entry_name(name)
+            directory = self._cache().final(cached) if cached else None
+            manifest = _read_manifest(directory) if directory else None
             rows.append(
                 ImageStatus(
                     name=name,
                     title=entry.title,
-                    cached=cached,
-                    size_bytes=size_of(directory) if cached else 0,
-                    path=directory if cached else None,
+                    cached=manifest is not None,
+                    size_bytes=size_of(directory) if directory and manifest else 0,
+                    path=directory if manifest else None,
                     built_at=manifest["built_at"] if manifest else None,
+                    kind=entry.kind,
                 )
             )
         return rows
 
     def prune(self) -> int:
-        """Remove images that the catalogue no longer describes and what builds left behind; returns the bytes freed.
+        """Remove images that the catalogue no longer describes, older versions of published ones, the user's own files, and what builds
+        left behind; returns the bytes freed.
 
         What a running build holds is left alone.
         """
         cache = self._cache()
-        current = {self._entry_name(name) for name in self._catalog().images}
+        images = self._catalog().images.items()
+        current = {self._newest(name) if isinstance(entry, PublishedEntry) else self._entry_name(name) for name, entry in images}
         freed = sum(cache.discard(entry) for entry in cache.entries() if entry not in current)
         return freed + sum(cache.discard(entry, cache.partial(entry)) for entry in cache.leftovers())
 
@@ -185,14 +244,14 @@ class ImageStore:
             key=key,
             folder=folder,
             recipe=read_recipe(folder),
-            parameters=self.entry(name).parameters,
+            parameters=self._recipe(name).parameters,
             partial=partial,
             out=out,
         )
         try:
             product = self._build_files(order, self._tell, deadline)
             shutil.copyfile(partial / "build.log", out / "build.log")
-            _write_manifest(order, product)
+            _write_manifest(out, _facts(order, product))
         except BaseException as exc:
             self._give_up(name, partial, exc)
             raise
@@ -211,7 +270,7 @@ class ImageStore:
             self._clear(partial, keep_resumable=not full)
         if full:
             raise HostError(
-                f"the disk became full while image {name} was built",
+                f"the disk became full while image {name} was made",
                 hint=f"free about {_gib(builder.SPACE_NEEDED)} in {partial.parent}, or choose another place: VMLAB_CACHE=/some/where",
             ) from exc
         if isinstance(exc, process.CommandError):
@@ -224,24 +283,74 @@ class ImageStore:
         if not partial.exists():
             return
         for path in partial.iterdir():
-            if not (keep_resumable and path.name == _RESUMABLE):
+            if not (keep_resumable and any(path.match(pattern) for pattern in _RESUMABLE)):
                 remove(path)
         if not any(partial.iterdir()):
             partial.rmdir()
 
+    def _keep(
+        self, name: str, key: str, source: Path, form: Literal["qcow2", "raw", ""], facts: Mapping[str, Any], deadline: Deadline
+    ) -> Image:
+        """Publish an image whose file was found right; the caller holds the lock and has made the partial directory."""
+        entry = _directory_name(name, key)
+        partial = self._cache().partial(entry)
+        out = partial / "out"
+        remove(out)
+        out.mkdir()
+        try:
+            published.make_disk(source, out / _DISK, form, deadline)
+            # Which program its boot loader starts as init is the image's own affair; all that we know of are systemd's.
+            known = {"name": name, "key": key, "kind": "published", "cmdline": "", "inits": {"systemd": "its own"}}
+            _write_manifest(out, {**known, **facts})
+        except BaseException as exc:
+            self._give_up(name, partial, exc)
+            raise
+        final = self._cache().publish(out, entry)
+        remove(partial)
+        self._tell(f"image {name} is ready ({size_of(final) >> 20} MiB in {final})")
+        return _load(name, final)
+
     # --- places -----------------------------------------------------------------------------------------------------------------
 
     def _catalog(self) -> Catalog:
-        return read_catalog(self._catalog_path)
+        return Catalog(self._catalog_path, self._more)
+
+    def _is_published(self, name: str) -> bool:
+        return isinstance(self.entry(name), PublishedEntry)
+
+    def _published(self, name: str) -> PublishedEntry:
+        entry = self.entry(name)
+        if not isinstance(entry, PublishedEntry):
+            raise UsageError(f"the image {name} is built on this machine, not fetched", hint=f"vmlab image build {name}")
+        return entry
+
+    def _recipe(self, name: str) -> RecipeEntry:
+        entry = self.entry(name)
+        if not isinstance(entry, RecipeEntry):
+            raise UsageError(f"the image {name} is fetched from its publisher, not built", hint=f"vmlab image pull {name}")
+        return entry
+
+    def _newest(self, name: str) -> str | None:
+        """The cached version of a published image that is pinned, or without a pin the one that was fetched last."""
+        pin = self._published(name).pin.partition(":")[2]
+        versions = [(manifest["built_at"], entry) for entry, manifest in self._manifests() if manifest["name"] == name]
+        found = [entry for _, entry in sorted(versions) if not pin or entry == _directory_name(name, pin)]
+        return found[-1] if found else None
+
+    def _manifests(self) -> list[tuple[str, dict[str, Any]]]:
+        cache = self._cache()
+        read = [(entry, _read_manifest(cache.final(entry))) for entry in cache.entries()]
+        return [(entry, manifest) for entry, manifest in read if manifest and manifest.get("kind") == "published"]
 
     def _folder(self, name: str) -> Path:
-        folder = self._catalog_path.parent / self.entry(name).recipe
+        catalog = self._catalog().file_of(name)
+        folder = catalog.parent / self._recipe(name).recipe
         if not folder.is_dir():
-            raise UsageError(f"{self._catalog_path}: images.{name}.recipe: expected a folder beside the catalogue, found no {folder}")
+            raise UsageError(f"{catalog}: images.{name}.recipe: expected a folder beside the catalogue, found no {folder}")
         return folder
 
     def _key(self, name: str) -> str:
-        return key_of(name, self.entry(name), self._folder(name))
+        return key_of(name, self._recipe(name).parameters, self._folder(name))
 
     def _cache(self) -> Cache:
         return Cache(self._directory or paths.cache_dir() / "images", self._tell)
@@ -257,21 +366,30 @@ def _directory_name(name: str, key: str) -> str:
     return f"{name}-{key[:16]}"
 
 
-def _write_manifest(order: builder.Order, product: builder.Product) -> None:
-    files = {path.name: {"sha256": sha256(path), "size": path.stat().st_size} for path in sorted(order.out.iterdir()) if path.is_file()}
-    manifest = {
+def is_file_name(name: str) -> bool:
+    """Whether an image is named by its file, not by the catalogue's word for it."""
+    return "/" in name or name.endswith((".qcow2", ".img", ".raw"))
+
+
+def _facts(order: builder.Order, product: builder.Product) -> dict[str, Any]:
+    return {
         "name": order.name,
         "key": order.key,
-        "built_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "vmlab": _version(),
+        "kind": "recipe",
         "kernel_version": product.kernel_version,
         "cmdline": order.recipe.cmdline,
         "inits": order.recipe.inits,
         "default_user": order.recipe.default_user,
         "packages": "packages.txt",
-        "files": files,
     }
-    (order.out / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_manifest(out: Path, facts: Mapping[str, Any]) -> None:
+    """Write down what an image is, when it was made (or fetched), and the digest of each of its files."""
+    files = {path.name: {"sha256": sha256(path), "size": path.stat().st_size} for path in sorted(out.iterdir()) if path.is_file()}
+    # To the microsecond: of two versions that were fetched one after the other, the later is the newer one.
+    manifest = {**facts, "built_at": datetime.now(UTC).isoformat(timespec="microseconds"), "vmlab": _version(), "files": files}
+    (out / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 def _version() -> str:
@@ -290,12 +408,13 @@ def _load(name: str, directory: Path) -> Image:
         digest=manifest["files"][_DISK]["sha256"],
         directory=directory,
         disk=directory / _DISK,
-        kernel=directory / _KERNEL,
-        initrd=directory / _INITRD,
+        kernel=directory / _KERNEL if _KERNEL in manifest["files"] else None,
+        initrd=directory / _INITRD if _INITRD in manifest["files"] else None,
         cmdline=manifest["cmdline"],
         inits=manifest["inits"],
         default_user=manifest["default_user"],
         manifest=manifest,
+        firmware=manifest.get("firmware", "bios"),
     )
 
 
@@ -303,12 +422,17 @@ def _read_manifest(directory: Path) -> dict[str, Any] | None:
     """An image's manifest, or None where there is none that can be used."""
     try:
         manifest = json.loads((directory / _MANIFEST).read_text(encoding="utf-8"))
-        usable = all(isinstance(manifest["files"][name]["sha256"], str) for name in _VERIFIED) and all(
-            manifest[field] for field in ("name", "key", "built_at", "cmdline", "inits", "default_user")
+        usable = all(isinstance(manifest["files"][name]["sha256"], str) for name in _verified(manifest)) and all(
+            manifest[field] for field in ("name", "key", "built_at", "inits", "default_user")
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return manifest if usable else None
+
+
+def _verified(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """The files that an image boots from."""
+    return (_DISK,) if manifest.get("kind") == "published" else (_DISK, _KERNEL, _INITRD)
 
 
 def _problems(cache: Cache, entry: str, *, thorough: bool = False) -> list[str]:
@@ -321,7 +445,7 @@ def _problems(cache: Cache, entry: str, *, thorough: bool = False) -> list[str]:
         return [f"{_MANIFEST} is missing or damaged"]
     if directory.name != _directory_name(manifest["name"], manifest["key"]):
         return [f"{_MANIFEST} is that of another image"]
-    return cache.problems(directory.name, {name: manifest["files"][name] for name in _VERIFIED}, thorough=thorough)
+    return cache.problems(directory.name, {name: manifest["files"][name] for name in _verified(manifest)}, thorough=thorough)
 
 
 def _require_space(name: str, partial: Path) -> None:

@@ -23,6 +23,13 @@ from runner.paths import cache_dir
 QEMU_AT_LEAST = (7, 0)
 GIB = 1 << 30
 MIB = 1 << 20
+# Where Debian and Ubuntu (4 MiB builds first, the only ones from Debian 13 on), Fedora and Arch keep it.
+_UEFI = (
+    "/usr/share/OVMF/OVMF_CODE_4M.fd",
+    "/usr/share/OVMF/OVMF_CODE.fd",
+    "/usr/share/edk2/ovmf/OVMF_CODE.fd",
+    "/usr/share/edk2/x64/OVMF_CODE.4m.fd",
+)
 _INSTALL_QEMU = "sudo apt-get install qemu-system-x86"
 
 
@@ -130,6 +137,14 @@ def require_qemu(view: HostView | None = None) -> Qemu:
     if problem:
         raise HostError(problem, hint="Debian 12 and later and Ubuntu 23.04 and later have a newer one; see https://www.qemu.org/download")
     return qemu
+
+
+def uefi_firmware() -> Path:
+    """A UEFI firmware for QEMU, in one file (no variables are kept: boot loaders that a UEFI finds by itself need none)."""
+    for name in _UEFI:
+        if Path(name).is_file():
+            return Path(name)
+    raise HostError("there is no UEFI firmware for guests on this machine", hint="sudo apt-get install ovmf")
 
 
 def too_old(qemu: Qemu) -> str:

@@ -1,52 +1,34 @@
-"""The catalogue of images and the recipes they are built from: plain data, checked as it is read."""
+"""The recipes that images are built from: plain data, checked as it is read."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from runner import yamlfile
-from runner.errors import UsageError
 
 # Counts changes to runner/guest/build/ that make a different image from the same recipe; part of every image's key.
 BUILDER_VERSION = 1
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     """Data from a file: unknown fields are mistakes, and nothing changes once it is read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Parameters(_Strict):
+class Parameters(Strict):
     """What differs between images of one recipe."""
 
     suite: str = Field(pattern=r"^[a-z]+$")
     mmdebstrap_hooks: tuple[str, ...] = ()
 
 
-class CatalogEntry(_Strict):
-    """One image of the catalogue. ``kind`` leaves room for images that come about in another way than by a recipe."""
-
-    kind: Literal["recipe"]
-    title: str
-    recipe: str = Field(pattern=r"^[a-z0-9-]+$")
-    parameters: Parameters
-
-
-class Catalog(_Strict):
-    """The catalogue file."""
-
-    default: str
-    # Names become names of directories.
-    images: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")], CatalogEntry]
-
-
-class Recipe(_Strict):
+class Recipe(Strict):
     """A recipe folder's ``recipe.yaml``; see the comments in that file."""
 
     architecture: Literal["amd64"]
@@ -59,26 +41,18 @@ class Recipe(_Strict):
     free_mib: int = Field(gt=0)
 
 
-def read_catalog(path: Path) -> Catalog:
-    """The catalogue at ``path``; UsageError naming file and field when it is not one."""
-    catalog = yamlfile.validate(path, Catalog)
-    if catalog.default not in catalog.images:
-        raise UsageError(f"{yamlfile.shown(path)}: default: expected one of {', '.join(catalog.images)}, found {catalog.default!r}")
-    return catalog
-
-
 def read_recipe(folder: Path) -> Recipe:
     """The recipe in ``folder``; UsageError naming file and field when it is not one."""
     return yamlfile.validate(folder / "recipe.yaml", Recipe)
 
 
-def key_of(name: str, entry: CatalogEntry, folder: Path) -> str:
+def key_of(name: str, parameters: Parameters, folder: Path) -> str:
     """The SHA-256 of everything that decides an image's content: builder, parameters, and each file of the recipe folder.
 
     The mirror is not part of it: it says where the packages come from, not which they are.
     """
     digest = hashlib.sha256()
-    head = {"builder": BUILDER_VERSION, "name": name, "parameters": entry.parameters.model_dump()}
+    head = {"builder": BUILDER_VERSION, "name": name, "parameters": parameters.model_dump()}
     digest.update(json.dumps(head, sort_keys=True).encode())
     for path in recipe_files(folder):
         content = path.read_bytes()
