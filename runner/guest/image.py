@@ -146,7 +146,7 @@ class ImageStore:
         """The published image as its publisher has it today (or as it is pinned), fetched unless that very version is cached.
 
         ``source`` is a file that was fetched by other means; it is trusted for the same reasons as a download. What was cached stays until
-        the new one is found right. Raises `signature.Untrusted`, and what `runner.guest.transfer` raises.
+        the new one is found right. Raises `signature.Untrusted`, and what `runner.guest.download` raises.
         """
         entry = self._published(name)
         wanted = published.expected(entry, self._catalog().file_of(name).parent, deadline, self._tell)

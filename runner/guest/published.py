@@ -12,7 +12,7 @@ from typing import Literal
 from runner import process
 from runner.deadline import Deadline
 from runner.errors import HostError, ImageError, UsageError
-from runner.guest import signature, transfer
+from runner.guest import download, signature
 from runner.guest.cache import Tell
 from runner.guest.catalog import Digests, PublishedEntry
 
@@ -48,7 +48,7 @@ def expected(entry: PublishedEntry, folder: Path, deadline: Deadline, tell: Tell
     digests = entry.digests
     if digests is None:
         raise UsageError(f"{entry.title}: nothing says what its digest is")
-    text = transfer.fetch_small([digests.address], deadline=deadline, tell=tell)
+    text = download.fetch_small([digests.address], deadline=deadline, tell=tell)
     signed = _signed(digests, text, folder, deadline, tell)
     digest = signature.digest_in(signed.decode("utf-8", errors="replace"), entry.file_name, digests.algorithm)
     by = f"signed by {' or '.join(digests.signature.fingerprints)}" if digests.signature else "unsigned, by the publisher's server alone"
@@ -60,14 +60,14 @@ def _signed(digests: Digests, text: bytes, folder: Path, deadline: Deadline, tel
     wanted = digests.signature
     if wanted is None:
         return text
-    proof = transfer.fetch_small([wanted.address], deadline=deadline, tell=tell) if wanted.address else None
+    proof = download.fetch_small([wanted.address], deadline=deadline, tell=tell) if wanted.address else None
     return signature.verified(text, proof, folder / wanted.key, fingerprints=wanted.fingerprints, deadline=deadline)
 
 
 def obtain(entry: PublishedEntry, wanted: Expected, partial: Path, deadline: Deadline, tell: Tell) -> Path:
     """The image's file in ``partial``, fetched there and found right. An interrupted download is gone on from.
 
-    Raises `signature.Untrusted` when the addresses give another file, and what `transfer.fetch` raises.
+    Raises `signature.Untrusted` when the addresses give another file, and what `download.fetch` raises.
     """
     # The digest is in the name, so that the rest of another version is never taken for the beginning of this one.
     target = partial / f"download-{wanted.digest[:16]}"
@@ -75,11 +75,11 @@ def obtain(entry: PublishedEntry, wanted: Expected, partial: Path, deadline: Dea
         if not left.name.startswith(target.name):
             left.unlink()
     if not target.exists():
-        transfer.fetch(entry.addresses, target, deadline=deadline, tell=tell, limit_bytes=LIMIT_BYTES)
+        download.fetch(entry.addresses, target, deadline=deadline, tell=tell, limit_bytes=LIMIT_BYTES)
     try:
         signature.check_file(target, wanted.digest, wanted.algorithm)
     except signature.Untrusted:
-        transfer.forget(target)
+        download.forget(target)
         raise
     return target
 
