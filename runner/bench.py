@@ -10,13 +10,13 @@ import contextlib
 import json
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from runner.deadline import Deadline
-from runner.errors import ScriptError, UsageError
+from runner.errors import ScriptError, UnsuitableImage, UsageError
 from runner.guest import start
 from runner.guest.image import Image
 from runner.guest.machine import BootRequest, Machine
@@ -218,6 +218,20 @@ def boot_request(name: str, wanted: GuestRequest, image: Image, accelerator: Lit
     )
 
 
+def _require(guest: Guest, needs: Sequence[str], image: Image) -> None:
+    """UnsuitableImage unless the guest has all these programs."""
+    if not needs:
+        return
+    looked = guest.machine.ssh.execute(
+        f"for program in {' '.join(needs)}; do command -v $program >/dev/null || echo $program; done", deadline=Deadline(60)
+    )
+    missing = looked.stdout.split()
+    if missing:
+        raise UnsuitableImage(
+            f"the image {image.name} has no {' and no '.join(missing)}, which the lab needs", hint="choose another image with --image"
+        )
+
+
 @dataclass
 class Notebook:
     """What a run has written down so far; it outlives an experiment that broke."""
@@ -228,6 +242,8 @@ class Notebook:
     guests: list[GuestPart] = field(default_factory=list)
     current: list[str] = field(default_factory=list)
     broke_in: str = ""
+    unsuitable: str = ""
+    """Why nothing could be shown with this image; empty when it could."""
 
     def now_s(self) -> float:
         """Seconds since the run's start."""
@@ -315,6 +331,7 @@ class Bench:
             )
             guest = Guest(name, running, self._lab, self._deadline)
             self._notebook.guests.append(guest.part())
+            _require(guest, wanted.needs, self._images[name])
             guest.put_scripts()
             self._listener.waiting("")
         return guest

@@ -84,6 +84,10 @@ class GuestExited(GuestError):
     """QEMU ended although nobody asked it to; ``detail`` is its output and the console's tail."""
 
 
+class UnsuitableImage(GuestError):
+    """The image lacks a program that the lab needs: what the lab would show is not observable in it."""
+
+
 class TemplateError(GuestError):
     """A booted guest could not be saved, or a clone of it did not come to life: reason enough for a cold boot, not for giving up."""
 

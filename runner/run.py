@@ -16,7 +16,7 @@ from typing import Literal
 from runner import __version__
 from runner.bench import Bench, Notebook
 from runner.deadline import Deadline
-from runner.errors import EXIT_COULD_NOT_RUN, EXIT_FAIL, EXIT_PASS, UsageError, VmlabError
+from runner.errors import EXIT_COULD_NOT_RUN, EXIT_FAIL, EXIT_PASS, UnsuitableImage, UsageError, VmlabError
 from runner.guest.image import Image, ImageStore
 from runner.guest.templates import TemplateStore
 from runner.guest.workdir import work_dir
@@ -168,6 +168,7 @@ def _report(
             runner_version=__version__,
             runner_cpu_s=round(_own_cpu_s() - cpu_before_s, 3),
             error=error,
+            unsuitable=notebook.unsuitable,
         ),
         host=host,
         guests=notebook.guests,
@@ -225,6 +226,9 @@ def _perform(
                 templates=None if request.cold else TemplateStore(view.notice),
             )
             request.experiment(bench)
+    except UnsuitableImage as exc:
+        # Nobody's fault, and nothing that a second run would change.
+        notebook.unsuitable = exc.message
     except VmlabError as exc:
         return _error_part(exc.kind, exc.message, exc.hint, exc.detail, notebook)
     except Exception as exc:

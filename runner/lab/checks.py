@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from runner.lab.evidence import Evidence, EvidenceProblem, NotRecorded
-from runner.lab.verdict import Verdict, VerdictKind
+from runner.lab.verdict import Verdict, VerdictKind, not_observable
 
 log = logging.getLogger(__name__)
 
@@ -83,11 +83,15 @@ def checks_of(module: ModuleType) -> list[Check]:
     return found
 
 
-def judge(checks: Sequence[Check], evidence: Evidence, *, broken_by: str = "") -> list[Judgement]:
-    """Every check's verdict on the evidence. ``broken_by`` is the message of the error that ended the run early, if one did."""
+def judge(checks: Sequence[Check], evidence: Evidence, *, broken_by: str = "", unsuitable: str = "") -> list[Judgement]:
+    """Every check's verdict on the evidence.
+
+    ``broken_by`` is the message of the error that ended the run early, if one did; ``unsuitable`` says why the image could not show the
+    rest, if it could not.
+    """
     verdicts: dict[str, Verdict] = {}
     for each in checks:
-        verdicts[each.id] = _blocked(each, verdicts) or _ask(each, evidence, broken_by)
+        verdicts[each.id] = _blocked(each, verdicts) or _ask(each, evidence, broken_by, unsuitable)
     return [Judgement(each, verdicts[each.id]) for each in checks]
 
 
@@ -113,11 +117,13 @@ def _blocked(each: Check, verdicts: dict[str, Verdict]) -> Verdict | None:
     return None
 
 
-def _ask(each: Check, evidence: Evidence, broken_by: str) -> Verdict:
+def _ask(each: Check, evidence: Evidence, broken_by: str, unsuitable: str) -> Verdict:
     """The verdict on the evidence of a finished run, where what is not recorded never will be."""
     try:
         return _conclude(each, evidence)
     except NotRecorded as problem:
+        if unsuitable:
+            return not_observable(f"This guest cannot show it: {unsuitable}.", hint="choose another image with --image")
         if broken_by:
             return Verdict(VerdictKind.ERROR, f"The run broke before this could be observed: {broken_by}")
         return Verdict(VerdictKind.INCONCLUSIVE, f"The evidence does not decide this: {problem}.")

@@ -45,6 +45,9 @@ class GuestRequest(Strict):
     """A guest that the lab needs."""
 
     images: list[str] = Field(default_factory=list, description="images it runs on, the default first; empty: any")
+    needs: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]] = Field(
+        default_factory=list, description="programs, beside sh and python3, without which nothing can be shown in it"
+    )
     memory_mib: int = Field(default=1024, ge=128, description="memory, in MiB")
     cpus: int = Field(default=2, ge=1, le=64, description="virtual CPUs")
     init: Literal["systemd", "sysv"] = Field(default="systemd", description="the init system that it boots with")

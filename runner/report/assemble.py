@@ -185,7 +185,7 @@ def check_part(judgement: Judgement) -> CheckPart:
 
 def _judge(checks: Sequence[Check], observations: Sequence[ObservationPart], run: RunPart) -> list[Judgement]:
     evidence = Evidence(_by_name(observations), run.parameters)
-    return judge(checks, evidence, broken_by=_broken_by(run.error))
+    return judge(checks, evidence, broken_by=_broken_by(run.error), unsuitable=run.unsuitable)
 
 
 def _broken_by(error: ErrorPart | None) -> str:

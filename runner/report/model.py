@@ -54,6 +54,7 @@ class RunPart(Part):
     runner_version: str
     runner_cpu_s: float = Field(description="CPU seconds of the runner itself, guests not counted")
     error: ErrorPart | None = None
+    unsuitable: str = Field(default="", description="why the image could not show what the lab is about; empty when it could")
 
 
 class AcceleratorPart(Part):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,6 +54,22 @@ def test_two_runs_at_the_same_time_do_not_meet(tmp_path: Path) -> None:
     directories = [path for path in (reports / "faults").iterdir() if not path.is_symlink()]
     assert len(directories) == 2
     assert all((path / "report.html").exists() and (path / "console.log").stat().st_size > 0 for path in directories)
+
+
+@pytest.mark.usefixtures("debian13")
+def test_a_lab_whose_programs_the_image_lacks_is_not_observable_in_it(tmp_path: Path) -> None:
+    shutil.copytree(LAB, tmp_path / "labs" / "faults")
+    definition = tmp_path / "labs" / "faults" / "lab.yaml"
+    definition.write_text(definition.read_text().replace("main: {", "main: {needs: [strace, no-such-program], "))
+    done = start(tmp_path / "reports", "--json")
+    document, err = done.communicate(timeout=600)
+    report = json.loads(document)
+    assert done.returncode == 0, err
+    assert {check["verdict"] for check in report["checks"]} == {"not-observable"}
+    assert report["run"]["error"] is None
+    for check in report["checks"]:
+        assert "no-such-program" in check["rationale"]
+        assert "strace" not in check["rationale"]
 
 
 @pytest.mark.usefixtures("debian13")

@@ -85,6 +85,15 @@ def test_evidence_missing_because_the_run_broke_is_our_error():
     assert "the guest's kernel panicked" in judgement.verdict.rationale
 
 
+def test_what_an_image_cannot_show_is_not_observable_and_what_was_observed_counts():
+    why = "the image x has no strace, which the lab needs"
+    [judgement] = judge([DECLARED], Evidence({}), unsuitable=why)
+    assert judgement.verdict.kind is VerdictKind.NOT_OBSERVABLE
+    assert why in judgement.verdict.rationale
+    [judgement] = judge([made("a", NO)], Evidence({}), unsuitable=why)
+    assert judgement.verdict.kind is VerdictKind.FAIL
+
+
 def test_what_was_observed_before_the_run_broke_still_counts():
     assert kinds(judge([DECLARED], Evidence(SOUND), broken_by="lost the connection")) == ["pass"]
 
