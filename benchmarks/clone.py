@@ -77,9 +77,10 @@ def by_port(machine: Machine, port: int) -> Sample:
     """Log in by TCP and run one command, without having knocked before; seconds, and MiB of the clone's own memory then."""
     with contextlib.closing(Connection.connect(port, machine.identity, user="root", deadline=Deadline(LIMIT_S))) as connection:
         machine.note("login")
+        at_login = smaps_mib(machine.pid, of_ram=True)
         connection.execute("read -r name </proc/sys/kernel/hostname; echo $name", deadline=Deadline(LIMIT_S))
         machine.note("first-command")
-        return {**steps(machine), "own RAM (MiB)": smaps_mib(machine.pid, of_ram=True)}
+        return {**steps(machine), "MiB of own RAM at login": at_login, "MiB after the command": smaps_mib(machine.pid, of_ram=True)}
 
 
 def memory(machine: Machine) -> Sample:
@@ -87,7 +88,7 @@ def memory(machine: Machine) -> Sample:
     own = smaps_mib(machine.pid, of_ram=True)
     for _ in range(100):
         machine.ssh.execute("true", deadline=Deadline(LIMIT_S))
-    return {"own RAM after login": own, "QEMU's after 100 commands": smaps_mib(machine.pid, of_ram=False)}
+    return {"own RAM after the first command": own, "QEMU's after 100 commands": smaps_mib(machine.pid, of_ram=False)}
 
 
 def smaps_mib(pid: int, *, of_ram: bool) -> float:

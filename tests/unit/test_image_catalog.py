@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from runner import paths
 from runner.errors import UsageError
 from runner.guest.build import recipe
-from runner.guest.catalog import Catalog, RecipeEntry
+from runner.guest.catalog import Catalog, PublishedEntry, RecipeEntry
 from runner.guest.image import ImageStore
 
 
@@ -113,3 +114,15 @@ def test_a_missing_catalogue_or_recipe_is_named(tmp_path: Path, images: Path):
     shutil.rmtree(images / "debian")
     with pytest.raises(UsageError, match="expected a folder"):
         ImageStore(tmp_path, images / "catalog.yaml").find("debian-13")
+
+
+def test_every_key_that_the_catalogue_names_is_the_one_with_its_fingerprint(tmp_path: Path):
+    catalog = Catalog(paths.data_dir("images") / "catalog.yaml")
+    signed = [entry.digests.signature for entry in catalog.images.values() if isinstance(entry, PublishedEntry) and entry.digests]
+    wanted = [signature for signature in signed if signature]
+    assert wanted
+    for signature in wanted:
+        argv = ["gpg", "--homedir", str(tmp_path), "--with-colons", "--show-keys", str(paths.data_dir("images") / signature.key)]
+        shown = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+        there = {line.split(":")[9] for line in shown.splitlines() if line.startswith("fpr:")}
+        assert set(signature.fingerprints) <= there
