@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 # receive window with room for a script in one piece (-W). The waiting server keeps nothing open that the session which starts it has.
 SCRIPT = f"""
 command -v dropbear >/dev/null && command -v dropbearconvert >/dev/null || exit 77
-mkdir -p -m 700 /run/vmlab && cd / || exit 1
-dropbearconvert openssh dropbear /etc/ssh/ssh_host_ed25519_key /run/vmlab/host_key || exit 1
+mkdir -p /run/vmlab && cd / || exit 1
+(umask 077 && dropbearconvert openssh dropbear /etc/ssh/ssh_host_ed25519_key /run/vmlab/host_key) || exit 1
 dropbear -s -j -k -m -W 262144 -r /run/vmlab/host_key -p {qemu.CONTROL_PORT} -P /run/dropbear.pid </dev/null >/dev/null 2>&1 || exit 1
 rm /run/vmlab/host_key
 """
