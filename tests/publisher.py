@@ -8,6 +8,7 @@ import http.server
 import subprocess
 import threading
 from pathlib import Path
+from typing import Any
 
 
 class Publisher:
@@ -19,7 +20,8 @@ class Publisher:
         self.home = directory / "gnupg"
         self.home.mkdir(mode=0o700)
         self.keyring = directory / "publisher.asc"
-        handler = functools.partial(_Quiet, directory=str(self.root))
+        self.asked: list[str] = []
+        handler = functools.partial(_Noting, directory=str(self.root), asked=self.asked)
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.address = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -77,6 +79,12 @@ class Publisher:
         return subprocess.run(argv, check=True, capture_output=True).stdout
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
+class _Noting(http.server.SimpleHTTPRequestHandler):
+    """Keeps the paths that were asked for instead of printing them."""
+
+    def __init__(self, *words: Any, asked: list[str], **named: Any) -> None:
+        self._asked = asked
+        super().__init__(*words, **named)
+
     def log_message(self, *_: object) -> None:
-        """Print nothing."""
+        self._asked.append(self.path)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from runner.deadline import Deadline
 from runner.errors import ImageError, UsageError
 from runner.guest.image import ImageStore
 from runner.guest.signature import Untrusted
-from tests.conftest import Vmlab
+from tests.conftest import ROOT, Vmlab
 from tests.publisher import Publisher
 
 
@@ -179,3 +182,32 @@ def test_the_command_line_pulls_lists_verifies_and_imports(publisher: Publisher,
     wrong = vmlab("--catalog", catalog, "image", "pull", "theirs", env=other)
     assert wrong.returncode not in (0, 1)
     assert "Traceback" not in wrong.stderr
+
+
+def test_two_pulls_at_once_fetch_one_file(publisher: Publisher, tmp_path: Path) -> None:
+    catalog = publisher.catalog(tmp_path / "config", publisher.entry("theirs"))
+    argv = [sys.executable, "-m", "runner", "--catalog", str(catalog), "image", "pull", "theirs"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "VMLAB_CACHE": str(tmp_path / "cache")}
+    pulls = [subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(3)]
+    said = [pull.communicate(timeout=100)[0] for pull in pulls]
+    assert [pull.returncode for pull in pulls] == [0, 0, 0], said
+    assert publisher.asked.count("/disk.qcow2") == 1
+    assert sum("is what its publisher has" in text for text in said) == 2
+
+
+def test_a_pull_that_is_killed_hinders_nobody(publisher: Publisher, tmp_path: Path) -> None:
+    catalog = publisher.catalog(tmp_path / "config", publisher.entry("theirs"))
+    store = ImageStore(tmp_path / "cache" / "images", tell=lambda _: None, more=[catalog])
+    program = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from runner.deadline import Deadline; from runner.guest import image, published\n"
+        "published.make_disk = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "image.ImageStore(Path(sys.argv[1]), more=[Path(sys.argv[2])]).pull('theirs', Deadline(60))"
+    )
+    argv = [sys.executable, "-c", program, str(tmp_path / "cache" / "images"), str(catalog)]
+    killed = subprocess.run(argv, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False, timeout=100)
+    assert killed.returncode == -signal.SIGKILL
+    assert store.find("theirs") is None
+    assert marker_of(store.pull("theirs", Deadline(60)).disk) == b"first"
+    # What the first had fetched was whole, and is not fetched again.
+    assert publisher.asked.count("/disk.qcow2") == 1
