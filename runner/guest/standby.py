@@ -58,9 +58,9 @@ class Newborn:
         """Wait until it bears its own names."""
         self.expect("done")
 
-    def expect(self, what: str) -> dict[str, Any]:
-        """Hear the message that has this member, answering questions for the time on the way."""
-        answer = self._line.hear()
+    def expect(self, what: str, *, noisy: bool = False) -> dict[str, Any]:
+        """Hear the message that has this member, answering questions for the time on the way. ``noisy``: others may have spoken before."""
+        answer = self._line.hear(noisy=noisy)
         while "time" in answer:
             self._line.say({"time_ns": self._now_ns()})
             answer = self._line.hear()
@@ -80,7 +80,7 @@ def arm(connection: Connection, identity: socket.socket, deadline: Deadline) -> 
         last = (started.stderr.strip().splitlines() or [f"exit status {started.status}"])[-1]
         raise TemplateError(f"the guest cannot be prepared for cloning: {last[:300]}", detail=started.stderr)
     rehearsal = Newborn(identity, "template", deadline)
-    rehearsal.expect("waiting")
+    rehearsal.expect("waiting", noisy=True)
     rehearsal.quicken()
     rehearsal.settle()
     rehearsal.expect("rehearsed")
@@ -144,8 +144,11 @@ class _Line:
     def say(self, message: dict[str, Any]) -> None:
         _send(self._sock, json.dumps(message).encode() + b"\n", self._deadline)
 
-    def hear(self) -> dict[str, Any]:
+    def hear(self, *, noisy: bool = False) -> dict[str, Any]:
         line = self._reader.until(b"\n")
+        if noisy:
+            # The last bytes of firmware's messages may have stayed in the port until it was opened.
+            line = line[max(0, line.find(b"{")) :]
         try:
             message = json.loads(line)
         except ValueError:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,10 +45,10 @@ def store_of(publisher: Publisher, root: Path, *, more: str = "", told: list[str
 
 
 def marker_of(path: Path) -> bytes:
-    said = subprocess.run(["qemu-img", "dd", "-f", "qcow2", "-O", "raw", "bs=16", "count=1", f"if={path}", f"of={path.name}"],
-                          cwd="/tmp", check=True, capture_output=True)  # fmt: skip
+    out = Path(tempfile.mkdtemp()) / "marker"
+    said = subprocess.run(["qemu-img", "dd", "-f", "qcow2", "-O", "raw", "bs=16", "count=1", f"if={path}", f"of={out}"],
+                          check=True, capture_output=True)  # fmt: skip
     assert said.returncode == 0
-    out = Path("/tmp", path.name)
     content = out.read_bytes().rstrip(b"\0")
     out.unlink()
     return content
