@@ -303,7 +303,8 @@ def test_a_template_that_is_wrong_although_its_digests_are_right_ends_in_a_cold_
     machine = starting(BootRequest("main", debian13, "tcg"))
     assert machine.template == ""
     assert machine.fallback
-    assert starting.phases[-1].startswith("Booting it instead of cloning it: ")
+    # (The last phase may be another: the emulator breaks a boot now and then, which is then begun again.)
+    assert any(title.startswith("Booting it instead of cloning it: ") for title in starting.phases)
     assert not template.directory.exists()
     assert run(machine, "echo works").strip() == "works"
 
