@@ -204,7 +204,7 @@ def test_it_keeps_little_memory_of_its_own(starter: Callable[[TemplateStore], St
     # Copied pages are anonymous ones; those that are still the file's are shared by all clones, in the host's page cache.
     private = {name: size for name, size in mappings(machine.pid, "Anonymous").items() if name.endswith("/ram")}
     assert len(private) == 1
-    # 10 MiB after the login, and one for the first command (benchmarks/README.md); a guest that is still at work has more.
+    # Some 10 MiB after the first command (benchmarks/README.md); a guest that is still at work has more.
     assert sum(private.values()) <= 14 << 20
     for _ in range(100):
         run(machine, "true")
