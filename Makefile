@@ -19,9 +19,13 @@ quoted = $(call quote,$(value $(1)))
 # $(call option,--flag,NAME): "--flag value" when the variable is set.
 option = $(if $(value $(2)),$(1) $(call quoted,$(2)))
 NAMES = $(foreach name,$(value LAB),$(call quote,$(name)))
+# Any other NAME=value on make's command line sets the lab's parameter of that name: make lab LAB=memory HOST=npt.
+OURS  = LAB IMAGE ACCEL PARAM ANSWERS STUDENT QUIET COLD ARGS REPORTS WORKERS PYTHON MIRROR LABS VMLAB_% MAKE% SHELL
+GIVEN = $(sort $(filter-out $(OURS),$(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))))
+PARAMETERS = $(foreach name,$(GIVEN),--param $(call quote,$(name)=$(value $(name))))
 COLDLY = $(if $(filter-out 0 no,$(COLD)),--cold)
 OPTIONS = $(call option,--accel,ACCEL) $(call option,--image,IMAGE) $(call option,--answers,ANSWERS) \
-	$(call option,--student,STUDENT) $(foreach pair,$(value PARAM),--param $(call quote,$(pair))) \
+	$(call option,--student,STUDENT) $(foreach pair,$(value PARAM),--param $(call quote,$(pair))) $(PARAMETERS) \
 	--reports $(call quoted,REPORTS) $(if $(filter-out 0 no,$(QUIET)),--quiet) $(COLDLY) $(ARGS)
 
 ifneq ($(origin PYTHON),undefined)
@@ -32,7 +36,7 @@ endif
 .PHONY: lab labs shell report doctor test test-fast lint clean help
 .SILENT:
 
-lab: ## run a lab, or several: make lab LAB=zombies [IMAGE= ACCEL=kvm|tcg PARAM="a=1 b=2" ANSWERS=file STUDENT=id QUIET=1 COLD=1 ARGS=]
+lab: ## run a lab, or several: make lab LAB=zombies [IMAGE= ACCEL=kvm|tcg ANSWERS=file STUDENT=id QUIET=1 COLD=1 PARAMETER=value ARGS=]
 	$(call need_lab,lab)
 	$(SETUP) run && exec $(VENV)/vmlab run $(NAMES) $(OPTIONS)
 

@@ -17,15 +17,19 @@ _LONGEST = 1000
 
 
 def split(pairs: Sequence[str]) -> dict[str, str]:
-    """``["rounds=5"]`` as ``{"rounds": "5"}``; UsageError for a pair without ``=`` and for a name given twice."""
+    """``["rounds=5"]`` as ``{"rounds": "5"}``; UsageError for a pair without ``=`` and for a name given twice.
+
+    The names of parameters are lower-case; ``make lab ROUNDS=5`` hands its variables on as they are.
+    """
     given: dict[str, str] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise UsageError(f"--param {pair[:80]}: expected name=value", hint="for example --param rounds=500")
-        if name.strip() in given:
-            raise UsageError(f"the parameter {name.strip()} is given twice")
-        given[name.strip()] = value
+        name = name.strip().lower()
+        if name in given:
+            raise UsageError(f"the parameter {name[:80]} is given twice")
+        given[name] = value
     return given
 
 

@@ -349,13 +349,14 @@ def test_longer_than_allowed(server: Server, target: Path, announce: int | None)
     assert not part(target).exists()
 
 
-def test_another_length_than_expected(server: Server, target: Path) -> None:
+def test_another_length_than_expected(start: Callable[[], Server], target: Path) -> None:
+    server = start()
     server.script = [server.gives()]
     with pytest.raises(ImageError, match="has 3000000 bytes, expected 7"):
         fetch(target, server.url, expect_bytes=7)
+    # Another server: the first may still be sending what nobody reads any more.
+    server = start()
     server.script = [server.gives(announce=-1, stop=1_000_000), server.gives(announce=-1)]
-    server.asked.clear()
-    server.sent.clear()
     assert fetch(target, server.url, expect_bytes=len(OLD)) == OLD
     assert server.sent == [1_000_000, 2_000_000], "without Content-Length, the expected length shows that the body was cut"
     with pytest.raises(ImageError, match="sends more"):

@@ -57,6 +57,13 @@ def test_options_are_handed_on():
         assert "--cold" not in handed_on(door, "LAB=zombies", "COLD=0")
 
 
+def test_any_other_variable_is_a_parameter_of_the_lab():
+    given = handed_on("lab", "LAB=boot", "SCALE=0.5", "ARMS=a b", "PARAM=x=1", "MIRROR=http://here", "VMLAB_CACHE=/tmp/c")
+    assert given[1:-2] == ["run", "boot", "--param", "x=1", "--param", "ARMS=a b", "--param", "SCALE=0.5"]
+    assert handed_on("lab", "LAB=boot", "WHO=it's; $(touch hacked)")[4] == "WHO=it's; $(touch hacked)"
+    assert "--param" not in handed_on("shell", "LAB=boot", "SCALE=0.5"), "a shell has no parameters"
+
+
 @pytest.mark.parametrize("name", ["x;touch${IFS}hacked", "$(touch hacked)", "`touch${IFS}hacked`", "it's", '"', "a&&b"])
 def test_what_is_given_never_reaches_a_shell(name: str):
     # make itself expands a dollar that comes from the command line, so it is doubled, as a user would.
