@@ -1,0 +1,15 @@
+"""What an experiment may touch: guests, the look at them from outside, and the record of what was observed.
+
+This is the only bridge between the machine wing (`runner.guest`, `runner.host`) and the evidence wing (`runner.lab`,
+`runner.report`). labs/README.md describes it for authors.
+
+bench       guests by name, phases, the record
+guest       a running guest, as an experiment sees it
+notebook    what a run has written down so far
+"""
+
+from runner.bench.bench import START_LIMIT_S, Bench, boot_request
+from runner.bench.guest import GUEST_LAB_DIR, Guest, ScriptResult
+from runner.bench.notebook import Listener, Notebook
+
+__all__ = ["GUEST_LAB_DIR", "START_LIMIT_S", "Bench", "Guest", "Listener", "Notebook", "ScriptResult", "boot_request"]

@@ -1,0 +1,144 @@
+"""The bench: guests by name, phases, and the record of what was observed."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from runner.bench.guest import Guest
+from runner.bench.notebook import Listener, Notebook
+from runner.deadline import Deadline
+from runner.errors import UnsuitableImage, UsageError
+from runner.guest import start
+from runner.guest.image import Image
+from runner.guest.machine import BootRequest
+from runner.guest.templates import TemplateStore
+from runner.guest.workdir import WorkDir
+from runner.host import facts
+from runner.lab.definition import GuestRequest, Lab
+
+# No guest of ours boots slower than this even on a loaded machine under emulation; a start that takes longer hangs.
+START_LIMIT_S = 400.0
+
+
+def boot_request(name: str, wanted: GuestRequest, image: Image, accelerator: Literal["kvm", "tcg"]) -> BootRequest:
+    """What lab.yaml asks for, as the machine wing understands it."""
+    return BootRequest(
+        name=name,
+        image=image,
+        accelerator=accelerator,
+        memory_mib=wanted.memory_mib,
+        cpus=wanted.cpus,
+        init=wanted.init,
+        kernel_args=wanted.kernel_args,
+        internet=wanted.internet,
+        cloud_init=wanted.cloud_init,
+        firmware=facts.uefi_firmware() if image.kernel is None and image.firmware == "uefi" else None,
+    )
+
+
+def _require(guest: Guest, needs: Sequence[str], image: Image) -> None:
+    """UnsuitableImage unless the guest has all these programs."""
+    if not needs:
+        return
+    looked = guest.machine.ssh.execute(
+        f"for program in {' '.join(needs)}; do command -v $program >/dev/null || echo $program; done", deadline=Deadline(60)
+    )
+    missing = looked.stdout.split()
+    if missing:
+        raise UnsuitableImage(
+            f"the image {image.name} has no {' and no '.join(missing)}, which the lab needs", hint="choose another image with --image"
+        )
+
+
+class Bench:
+    """What an experiment is given. The stack that it was made with ends its guests. Without ``templates`` every guest is booted."""
+
+    def __init__(
+        self,
+        lab: Lab,
+        *,
+        parameters: Mapping[str, int | float | str | bool],
+        images: Mapping[str, Image],
+        accelerator: Literal["kvm", "tcg"],
+        work: WorkDir,
+        logs: Path,
+        deadline: Deadline,
+        notebook: Notebook,
+        listener: Listener,
+        recorded: Callable[[], None],
+        stack: contextlib.ExitStack,
+        templates: TemplateStore | None = None,
+    ) -> None:
+        self.parameters = parameters
+        self._lab = lab
+        self._images = images
+        self._accelerator = accelerator
+        self._work = work
+        self._logs = logs
+        self._deadline = deadline
+        self._notebook = notebook
+        self._listener = listener
+        self._recorded = recorded
+        self._stack = stack
+        self._templates = templates
+        self._guests: dict[str, Guest] = {}
+
+    def guest(self, name: str = "main") -> Guest:
+        """The guest that lab.yaml declares under this name: started at the first call, ended with the run."""
+        if name not in self._guests:
+            requests = self._lab.definition.guests
+            if name not in requests:
+                raise UsageError(f"lab.yaml of {self._lab.name} declares no guest named {name!r}", hint=f"it has: {', '.join(requests)}")
+            self._guests[name] = self._start(name, requests[name])
+        return self._guests[name]
+
+    def _start(self, name: str, wanted: GuestRequest) -> Guest:
+        templates = self._templates if wanted.start == "clone" else None
+        with self.phase(f"{'Booting' if templates is None else 'Cloning'} guest {name}"):
+            # Registered before the guest, so that it runs after the guest's end.
+            self._stack.callback(self._note_end, name)
+            running = start.start(
+                self._stack,
+                boot_request(name, wanted, self._images[name], self._accelerator),
+                self._work,
+                templates=templates,
+                console_log=self._logs / ("console.log" if name == "main" else f"console-{name}.log"),
+                deadline=self._deadline.within(START_LIMIT_S),
+                waiting=self._listener.waiting,
+                phase=self.phase,
+            )
+            guest = Guest(name, running, self._lab, self._deadline)
+            self._notebook.guests.append(guest.part())
+            _require(guest, wanted.needs, self._images[name])
+            guest.put_scripts()
+            self._listener.waiting("")
+        return guest
+
+    def _note_end(self, name: str) -> None:
+        """Write down how a guest was ended (not one that never became ready: then the run's error says all)."""
+        for part in self._notebook.guests:
+            if part.name == name and name in self._guests:
+                part.ended = self._guests[name].machine.ended_how
+
+    def phase(self, title: str) -> contextlib.AbstractContextManager[None]:
+        """Name what is going on: shown while it lasts, and timed in the report."""
+        return self._notebook.phase(title, self._listener)
+
+    def record(self, name: str, data: Mapping[str, Any]) -> None:
+        """Write down one observation under a name that is used once. ScriptError when it is not JSON or too large."""
+        self._notebook.record(name, data)
+        self._recorded()
+
+    def wait(self, seconds: float, why: str) -> None:
+        """Let time pass; the live view says why."""
+        self._listener.waiting(why)
+        end = self._deadline.within(seconds)
+        while not end.expired():
+            for guest in self._guests.values():
+                guest.machine.check_alive()
+            time.sleep(min(0.2, end.left_s()))
+        self._listener.waiting("")
