@@ -14,6 +14,10 @@ echo vmlab >/etc/hostname
 # Guests have no way out unless a lab asks for one, and the address of whoever built the image is nobody's business.
 rm -f /etc/apt/sources.list /etc/apt/sources.list.d/*
 
+# The day on which an account's password was last changed is the day of the build otherwise. (No account has a password.)
+sed -i -E 's/^([^:]*:[^:]*):[0-9]+:/\1:20000:/' /etc/shadow
+rm -f /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow-
+
 # --- systemd ------------------------------------------------------------------------------------------------------------------------
 mask() {
     for unit in "$@"; do

@@ -4,6 +4,7 @@ recipe      what is wanted: the catalogue and the recipe folders, checked as the
 mirror      where packages come from on this machine
 namespace   root enough for the job: the one prefix that every privileged step runs behind
 bootstrap   packages -> tar                          (mmdebstrap)
+dates       the same dates in each build
 initrd      tar -> kernel, modules -> initrd         (a newc cpio written here)
 rootfs      tar -> ext4 inside the disk              (mke2fs)
 bootloader  partition table, boot partition, GRUB    (sfdisk, mtools, grub-mkimage, and two patched sectors)

@@ -137,7 +137,7 @@ def _boot_partition(size: int, volume_id: str, files: Mapping[str, Path], shop: 
     esp = shop.directory / "esp.img"
     with esp.open("wb") as file:
         file.truncate(size)
-    shop.run(["mkfs.vfat", "-n", "ESP", "-i", volume_id, esp])
+    shop.run(["mkfs.vfat", "--invariant", "-n", "ESP", "-i", volume_id, esp])
     shop.run(["mmd", "-i", esp, "::/EFI", "::/EFI/BOOT", "::/grub"])
     for target, source in files.items():
         shop.run(["mcopy", "-i", esp, source, f"::/{target}"])

@@ -62,6 +62,6 @@ def _add(tar: tarfile.TarFile, name: str, path: Path) -> None:
     info = tarfile.TarInfo(name)
     info.size = path.stat().st_size
     info.mode = 0o644  # the customise script makes programs executable
-    info.mtime = int(path.stat().st_mtime)
+    info.mtime = 0  # A clone's files are as old as the clone.
     with path.open("rb") as content:
         tar.addfile(info, content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import tarfile
 import threading
@@ -15,7 +16,7 @@ from uuid import UUID
 
 from runner.deadline import Deadline
 from runner.errors import ImageError
-from runner.guest.build import bootloader, bootstrap, initrd, mirror, rootfs
+from runner.guest.build import bootloader, bootstrap, dates, initrd, mirror, rootfs
 from runner.guest.build.recipe import Parameters, Recipe
 from runner.guest.build.workshop import Workshop
 
@@ -67,9 +68,13 @@ def build(order: Order, tell: Tell, deadline: Deadline) -> Product:
             with progress.step("installing packages"):
                 source = mirror.choose(order.parameters.suite, deadline)
                 tell(f"image {order.name}: packages come from {source.origin}")
-                started = work / "system.tar"
-                bootstrap.bootstrap(recipe, order.parameters, order.folder, mirror=source, tar=started, shop=shop)
-                started.rename(tar)
+                began_s, fresh, clamped = time.time(), work / "system.tar", work / "clamped.tar"
+                bootstrap.bootstrap(recipe, order.parameters, order.folder, mirror=source, tar=fresh, shop=shop)
+                dates.clamp(fresh, clamped, build_began_s=began_s)
+                fresh.unlink()
+                clamped.rename(tar)
+        epoch_s = dates.newest_s(tar)
+        shop = dataclasses.replace(shop, env=dates.environment(epoch_s))
 
         with progress.step("making the initrd"):
             files = initrd.from_system(tar, recipe.initrd_modules, (order.folder / "initrd.sh").read_bytes())
@@ -83,7 +88,7 @@ def build(order: Order, tell: Tell, deadline: Deadline) -> Product:
         with raw.open("wb") as file:
             file.truncate(layout.disk_size)
         with progress.step("making the root file system"):
-            rootfs.write(tar, raw, offset=layout.root_start, size=layout.root_size, uuid=str(seed), shop=shop)
+            rootfs.write(tar, raw, offset=layout.root_start, size=layout.root_size, uuid=str(seed), epoch_s=epoch_s, shop=shop)
         with progress.step("making the boot loader"):
             config = bootloader.grub_config(recipe.cmdline, next(iter(recipe.inits.values())))
             bootloader.write(raw, layout, seed, kernel=out / "vmlinuz", initrd=out / "initrd.img", config=config, shop=shop)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -18,6 +18,8 @@ class Workshop:
     directory: Path
     log: IO[bytes]
     deadline: Deadline
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Added to the environment of every tool (dates, see `runner.guest.build.dates`)."""
 
     def run(self, argv: Sequence[str | Path], *, stdin: bytes | None = None, env: Mapping[str, str] | None = None) -> None:
         """Run a tool in the scratch directory; all that it prints goes to the log. CommandError when it fails."""
@@ -27,6 +29,6 @@ class Workshop:
             stdout=self.log,
             stderr=self.log,
             cwd=self.directory,
-            env=env,
+            env={**self.env, **(env or {})},
             deadline=self.deadline,
         )
