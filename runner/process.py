@@ -8,12 +8,14 @@ one thread that lives as long as the process.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import logging
 import os
 import shlex
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -64,28 +66,44 @@ def spawn(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
+    huge_pages: bool = True,
 ) -> subprocess.Popen[bytes]:
     """Start a child in its own process group that dies with this process, and return at once.
 
-    ``env`` adds to the current environment. Raises HostError when the program is missing.
+    ``env`` adds to the current environment. Without ``huge_pages`` the kernel gives the child pages of the base size only, even where
+    transparent huge pages are on for all (prctl(2), PR_SET_THP_DISABLE). Raises HostError when the program is missing.
     """
     full = [require("setpriv"), "--pdeathsig", "KILL", "--", require(argv[0]), *argv[1:]]
     log.debug("run: %s", shlex.join(argv))
 
     def fork() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            full,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            cwd=cwd,
-            env={**os.environ, **env} if env else None,
-            pass_fds=tuple(pass_fds),
-            # A process group of its own keeps the terminal's Ctrl-C from reaching it: we end our children ourselves, in order.
-            process_group=0,
-        )
+        with contextlib.nullcontext() if huge_pages else _without_huge_pages():
+            return subprocess.Popen(
+                full,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                cwd=cwd,
+                env={**os.environ, **env} if env else None,
+                pass_fds=tuple(pass_fds),
+                # A process group of its own keeps the terminal's Ctrl-C from reaching it: we end our children ourselves, in order.
+                process_group=0,
+            )
 
     return _forker().submit(fork).result()
+
+
+@contextlib.contextmanager
+def _without_huge_pages() -> Iterator[None]:
+    """Children forked in this block inherit the wish for small pages, through their exec too; this process has it only meanwhile."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    set_thp_disable = 41  # PR_SET_THP_DISABLE, linux/prctl.h
+    if prctl(set_thp_disable, 1, 0, 0, 0) != 0:
+        raise HostError(f"huge pages cannot be switched off for a child: {os.strerror(ctypes.get_errno())}")
+    try:
+        yield
+    finally:
+        prctl(set_thp_disable, 0, 0, 0, 0)
 
 
 def stop(child: subprocess.Popen[bytes], *, grace_s: float = 5.0) -> int:

@@ -36,6 +36,7 @@ def boot_request(name: str, wanted: GuestRequest, image: Image, accelerator: Lit
         kernel_args=wanted.kernel_args,
         internet=wanted.internet,
         cloud_init=wanted.cloud_init,
+        small_pages=wanted.small_pages,
         firmware=facts.uefi_firmware() if image.kernel is None and image.firmware == "uefi" else None,
     )
 
@@ -74,9 +75,9 @@ class Bench:
         templates: TemplateStore | None = None,
     ) -> None:
         self.parameters = parameters
+        self.accelerator = accelerator
         self._lab = lab
         self._images = images
-        self._accelerator = accelerator
         self._work = work
         self._logs = logs
         self._deadline = deadline
@@ -103,7 +104,7 @@ class Bench:
             self._stack.callback(self._note_end, name)
             running = start.start(
                 self._stack,
-                boot_request(name, wanted, self._images[name], self._accelerator),
+                boot_request(name, wanted, self._images[name], self.accelerator),
                 self._work,
                 templates=templates,
                 console_log=self._logs / ("console.log" if name == "main" else f"console-{name}.log"),

@@ -12,6 +12,7 @@ from typing import Any
 from runner.deadline import Deadline
 from runner.errors import ScriptError, UsageError
 from runner.guest.machine import Machine
+from runner.guest.memory import MemoryView
 from runner.guest.ssh import CommandResult, Conversation, parse_line
 from runner.lab.definition import Lab
 from runner.report.model import CloudInitPart, GuestPart, StepPart
@@ -121,6 +122,11 @@ class Guest:
     def outside(self) -> dict[str, Any]:
         """The host's look at this guest: ``status``, ``resident_bytes``, ``cpu_s``, ``panicked``."""
         return self.machine.outside(self._deadline.within(10))
+
+    @property
+    def memory(self) -> MemoryView:
+        """The look from outside at this guest's memory."""
+        return MemoryView(self.machine, self.machine.directory, self._deadline)
 
     def console(self) -> str:
         """What the guest's serial console has printed, the last MiB of it."""

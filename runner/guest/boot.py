@@ -55,7 +55,7 @@ def launch(
             output = directory / "qemu.log"
             waiting("QEMU")
             with output.open("wb") as log_file:
-                child = process.spawn(argv, stdout=log_file, stderr=log_file, pass_fds=fds)
+                child = process.spawn(argv, stdout=log_file, stderr=log_file, pass_fds=fds, huge_pages=not request.small_pages)
         machine = Machine(request, identity, argv, child, output, Sockets(*(pair[0] for pair in pairs)), began=began)
         stack.callback(machine.stop)
         machine.reached += [readiness.Reached("disk", round(prepared - began, 4))]

@@ -39,7 +39,7 @@ class BootRequest:
     """What to boot: an image, and how much of a machine to give it.
 
     ``machine_type`` is QEMU's, versioned; empty is the newest that it has. ``own_loader`` boots by the disk's own boot loader (through
-    ``firmware`` if given) instead of the kernel beside the disk.
+    ``firmware`` if given) instead of the kernel beside the disk. ``small_pages`` keeps the host from backing its memory with huge pages.
     """
 
     name: str
@@ -53,6 +53,7 @@ class BootRequest:
     internet: bool = False
     own_loader: bool = False
     firmware: Path | None = None
+    small_pages: bool = False
     cloud_init: dict[str, Any] = field(default_factory=dict)
 
 
@@ -126,6 +127,11 @@ class Machine:
     def pid(self) -> int:
         """The process id of QEMU."""
         return self._child.pid
+
+    @property
+    def directory(self) -> Path:
+        """The guest's own private directory, which is gone when the guest is."""
+        return self._output.parent
 
     @property
     def console(self) -> Console:

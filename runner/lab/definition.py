@@ -57,6 +57,9 @@ class GuestRequest(Strict):
     )
     internet: bool = Field(default=False, description="whether the guest may reach the network outside")
     cloud_init: dict[str, Any] = Field(default_factory=dict, description="merged into the user-data")
+    small_pages: bool = Field(
+        default=False, description="whether the host may back its memory with small pages only, so that it grows page by page"
+    )
 
 
 class Parameter(Strict):

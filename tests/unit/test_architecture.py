@@ -45,6 +45,7 @@ BESIDE = {
     ("yamlfile", "suggest"),
 }
 MACHINES = {"guest", "host"}
+ORDINARY = {"boot", "memory"}
 EVIDENCE = {"lab", "report", "grading"}
 
 
@@ -138,9 +139,9 @@ def strings(tree: ast.AST) -> list[ast.Constant]:
 
 
 def test_the_engine_mentions_no_lab():
-    """A lab is data to the engine. A lab's name may be an ordinary word (boot, memory): then it must not be a whole string, or a path."""
-    labs = [re.escape(path.parent.name) for path in paths.data_dir("labs").glob("*/lab.yaml")]
-    mention = re.compile("|".join([r"\bzombies\b", *(rf"^{name}$|labs/{name}\b" for name in labs)]))
+    """A lab is data to the engine. A lab's name that is an ordinary word of the engine's must at least not stand in a path."""
+    labs = {path.parent.name for path in paths.data_dir("labs").glob("*/lab.yaml")}
+    mention = re.compile("|".join([*(rf"\b{name}\b" for name in labs - ORDINARY), *(rf"labs/{name}\b" for name in labs)]))
     texts = [(path, node) for path in FILES for node in strings(ast.parse(path.read_text()))]
     assert not [f"{path}:{node.lineno}" for path, node in texts if mention.search(node.value)]
 

@@ -126,13 +126,14 @@ def test_every_verdict_and_reader_is_described():
 
 def test_every_call_of_the_bench_is_described():
     bench = pytest.importorskip("runner.bench", reason="the bench is not there yet")
+    from runner.guest.memory import MemoryView
     from runner.guest.ssh import Conversation
 
     guide = GUIDE.read_text()
     ours = {"part", "put_scripts"}  # (For the runner, not for an experiment.)
     calls = [
         f"{word}.{name}("
-        for word, kind in (("bench", bench.Bench), ("guest", bench.Guest), ("talk", Conversation))
+        for word, kind in (("bench", bench.Bench), ("guest", bench.Guest), ("talk", Conversation), ("memory", MemoryView))
         for name, member in vars(kind).items()
         if inspect.isfunction(member) and not name.startswith("_") and name not in ours
     ]
@@ -141,10 +142,11 @@ def test_every_call_of_the_bench_is_described():
 
 def test_no_call_is_described_that_is_not_there():
     bench = pytest.importorskip("runner.bench", reason="the bench is not there yet")
+    from runner.guest.memory import MemoryView
     from runner.guest.ssh import Conversation
 
-    kinds = {"bench": bench.Bench, "guest": bench.Guest, "talk": Conversation}
-    called = re.findall(r"\b(bench|guest|talk)\.([a-z_]+)\(", GUIDE.read_text())
+    kinds = {"bench": bench.Bench, "guest": bench.Guest, "talk": Conversation, "memory": MemoryView}
+    called = re.findall(r"\b(bench|guest|talk|memory)\.([a-z_]+)\(", GUIDE.read_text())
     assert len(called) > 10
     assert not [f"{word}.{name}" for word, name in called if not hasattr(kinds[word], name)]
 
