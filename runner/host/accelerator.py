@@ -5,9 +5,11 @@ question correctly and still cannot boot a kernel. So the evidence is looked at 
 it must be is the reason that the user is told:
 
     /dev/kvm exists  ->  opens read-write  ->  speaks API version 12  ->  the processor has vmx or svm
-    ->  kvm_intel or kvm_amd drives it  ->  this QEMU was built with KVM
+    ->  kvm_intel or kvm_amd drives it  ->  the probe's guest gets right results, from the processor itself
+    ->  this QEMU was built with KVM
 
-`look` gathers, `obstacle` judges (a pure function), `choose` does both and obeys what the user asked for.
+The probe (`runner.host.kvm`) is run only where everything before it holds, and once a boot. `look` gathers, `obstacle` judges (a pure
+function), `choose` does both and obeys what the user asked for.
 """
 
 from __future__ import annotations
@@ -15,17 +17,20 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
 from runner.errors import HostError
+from runner.host.kvm import claims
+from runner.host.kvm.judge import Judgement, judge
 from runner.host.view import HostView
 
 Wanted = Literal["auto", "kvm", "tcg"]
 
 QEMU = "qemu-system-x86_64"
 DEVICE = "/dev/kvm"
+PROBE = "vmlab doctor --probe"
 KVM_GET_API_VERSION = 0xAE00
 KVM_API_VERSION = 12
 """The only version ever published; the kernel's Documentation/virt/kvm/api.rst tells applications to refuse any other."""
@@ -38,7 +43,7 @@ CI_RULE = (
 
 _ELSEWHERE = "run on a machine with VT-x or AMD-V; labs that need no KVM are only slower here"
 _MODULES = {"vmx": "kvm_intel", "svm": "kvm_amd"}
-_NESTED_PAGING = {"kvm_intel": "ept", "kvm_amd": "npt"}
+_FOUND = {"nested": "nested paging", "shadow": "shadow paging"}
 
 
 class Device(StrEnum):
@@ -69,6 +74,8 @@ class KvmEvidence:
     """Other modules with kvm in their name: a software KVM shows here."""
     nested_paging: str
     """What the module *says*: ``ept=Y``, ``npt=1``, or empty. A claim, not a proof."""
+    probe: Judgement | None
+    """What the probe *found*; None where it was not run, because something before it fails or KVM is not wanted."""
     qemu_accelerators: tuple[str, ...] | None
     """What ``qemu -accel help`` lists; None when QEMU did not answer."""
     in_kvm_group: bool
@@ -109,7 +116,7 @@ class Accelerator:
 
 def choose(wanted: Wanted = "auto", view: HostView | None = None) -> Accelerator:
     """Choose the accelerator. ``kvm`` means "or fail": HostError with the reason and the remedy; so does a QEMU without the wanted one."""
-    evidence = look(view or HostView())
+    evidence = look(view or HostView(), measuring=wanted != "tcg")
     facts = asdict(evidence)
     against = obstacle(evidence)
     if wanted == "kvm" and against is not None:
@@ -123,30 +130,31 @@ def choose(wanted: Wanted = "auto", view: HostView | None = None) -> Accelerator
     return Accelerator("tcg", against.reason, against.remedy, against.command, facts)
 
 
-def look(view: HostView) -> KvmEvidence:
-    """Gather the evidence; never raises."""
-    flags = view.cpuinfo("flags").split()
-    cpu_flag = next((flag for flag in _MODULES if flag in flags), "")
-    loaded = sorted(path.name for path in view.path("/sys/module").glob("kvm*"))
-    module = next((name for name in _NESTED_PAGING if name in loaded), "")
+def look(view: HostView, *, measuring: bool = True) -> KvmEvidence:
+    """Gather the evidence; never raises. The probe is part of it when ``measuring``, if there is something to probe."""
+    claim = claims.read(view.root)
     device, error, api_version = _open_device(view)
-    return KvmEvidence(
+    seen = KvmEvidence(
         device=device,
         device_error=error,
         api_version=api_version,
-        cpu_flag=cpu_flag,
-        module=module,
-        other_modules=tuple(name for name in loaded if name not in {"kvm", module}),
-        nested_paging=_nested_paging(view, module),
+        cpu_flag=next((flag for flag in _MODULES if flag in claim["flags"]), ""),
+        module=claim["module"],
+        other_modules=tuple(claim["other_modules"]),
+        nested_paging=claim["nested_paging"],
+        probe=None,
         qemu_accelerators=_qemu_accelerators(view),
         in_kvm_group=_in_kvm_group(view),
         in_ci=view.in_ci,
     )
+    if measuring and _device_obstacle(seen) is None and _hardware_obstacle(seen) is None:
+        return replace(seen, probe=judge(view.probe()))
+    return seen
 
 
 def obstacle(seen: KvmEvidence) -> Obstacle | None:
     """The first thing in the way of KVM, or None: a pure function of the evidence."""
-    return _device_obstacle(seen) or _hardware_obstacle(seen) or _qemu_obstacle(seen)
+    return _device_obstacle(seen) or _hardware_obstacle(seen) or _probe_obstacle(seen) or _qemu_obstacle(seen)
 
 
 def _device_obstacle(seen: KvmEvidence) -> Obstacle | None:
@@ -213,6 +221,23 @@ def _hardware_obstacle(seen: KvmEvidence) -> Obstacle | None:
     return None
 
 
+def _probe_obstacle(seen: KvmEvidence) -> Obstacle | None:
+    """Why not to boot a guest on what the probe found; None too where it was not run."""
+    found = seen.probe
+    if found is None or found.usable:
+        return None
+    where = f"{DEVICE} opens and {seen.module} drives it, but"
+    if found.kind == "broken":
+        return Obstacle(f"{where} a guest of a few instructions gets wrong results ({found.why})", _ELSEWHERE)
+    if found.kind == "emulated":
+        return Obstacle(f"{where} guest code is not run by the processor: {found.why}", _ELSEWHERE)
+    return Obstacle(
+        f"{where} a guest of a few instructions does not run: {found.why}",
+        "end other hypervisors that use the processor, then look again",
+        PROBE,
+    )
+
+
 def _qemu_obstacle(seen: KvmEvidence) -> Obstacle | None:
     if seen.qemu_accelerators is None:
         return Obstacle(
@@ -229,7 +254,8 @@ def _qemu_obstacle(seen: KvmEvidence) -> Obstacle | None:
 
 def _why_kvm(seen: KvmEvidence) -> str:
     claim = f", {seen.nested_paging}" if seen.nested_paging else ""
-    return f"{DEVICE} opens, API {seen.api_version}, processor has {seen.cpu_flag}, driven by {seen.module}{claim}"
+    found = f", {_FOUND[seen.probe.kind]} measured" if seen.probe is not None and seen.probe.kind in _FOUND else ""
+    return f"{DEVICE} opens, API {seen.api_version}, processor has {seen.cpu_flag}, driven by {seen.module}{claim}{found}"
 
 
 def _hint(remedy: str, command: str) -> str:
@@ -247,14 +273,6 @@ def _open_device(view: HostView) -> tuple[Device, str, int | None]:
         return Device.OPEN, os.strerror(exc.errno or 0), None
     finally:
         view.close(descriptor)
-
-
-def _nested_paging(view: HostView, module: str) -> str:
-    if not module:
-        return ""
-    name = _NESTED_PAGING[module]
-    value = view.read(f"/sys/module/{module}/parameters/{name}")
-    return f"{name}={value}" if value else ""
 
 
 def _qemu_accelerators(view: HostView) -> tuple[str, ...] | None:

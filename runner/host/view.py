@@ -16,6 +16,8 @@ from pathlib import Path
 
 from runner.deadline import Deadline
 from runner.errors import VmlabError
+from runner.host.kvm import claims
+from runner.host.probe import Record, probe_once_a_boot
 from runner.packages import Requirement, missing, which
 from runner.process import run
 
@@ -60,6 +62,7 @@ class HostView:
     usable_cpus: Callable[[], int] = lambda: len(os.sched_getaffinity(0))
     disk_free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free
     missing: Callable[[], Sequence[Requirement]] = missing
+    probe: Callable[[], Record] = probe_once_a_boot
     user: str = field(default_factory=_user)
     is_root: bool = field(default_factory=lambda: os.geteuid() == 0)
     in_ci: bool = field(default_factory=lambda: bool(os.environ.get("CI")))
@@ -70,15 +73,8 @@ class HostView:
 
     def read(self, name: str) -> str:
         """The text of a file, stripped; empty when it cannot be read: on Linux both mean that the kernel does not tell."""
-        try:
-            return self.path(name).read_text(errors="replace").strip()
-        except OSError:
-            return ""
+        return claims.text(self.path(name))
 
     def cpuinfo(self, key: str) -> str:
         """The first value of ``key`` in /proc/cpuinfo; empty when there is none."""
-        for line in self.read("/proc/cpuinfo").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == key:
-                return value.strip()
-        return ""
+        return claims.cpuinfo(self.root, key)
