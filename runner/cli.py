@@ -254,12 +254,13 @@ def check(path: Path, as_json: bool, lab_dirs: tuple[Path, ...]) -> None:
 
 
 @cli.command()
+@click.option("--probe", is_flag=True, help="Run the KVM probe now, and show each of its counts.")
 @json_option
-def doctor(as_json: bool) -> None:
+def doctor(probe: bool, as_json: bool) -> None:
     """Say what this machine is and can, what is missing, and how to get it."""
     from runner.host import doctor as examination
 
-    diagnosis = examination.examine()
+    diagnosis = examination.examine(probe=probe)
     if as_json:
         click.echo(examination.to_json(diagnosis))
     else:

@@ -128,7 +128,7 @@ def run_lab(request: RunRequest, images: ImageStore, view: View) -> Outcome:
             request,
             started_at=started_at,
             cpu_before_s=cpu_before_s,
-            host=HostPart(**host.part(), accelerator=AcceleratorPart(name=chosen.name, reason=chosen.reason)),
+            host=HostPart(**host.part(), accelerator=AcceleratorPart(**chosen.part())),
             directory=directory,
             notebook=notebook,
             error=error,

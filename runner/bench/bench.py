@@ -17,7 +17,7 @@ from runner.guest.image import Image
 from runner.guest.machine import BootRequest
 from runner.guest.templates import TemplateStore
 from runner.guest.workdir import WorkDir
-from runner.host import facts
+from runner.host import facts, probe
 from runner.lab.definition import GuestRequest, Lab
 
 # No guest of ours boots slower than this even on a loaded machine under emulation; a start that takes longer hangs.
@@ -128,6 +128,10 @@ class Bench:
     def phase(self, title: str) -> contextlib.AbstractContextManager[None]:
         """Name what is going on: shown while it lasts, and timed in the report."""
         return self._notebook.phase(title, self._listener)
+
+    def kvm_probe(self) -> dict[str, Any]:
+        """What stands behind the host's own /dev/kvm: the KVM probe's record, ``judged``. Where it cannot run, its ``error`` says why."""
+        return probe.judged(probe.run_probe())
 
     def record(self, name: str, data: Mapping[str, Any]) -> None:
         """Write down one observation under a name that is used once. ScriptError when it is not JSON or too large."""

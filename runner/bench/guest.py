@@ -14,11 +14,16 @@ from runner.errors import ScriptError, UsageError
 from runner.guest.machine import Machine
 from runner.guest.memory import MemoryView
 from runner.guest.ssh import CommandResult, Conversation, parse_line
+from runner.host import probe
 from runner.lab.definition import Lab
 from runner.report.model import CloudInitPart, GuestPart, StepPart
 
 # Where the lab's guest/ folder lies in a guest: memory, gone with it, and writable under every init.
 GUEST_LAB_DIR = "/run/vmlab/lab"
+
+
+# Where the KVM probe's package lies in a guest.
+GUEST_PROBE_DIR = "/run/vmlab/probe"
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,18 @@ class Guest:
         """Start one of the lab's guest scripts and talk to it while it runs."""
         with self.machine.attributing(), self.machine.ssh.start(self._command(name, args), deadline=self._deadline) as conversation:
             yield conversation
+
+    def kvm_probe(self, *, time_limit_s: float = 60.0) -> dict[str, Any]:
+        """What stands behind /dev/kvm in this guest: the KVM probe's record (`runner.host.kvm`), ``judged`` by the host.
+
+        What fails in it (no device, no module) is the record's ``error``. ScriptError when the probe itself does not run.
+        """
+        with self.machine.attributing():
+            self.machine.ssh.put_tree({f"kvm/{name}": path for name, path in probe.files().items()}, GUEST_PROBE_DIR)
+        # The probe's own limit ends first, so that it can say how far it came.
+        command = f"cd {GUEST_PROBE_DIR} && exec python3 -m kvm --limit {max(1, int(time_limit_s * 0.8))}"
+        printed = self.run(command, time_limit_s=time_limit_s, output_limit_bytes=probe.RECORD_LIMIT_BYTES).stdout
+        return probe.judged(parse_line(printed.encode(), "the KVM probe"))
 
     def put(self, local: Path, remote: str) -> None:
         """Copy a file into the guest."""

@@ -19,7 +19,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 from runner.errors import HostError
 from runner.host.kvm import claims
@@ -102,6 +102,16 @@ class Accelerator:
     remedy: str
     command: str
     facts: Mapping[str, object]
+
+    def part(self) -> dict[str, Any]:
+        """The fields of a report's ``accelerator``."""
+        probe = self.facts.get("probe")
+        return {
+            "name": self.name,
+            "reason": self.reason,
+            "nested_paging_claimed": self.facts.get("nested_paging", ""),
+            "nested_paging_found": probe["kind"] if isinstance(probe, Mapping) else "",
+        }
 
     @property
     def sentence(self) -> str:

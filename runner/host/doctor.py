@@ -8,15 +8,18 @@ from __future__ import annotations
 import json
 import shlex
 import textwrap
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import EXIT_COULD_NOT_RUN, EXIT_PASS, HostError
 from runner.host import facts as host
+from runner.host import probe_view
 from runner.host.accelerator import QEMU, Accelerator, choose
 from runner.host.facts import GIB, HostFacts, in_words
+from runner.host.kvm.judge import Judgement, judge
+from runner.host.probe import Record
 from runner.host.view import HostView
 
 if TYPE_CHECKING:
@@ -49,6 +52,14 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Probed:
+    """The KVM probe's own record, and what it amounts to."""
+
+    record: Record
+    judgement: Judgement
+
+
+@dataclass(frozen=True)
 class Diagnosis:
     """The whole of it: plain data, ready for JSON."""
 
@@ -58,6 +69,8 @@ class Diagnosis:
     """The one command that installs every missing package; empty when none is missing."""
     facts: HostFacts
     accelerator: Accelerator | None
+    probe: Probed | None = None
+    """What the KVM probe found, where it was asked for."""
 
     @property
     def exit_code(self) -> int:
@@ -69,14 +82,18 @@ class Diagnosis:
         return asdict(self)
 
 
-def examine(view: HostView | None = None, cache: Path | None = None) -> Diagnosis:
-    """Look at this machine and judge it. HostError only when not even the cache directory can be made."""
+def examine(view: HostView | None = None, cache: Path | None = None, *, probe: bool = False) -> Diagnosis:
+    """Look at this machine and judge it, with ``probe`` by the KVM probe too. HostError only when not even the cache can be made."""
     view = view or HostView()
     facts = host.gather(view, cache)
     try:
-        return diagnose(facts, choose("auto", view), "")
+        diagnosis = diagnose(facts, choose("auto", view), "")
     except HostError as exc:
-        return diagnose(facts, None, exc.message)
+        diagnosis = diagnose(facts, None, exc.message)
+    if not probe:
+        return diagnosis
+    record = view.probe_now()
+    return replace(diagnosis, probe=Probed(record, judge(record)))
 
 
 def diagnose(facts: HostFacts, accelerator: Accelerator | None, accelerator_error: str = "") -> Diagnosis:
@@ -128,7 +145,11 @@ def show(diagnosis: Diagnosis) -> None:
     from rich.console import Console  # noqa: PLC0415
 
     console = Console(highlight=False)
-    console.print(render(diagnosis, min(console.width, 100)), soft_wrap=True)
+    width = min(console.width, 100)
+    console.print(render(diagnosis, width), soft_wrap=True)
+    if diagnosis.probe is not None:
+        console.print()
+        console.print(probe_view.render(diagnosis.probe.record, diagnosis.probe.judgement, width), soft_wrap=True, end="")
 
 
 def to_json(diagnosis: Diagnosis) -> str:

@@ -10,12 +10,14 @@ import hashlib
 import json
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from runner import process
 from runner.deadline import Deadline
 from runner.errors import RunError
+from runner.host.kvm.judge import judge
 from runner.paths import cache_dir
 
 PACKAGE = Path(__file__).with_name("kvm")
@@ -29,7 +31,7 @@ RECORD_LIMIT_BYTES = 1 << 20
 Record = dict[str, Any]
 
 
-def probe(device: str = "/dev/kvm", *, limit_s: int = LIMIT_S, patience_s: float = PATIENCE_S) -> Record:
+def run_probe(device: str = "/dev/kvm", *, limit_s: int = LIMIT_S, patience_s: float = PATIENCE_S) -> Record:
     """Run the probe now. Never raises: a probe that hangs, crashes or prints garbage gives a record whose ``error`` says so."""
     argv = [sys.executable, "-m", "runner.host.kvm", "--device", device, "--limit", str(limit_s)]
     try:
@@ -51,6 +53,11 @@ def parse(printed: bytes) -> Record:
     return record if isinstance(record, dict) else failure("what it printed is not an object")
 
 
+def judged(record: Record) -> Record:
+    """The record with what it amounts to beside it, under ``judged``: the fields of `runner.host.kvm.judge.Judgement`."""
+    return {**record, "judged": asdict(judge(record))}
+
+
 def failure(why: str) -> Record:
     """A record that says why there is none."""
     return {"format": 1, "claim": {}, "phases": {}, "error": {"step": "the probe", "errno": "", "text": why}}
@@ -67,7 +74,7 @@ def probe_once_a_boot(cache: Path | None = None) -> Record:
         kept = json.loads(place.read_text())
         if kept["key"] == key and isinstance(kept["record"], dict):
             return dict(kept["record"])
-    record = probe()
+    record = run_probe()
     if record.get("error") is None:
         with contextlib.suppress(OSError):
             _write(place, json.dumps({"key": key, "record": record}))

@@ -17,7 +17,7 @@ from pathlib import Path
 from runner.deadline import Deadline
 from runner.errors import VmlabError
 from runner.host.kvm import claims
-from runner.host.probe import Record, probe_once_a_boot
+from runner.host.probe import Record, probe_once_a_boot, run_probe
 from runner.packages import Requirement, missing, which
 from runner.process import run
 
@@ -63,6 +63,7 @@ class HostView:
     disk_free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free
     missing: Callable[[], Sequence[Requirement]] = missing
     probe: Callable[[], Record] = probe_once_a_boot
+    probe_now: Callable[[], Record] = run_probe
     user: str = field(default_factory=_user)
     is_root: bool = field(default_factory=lambda: os.geteuid() == 0)
     in_ci: bool = field(default_factory=lambda: bool(os.environ.get("CI")))

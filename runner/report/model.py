@@ -62,6 +62,10 @@ class AcceleratorPart(Part):
 
     name: Literal["kvm", "tcg"]
     reason: str
+    nested_paging_claimed: str = Field(default="", description="what KVM's module says: ept=Y, npt=1; empty when it says nothing")
+    nested_paging_found: Literal["", "nested", "shadow", "emulated", "broken", "unknown"] = Field(
+        default="", description="what the KVM probe measured; empty where it was not run"
+    )
 
 
 class HostPart(Part):

@@ -33,6 +33,7 @@ REST = {
     "etc/group": "root:x:0:\nkvm:x:104:\n",
 }
 BOTH = "Accelerators supported in QEMU binary:\ntcg\nkvm\n"
+RECORDS = Path(__file__).with_name("kvm_records")
 ONLY_TCG = "Accelerators supported in QEMU binary:\ntcg\n"
 
 
@@ -46,6 +47,8 @@ class World:
         self.opening: OSError | None = None
         self.asking: OSError | int = 12
         self.programs = {"qemu-system-x86_64", "newuidmap"}
+        self.record = json.loads((RECORDS / "npt-6.12.json").read_text())
+        self.probed = 0
         self.put(REST)
 
     def put(self, files: dict[str, str]) -> World:
@@ -73,6 +76,10 @@ class World:
             raise self.asking
         return self.asking
 
+    def _probe(self) -> dict[str, object]:
+        self.probed += 1
+        return self.record
+
     def _ask(self, argv: Sequence[str]) -> str | None:
         return next((answer for key, answer in self.answers.items() if key in argv), None)
 
@@ -87,6 +94,8 @@ class World:
             usable_cpus=lambda: 8,
             disk_free_bytes=lambda _path: 50 * GIB,
             missing=list,
+            probe=self._probe,
+            probe_now=self._probe,
             user="student",
             is_root=False,
             in_ci=False,
@@ -110,8 +119,13 @@ def kvm_world(world: World) -> World:
 def test_kvm_is_chosen_when_everything_speaks_for_it(kvm_world: World):
     chosen = choose("auto", kvm_world.view())
     assert chosen.name == "kvm"
-    assert chosen.sentence == "KVM: /dev/kvm opens, API 12, processor has vmx, driven by kvm_intel, ept=Y"
-    assert chosen.facts["nested_paging"] == "ept=Y"
+    assert chosen.sentence == "KVM: /dev/kvm opens, API 12, processor has vmx, driven by kvm_intel, ept=Y, nested paging measured"
+    assert chosen.part() == {
+        "name": "kvm",
+        "reason": chosen.reason,
+        "nested_paging_claimed": "ept=Y",
+        "nested_paging_found": "nested",
+    }
     assert chosen.hint == ""
     assert kvm_world.opened == [], "the device was left open"
 
@@ -123,8 +137,9 @@ def test_kvm_on_amd(world: World):
 
 def test_shadow_paging_is_recorded_not_refused(kvm_world: World):
     kvm_world.put({"sys/module/kvm_intel/parameters/ept": "N\n"})
-    chosen = choose("auto", kvm_world.view())
-    assert (chosen.name, chosen.facts["nested_paging"]) == ("kvm", "ept=N")
+    kvm_world.record = json.loads((RECORDS / "shadow-svm-6.12.json").read_text())
+    part = choose("auto", kvm_world.view()).part()
+    assert (part["name"], part["nested_paging_claimed"], part["nested_paging_found"]) == ("kvm", "ept=N", "shadow")
 
 
 def no_device_no_module(world: World) -> None:
@@ -183,6 +198,21 @@ def wrong_module(world: World) -> None:
     world.put({"dev/kvm": "", "sys/module/kvm_amd/parameters/npt": "1"})
 
 
+def emulating(world: World) -> None:
+    """Flag and module are there, and still software runs the guest: a KVM of hardware that passes the flags of another."""
+    world.record = json.loads((RECORDS / "software.json").read_text())
+
+
+def miscalculating(world: World) -> None:
+    world.record["phases"]["remap"] |= {"correct": False, "problem": "r8 is 0x0 and must be 0x7"}
+
+
+def busy(world: World) -> None:
+    """Another hypervisor holds the processor's extension."""
+    world.record["phases"] = {}
+    world.record["error"] = {"step": "KVM_CREATE_VM", "errno": "EBUSY", "text": "Device or resource busy"}
+
+
 def qemu_without_kvm(world: World) -> None:
     world.answers["-accel"] = ONLY_TCG
 
@@ -210,6 +240,9 @@ def no_qemu(world: World) -> None:
             "VT-x",
         ),
         (wrong_module, "kvm_intel does not drive it: not hardware virtualisation", "sudo modprobe kvm_intel"),
+        (emulating, "guest code is not run by the processor: 2.0 emulated instructions", "run on a machine with"),
+        (miscalculating, "a guest of a few instructions gets wrong results (remap: r8 is 0x0", "run on a machine with"),
+        (busy, "KVM_CREATE_VM failed: EBUSY, Device or resource busy", "vmlab doctor --probe"),
         (qemu_without_kvm, "this QEMU was built without KVM", "sudo apt-get install qemu-system-x86"),
         (no_qemu, "qemu-system-x86_64 is missing or does not start", "sudo apt-get install qemu-system-x86"),
     ],
@@ -237,6 +270,23 @@ def test_ci_is_told_the_udev_rule(kvm_world: World):
 def test_tcg_as_asked_for_keeps_the_facts(kvm_world: World):
     chosen = choose("tcg", kvm_world.view())
     assert (chosen.sentence, chosen.facts["cpu_flag"]) == ("TCG: asked for", "vmx")
+
+
+def test_the_probe_runs_only_where_everything_before_it_holds(world: World):
+    choose("auto", world.put(PLAIN).put({"dev/kvm": ""}).view())
+    assert world.probed == 0, "it was run although the processor has neither vmx nor svm"
+    choose("tcg", world.put(AMD).view())
+    assert world.probed == 0, "it was run although TCG was asked for"
+    choose("auto", world.view())
+    assert world.probed == 1
+
+
+def test_a_kernel_without_counters_is_no_reason_against_kvm(kvm_world: World):
+    kvm_world.record["has_counters"] = False
+    chosen = choose("auto", kvm_world.view())
+    assert chosen.name == "kvm"
+    assert chosen.sentence.endswith("ept=Y")
+    assert chosen.part()["nested_paging_found"] == "unknown"
 
 
 def test_a_qemu_without_tcg_cannot_do_tcg(world: World):
@@ -481,3 +531,15 @@ def test_this_machine():
     assert diagnosis.facts.cpus >= 1
     assert diagnosis.facts.memory_bytes > GIB // 4
     assert json.loads(doctor.to_json(diagnosis))["can_run"] is diagnosis.can_run
+
+
+def test_the_probe_runs_when_it_is_asked_for_whatever_the_machine(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    world.record = json.loads((RECORDS / "software.json").read_text())
+    assert doctor.examine(world.view(), tmp_path).probe is None
+    diagnosis = doctor.examine(world.view(), tmp_path, probe=True)
+    assert world.probed == 1
+    told = json.loads(doctor.to_json(diagnosis))["probe"]
+    assert told["record"] == world.record
+    assert told["judgement"]["kind"] == "emulated"
+    doctor.show(diagnosis)
+    assert "Emulation: software decodes each instruction" in capsys.readouterr().out

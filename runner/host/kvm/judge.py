@@ -20,7 +20,7 @@ Kind = Literal["nested", "shadow", "emulated", "broken", "unknown"]
 EMULATED_AT_LEAST = 0.01
 """Emulated instructions an iteration of two instructions; hardware gives none (KVM emulates the final HLT alone, which is left out)."""
 TOO_SLOW_NS = 200.0
-"""Time an iteration; the slowest processor with virtualisation needs less than 5 ns, and one that QEMU emulates not 50."""
+"""Time an iteration. A processor needs a few nanoseconds, and one that QEMU or Bochs emulates well less than this too."""
 TOLERANCE = 0.05
 """What may be missing or too much, an operation: other work of the host's makes a few exits that are nobody's fault."""
 
@@ -58,15 +58,15 @@ class Row:
 
 EXPECTED = (
     Row("compute", "counts in a register", "insn_emulation", 0, 0),
-    Row("touch_fresh", "writes a page for the first time", "pf_taken", 1, 1),
+    Row("touch_fresh", "writes a page that is new", "pf_taken", 1, 1),
     Row("touch_again", "writes it again", "pf_taken", 0, 0),
-    Row("remap", "maps another page and reads it", "exits", 0, 2, shadow_is_least=True),
+    Row("remap", "maps another page, reads it", "exits", 0, 2, shadow_is_least=True),
     Row("reload_cr3", "loads CR3", "exits", 0, 2, shadow_is_least=True),
     Row("page_fault", "handles a page fault", "exits", 0, 3, shadow_is_least=True),
-    Row("page_fault", "  faults that KVM passed on to it", "pf_guest", 0, 1),
-    Row("swap_data", "reads; the host swapped the page", "pf_taken", 1, 1),
-    Row("swap_table", "reads; one table page was swapped", "pf_taken", 1, 0),
-    Row("swap_walk", "reads; 4 tables and the page were", "pf_taken", 5, 1),
+    Row("page_fault", "  (faults that KVM injected)", "pf_guest", 0, 1),
+    Row("swap_data", "reads a page the host swapped", "pf_taken", 1, 1),
+    Row("swap_table", "reads, 1 table page swapped", "pf_taken", 1, 0),
+    Row("swap_walk", "reads, 4 tables and page swapped", "pf_taken", 5, 1),
 )
 """What each world gives, by phase and counter of KVM's (`exits` without interrupts of the host's and without the HLT that ends a run)."""
 
