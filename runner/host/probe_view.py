@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _STYLES = {"nested": "bold green", "shadow": "bold yellow", "emulated": "bold yellow", "broken": "bold red", "unknown": "bold yellow"}
+_KEY = "Each line: how far one of KVM's counters went for each such operation, and what nested and shadow paging would give."
 _HEADINGS = ("The guest ...", "times", "KVM's counter", "each", "nested", "shadow")
 
 
@@ -27,6 +28,7 @@ def render(record: Record, found: Judgement, width: int = 80) -> Text:
     text.append(f": a guest of a few instructions on /dev/kvm\nKVM's modules: {_claims(record)}\n\n")
     measured = [row for row in found.rows if row.measured is not None]
     if measured:
+        text.append("\n".join(textwrap.wrap(_KEY, width)) + "\n\n")
         text.append(_line(*_HEADINGS) + "\n", style="bold")
     for row in measured:
         text.append(_cells(row))
