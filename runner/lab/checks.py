@@ -68,14 +68,16 @@ def check(*, points: float, claim: str, after: str | Sequence[str] = ()) -> Call
     return declare
 
 
-def checks_of(module: ModuleType) -> list[Check]:
-    """The checks that a module declares, in the order of its text.
+def checks_of(module: ModuleType, above: Sequence[Check] = ()) -> list[Check]:
+    """The checks that a module declares, in the order of its text; ``above`` are those of the files before it.
 
-    Raises ValueError when one depends on a check that does not stand before it.
+    Raises ValueError when one depends on a check that does not stand before it, or has the name of one.
     """
     found = [member.__vmlab_check__ for member in vars(module).values() if hasattr(member, "__vmlab_check__")]
-    known: set[str] = set()
+    known = {each.id for each in above}
     for declared in found:
+        if declared.id in known:
+            raise ValueError(f"a check named {declared.id!r} stands in another file already")
         for name in declared.after:
             if name not in known:
                 raise ValueError(f"check {declared.id} comes after {name!r}, which does not stand before it")

@@ -210,10 +210,17 @@ class Lab:
         return _files(self.directory / "guest")
 
     def load_checks(self) -> list[Check]:
-        """Read ``checks.py``; UsageError names what is wrong with it, or between it and ``lab.yaml``."""
-        path = self.directory / "checks.py"
+        """Read ``checks.py``, then each ``checks_*.py``; UsageError names what is wrong with them, or between them and ``lab.yaml``."""
+        checks: list[Check] = []
+        for path in [self.directory / "checks.py", *sorted(self.directory.glob("checks_*.py"))]:
+            checks += self._read_checks(path, checks)
+        self._match_questions([each.id for each in checks])
+        return checks
+
+    def _read_checks(self, path: Path, above: list[Check]) -> list[Check]:
+        """The checks of one file, which may rest on those ``above``."""
         try:
-            checks = checks_of(module_from(path))
+            checks = checks_of(module_from(path), above)
         except ValueError as exc:
             raise UsageError(f"{shown(path)}: {exc}") from exc
         if not checks:
@@ -225,7 +232,6 @@ class Lab:
                 raise UsageError(wrong, hint="claims of this lab: " + ", ".join(self.definition.claims))
             if not (math.isfinite(each.points) and each.points >= 0):
                 raise UsageError(f"{at} is worth {each.points} points: expected a number that is not negative")
-        self._match_questions([each.id for each in checks])
         return checks
 
     def load_experiment(self) -> Experiment:

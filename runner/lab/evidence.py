@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -69,6 +70,13 @@ class Record:
         if not isinstance(value, str):
             raise EvidenceProblem(f"{place}: expected text, found {_kind(value)}")
         return value
+
+    def address(self, key: str) -> int:
+        """A number written in hexadecimal (``0x7f8b9d600340``), as addresses and page-table entries are; at most 64 bits."""
+        place, value = self._get(key)
+        if not isinstance(value, str) or not re.fullmatch(r"0x[0-9a-f]{1,16}", value):
+            raise EvidenceProblem(f"{place}: expected a hexadecimal number such as 0x1f, found {_kind(value)}")
+        return int(value, 16)
 
     def flag(self, key: str) -> bool:
         """True or false."""

@@ -165,7 +165,8 @@ def test_a_labs_files_import_only_what_the_guide_says():
     wrong = []
     for home in (path.parent for path in paths.data_dir("labs").glob("*/lab.yaml")):
         scripts = sorted((home / "guest").rglob("*.py"))
-        files = [(home / "checks.py", {"runner.lab"}), (home / "experiment.py", {"runner.bench", "runner.lab"})]
+        files = [(path, {"runner.lab"}) for path in home.glob("checks*.py")]
+        files += [(home / "experiment.py", {"runner.bench", "runner.lab"})]
         for path, allowed in [*files, *((script, set[str]()) for script in scripts)]:
             neighbours = {script.stem for script in scripts} if path in scripts else set()
             wrong += [f"{path}: {name}" for name in foreign(path.read_text(), allowed, neighbours)]

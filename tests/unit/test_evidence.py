@@ -17,6 +17,7 @@ WRONG: dict[str, list[Any]] = {
     "text": [1, True, None, [], {}],
     "flag": [0, 1, "true", None, [], {}],
     "record": [1, "x", None, [], True],
+    "address": [{}, 1, None, "", "1f", "0x", "0X1F", "0x1F", "0x1g", "0x" + "1" * 17, "-0x1", ["0x1"]],
     "records": [{}, 1, "x", None, [], [1], [{}, None], True],
     "numbers": [{}, 1, "12", None, [], ["1"], [1, math.nan], [True]],
     "texts": [{}, 1, "abc", None, [1], ["a", None]],
@@ -26,6 +27,7 @@ RIGHT: dict[str, list[Any]] = {
     "number": [0, -1.5, 10**15],
     "text": ["", "x"],
     "flag": [True, False],
+    "address": ["0x0", "0x8000000004d8b867"],
     "record": [{}],
     "records": [[{}], [{}, {"a": 1}]],
     "numbers": [[1], [1, 2.5]],
@@ -49,6 +51,8 @@ def test_a_value_of_the_right_kind_is_read(reader: str, value: Any):
     assert got is not None
     if reader in ("integer", "number", "text", "flag", "numbers", "texts"):
         assert got == value
+    if reader == "address":
+        assert hex(got) == value
 
 
 @pytest.mark.parametrize("reader", list(WRONG))

@@ -139,6 +139,40 @@ def test_a_dataclass_works_in_a_lab(lab: Lab):
     assert len(lab.load_checks()) == 2
 
 
+MORE = """
+from runner.lab import Evidence, Verdict, check, passed
+
+
+@check(points=3, claim="L1", after="{after}")
+def {name}(evidence: Evidence) -> Verdict:
+    \"\"\"There is more.\"\"\"
+    return passed("so it is", measured=evidence["memory"].text("x"))
+"""
+
+
+def test_checks_may_stand_in_several_files(lab: Lab):
+    first = [each.id for each in lab.load_checks()]
+    digest = lab.digest
+    for name, after in (("b_more", "a_more"), ("a_more", first[-1])):
+        (lab.directory / f"checks_{name[0]}.py").write_text(MORE.format(name=name, after=after))
+    assert [each.id for each in lab.load_checks()] == [*first, "a_more", "b_more"]
+    assert lab.digest != digest
+
+
+@pytest.mark.parametrize(
+    ("name", "after", "says"),
+    [
+        ("more", "nothing", "checks_more.py: check more comes after 'nothing', which does not stand before it"),
+        ("{first}", "{first}", "checks_more.py: a check named '{first}' stands in another file already"),
+    ],
+)
+def test_checks_of_several_files_fit_together(lab: Lab, name: str, after: str, says: str):
+    first = lab.load_checks()[0].id
+    text = MORE.format(name=name, after=after).replace("{first}", first)
+    (lab.directory / "checks_more.py").write_text(text)
+    assert says.replace("{first}", first) in refusal(lab.load_checks).message
+
+
 IMPORT = "from runner.lab import check\n"
 
 
