@@ -159,6 +159,25 @@ class Plot(Strict):
     shows: str = Field(description="what a reader should see in it; part of the text alternative")
 
 
+class Stage(Strict):
+    """One of the names that a byte goes by: an address, and what was read there."""
+
+    name: Text = Field(description="whose address it is, e.g. host-virtual")
+    address: str = Field(description="place of the address in the evidence, as hexadecimal text")
+    holds: str = Field(description="place of the text that was read at this address")
+
+
+class Translation(Strict):
+    """A picture of an address translation: the page tables' entries by level, then the byte's further names."""
+
+    id: Id = Field(description="its name in the report")
+    title: str = Field(description="its heading")
+    walk: str = Field(description="place of the translation in the evidence, in the form that labs/README.md tells")
+    marker: str = Field(description="place of the text that should be read at each stage")
+    stages: list[Stage] = Field(min_length=1, max_length=4, description="the names of the byte after its guest-virtual one, in order")
+    shows: str = Field(description="what a reader should see in it; part of the text alternative")
+
+
 class LabDefinition(Strict):
     """The whole of ``lab.yaml``."""
 
@@ -171,11 +190,15 @@ class LabDefinition(Strict):
     parameters: dict[Id, Parameter] = Field(default_factory=dict, description="what a run may set, by name")
     questions: list[Question] = Field(default_factory=list, description="what to predict before the run")
     plots: list[Plot] = Field(default_factory=list, description="pictures of the evidence")
+    translations: list[Translation] = Field(default_factory=list, description="pictures of address translations")
     time_limit_s: float = Field(default=900, gt=0, description="seconds after which a run is ended")
 
     @model_validator(mode="after")
     def _consistent(self) -> LabDefinition:
-        for name, ids in (("question", [q.id for q in self.questions]), ("plot", [p.id for p in self.plots])):
+        for name, ids in (
+            ("question", [q.id for q in self.questions]),
+            ("plot", [*(p.id for p in self.plots), *(t.id for t in self.translations)]),
+        ):
             double = next((each for each in ids if ids.count(each) > 1), None)
             if double:
                 raise ValueError(f"two {name}s have the id {double!r}")

@@ -63,6 +63,7 @@ def lab_part(name: str, definition: LabDefinition, lab_digest: str) -> LabPart:
         claims=dict(definition.claims),
         questions=list(definition.questions),
         plots=list(definition.plots),
+        translations=list(definition.translations),
     )
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.lab.definition import Claim, Question, QuestionKind
 from runner.lab.verdict import VerdictKind
-from runner.report import text
+from runner.report import text, translation
 from runner.report.model import AnswerPart, CheckPart, GuestPart, ObservationPart, PhasePart, Report, StepPart
 from runner.report.plots import Drawing, drawings, unit_label
 
@@ -92,20 +92,24 @@ class ObservationView:
 
 @dataclass(frozen=True)
 class TableView:
-    """The numbers of one series."""
+    """The numbers of one series: a name for each column, and the rows."""
 
     name: str
-    x: str
-    y: str
-    rows: list[tuple[str, str]]
+    columns: list[str]
+    rows: list[list[str]]
     note: str
 
 
 @dataclass(frozen=True)
 class PlotView:
-    """A plot and its numbers."""
+    """A picture of the evidence and its numbers; without ``svg``, ``note`` says why there is none."""
 
-    drawing: Drawing
+    id: str
+    title: str
+    shows: str
+    svg: str
+    note: str
+    notes: list[str] = field(default_factory=list)
     tables: list[TableView] = field(default_factory=list)
 
 
@@ -121,7 +125,7 @@ def report_html(report: Report) -> str:
         attention=sorted((c for c in checks if c.part.verdict in _ATTENTION), key=lambda c: _ATTENTION.index(c.part.verdict)),
         checks=checks,
         predictions=_predictions(report, [question for question in report.lab.questions if question.id not in shown]),
-        plots=[_plot(each) for each in drawings(report.lab.plots, {o.name: o.data for o in report.evidence.observations})],
+        plots=_pictures(report),
         phases=_phases(report.phases[:LISTED], report.run.duration_s),
         guests=[GuestView(guest, _steps(guest.steps)) for guest in report.guests],
         observations=_observations(report.evidence.observations[:LISTED]),
@@ -207,20 +211,36 @@ def _quantity(value: float | str, unit: str) -> str:
     return f"{text.number(value)} {unit}".strip()
 
 
+def _pictures(report: Report) -> list[PlotView]:
+    """Every picture of the evidence: the translations first, which explain the words that the plots use."""
+    observations = {each.name: each.data for each in report.evidence.observations}
+    drawn = [translation.draw(each, observations, f"translation-{index}") for index, each in enumerate(report.lab.translations, 1)]
+    return [*map(_translation, drawn), *map(_plot, drawings(report.lab.plots, observations))]
+
+
+def _translation(picture: translation.Picture) -> PlotView:
+    steps = [[str(step.level), str(step.index), f"{step.entry_address:#x}", f"{step.entry:#x}", step.flags] for step in picture.steps]
+    stages = [[stage.name, "not shown" if stage.address is None else f"{stage.address:#x}", stage.holding] for stage in picture.stages]
+    tables = [
+        TableView("The walk", ["level", "index", "entry at", "entry", "bits"], steps, ""),
+        TableView("The names of the byte", ["stage", "address", "read there"], stages, ""),
+    ]
+    shown = picture.definition
+    return PlotView(picture.id, shown.title, shown.shows, picture.svg, picture.note, tables=[table for table in tables if table.rows])
+
+
 def _plot(drawing: Drawing) -> PlotView:
-    x, y = drawing.plot.x, drawing.plot.y
     tables = [
         TableView(
             data.name,
-            unit_label(x),
-            unit_label(y),
-            [(text.number(a), text.number(b)) for a, b in data.rows[:ROWS]],
+            [unit_label(drawing.plot.x), unit_label(drawing.plot.y)],
+            [[text.number(a), text.number(b)] for a, b in data.rows[:ROWS]],
             f"The first {ROWS} of {len(data.rows):,} rows; all are in report.json." if len(data.rows) > ROWS else "",
         )
         for data in drawing.series
         if data.rows
     ]
-    return PlotView(drawing, tables)
+    return PlotView(drawing.id, drawing.plot.title, drawing.plot.shows, drawing.svg, drawing.note, drawing.notes, tables)
 
 
 def _phases(phases: Sequence[PhasePart], duration_s: float) -> list[BarView]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from runner.lab.definition import Claim, Plot, Question
+from runner.lab.definition import Claim, Plot, Question, Translation
 from runner.lab.verdict import VerdictKind
 
 
@@ -30,6 +30,7 @@ class LabPart(Part):
     claims: dict[str, Claim]
     questions: list[Question]
     plots: list[Plot]
+    translations: list[Translation] = Field(default_factory=list)
 
 
 class ErrorPart(Part):

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from runner.lab import Record, checks, verdict
-from runner.lab.definition import Axis, Claim, GuestRequest, LabDefinition, Parameter, Plot, Question, Series
+from runner.lab.definition import Axis, Claim, GuestRequest, LabDefinition, Parameter, Plot, Question, Series, Stage, Translation
 from runner.lab.skeleton import create
 
 GUIDE = Path(__file__).resolve().parents[2] / "labs" / "README.md"
@@ -29,6 +29,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "plots": Plot,
     "x, y": Axis,
     "series": Series,
+    "translations": Translation,
+    "stages": Stage,
 }
 SIMPLE = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "anything"}
 
