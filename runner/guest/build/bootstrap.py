@@ -28,7 +28,7 @@ def bootstrap(recipe: Recipe, parameters: Parameters, folder: Path, *, mirror: M
         "--variant=minbase",
         "--format=tar",
         f"--architectures={recipe.architecture}",
-        f"--include={','.join(recipe.packages)}",
+        f"--include={','.join((*recipe.packages, *parameters.packages))}",
         "--aptopt=APT::Install-Recommends false",
         # Package lists in other languages are never read.
         "--aptopt=Acquire::Languages none",

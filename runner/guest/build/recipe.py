@@ -26,6 +26,8 @@ class Parameters(Strict):
 
     suite: str = Field(pattern=r"^[a-z]+$")
     mmdebstrap_hooks: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    """Packages beside the recipe's."""
 
 
 class Recipe(Strict):
@@ -52,7 +54,9 @@ def key_of(name: str, parameters: Parameters, folder: Path) -> str:
     The mirror is not part of it: it says where the packages come from, not which they are.
     """
     digest = hashlib.sha256()
-    head = {"builder": BUILDER_VERSION, "name": name, "parameters": parameters.model_dump()}
+    # Images that have no packages of their own keep the key that they had before there could be any.
+    told = parameters.model_dump(exclude=None if parameters.packages else {"packages"})
+    head = {"builder": BUILDER_VERSION, "name": name, "parameters": told}
     digest.update(json.dumps(head, sort_keys=True).encode())
     for path in recipe_files(folder):
         content = path.read_bytes()
