@@ -29,9 +29,10 @@ def boot_request(name: str, wanted: GuestRequest, image: Image, accelerator: Lit
     return BootRequest(
         name=name,
         image=image,
-        accelerator=accelerator,
+        accelerator=accelerator if wanted.virtualisation == "none" else "tcg",
         memory_mib=wanted.memory_mib,
         cpus=wanted.cpus,
+        virtualisation=wanted.virtualisation,
         init=wanted.init,
         kernel_args=wanted.kernel_args,
         internet=wanted.internet,
@@ -87,6 +88,11 @@ class Bench:
         self._stack = stack
         self._templates = templates
         self._guests: dict[str, Guest] = {}
+
+    @property
+    def accelerator(self) -> Literal["kvm", "tcg"]:
+        """What runs the guests of this run (but for those that lab.yaml gives a processor of their own: ``virtualisation``)."""
+        return self._accelerator
 
     def guest(self, name: str = "main") -> Guest:
         """The guest that lab.yaml declares under this name: started at the first call, ended with the run."""

@@ -13,6 +13,7 @@ from runner.deadline import Deadline
 from runner.errors import ScriptError, UsageError
 from runner.guest.machine import Machine
 from runner.guest.memory import MemoryView
+from runner.guest.qemu import Virtualisation
 from runner.guest.ssh import CommandResult, Conversation, parse_line
 from runner.host import probe
 from runner.lab.definition import Lab
@@ -21,6 +22,7 @@ from runner.report.model import CloudInitPart, GuestPart, StepPart
 # Where the lab's guest/ folder lies in a guest: memory, gone with it, and writable under every init.
 GUEST_LAB_DIR = "/run/vmlab/lab"
 
+_RUNS_GUESTS_BY: dict[Virtualisation, str] = {"none": "", "svm": "AMD SVM with nested paging: hardware walk emulated by QEMU TCG"}
 
 # Where the KVM probe's package lies in a guest.
 GUEST_PROBE_DIR = "/run/vmlab/probe"
@@ -145,6 +147,13 @@ class Guest:
         """The look from outside at this guest's memory."""
         return MemoryView(self.machine, self.machine.directory, self._deadline)
 
+    def kvm_statistics(self) -> dict[str, int]:
+        """The counters that KVM keeps for this guest, by the kernel's names, those of its CPUs summed; empty when it runs without KVM.
+
+        They are QEMU's ``query-stats`` (QEMU 7.1 and later), which reads KVM_GET_STATS_FD (Linux 5.14 and later).
+        """
+        return self.machine.kvm_statistics(self._deadline.within(30))
+
     def console(self) -> str:
         """What the guest's serial console has printed, the last MiB of it."""
         return self.machine.console.text()
@@ -184,6 +193,7 @@ class Guest:
             memory_bytes=request.memory_mib << 20,
             cpus=request.cpus,
             init=request.init,
+            virtualisation=_RUNS_GUESTS_BY[request.virtualisation],
             argv=self.machine.argv,
             kernel=system.kernel,
             os=system.os,

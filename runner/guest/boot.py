@@ -112,6 +112,7 @@ def cold_spec(request: BootRequest, place: Path, wires: qemu.Wires, *, ram: qemu
         accelerator=request.accelerator,
         memory_mib=request.memory_mib,
         cpus=request.cpus,
+        virtualisation=request.virtualisation,
         disk=place / "disk.qcow2",
         seed=place / "seed.iso",
         wires=wires,

@@ -48,6 +48,7 @@ class BootRequest:
     machine_type: str = ""
     memory_mib: int = 1024
     cpus: int = 2
+    virtualisation: qemu.Virtualisation = "none"
     init: str = "systemd"
     kernel_args: str = ""
     internet: bool = False
@@ -364,6 +365,16 @@ class Machine:
             "cpu_s": round(times.user + times.system, 2),
             "panicked": isinstance(self._death, GuestPanicked),
         }
+
+    def kvm_statistics(self, deadline: Deadline) -> dict[str, int]:
+        """What KVM counted for this guest, the counters of its CPUs summed; histograms are left out. Empty under TCG."""
+        counters: dict[str, int] = {}
+        with self.attributing():
+            providers = [each for target in ("vm", "vcpu") for each in self.monitor.execute("query-stats", deadline, target=target)]
+        for each in (stat for provider in providers if provider["provider"] == "kvm" for stat in provider["stats"]):
+            if isinstance(each["value"], int):
+                counters[each["name"]] = counters.get(each["name"], 0) + each["value"]
+        return counters
 
     def stop(self) -> None:
         """End the guest: QMP ``quit``, then SIGTERM, then SIGKILL. How it ended is kept in ``ended_how``."""

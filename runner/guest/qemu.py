@@ -17,6 +17,13 @@ TCG_BUFFER_MIB = 192
 # than what they choose otherwise. No Debian package needs it.
 EMULATED_CPU = "max,-avx,-avx2"
 
+# An AMD processor that can run guests: QEMU's TCG emulates SVM and its nested page tables (target/i386/tcg/sysemu/svm_helper.c), but not
+# Intel's VMX. An EPYC rather than `max`, which has five-level page tables too: here each walk has four levels in both dimensions. It keeps
+# its AVX: without it, signal handlers of its guests do not return ("bad frame in rt_sigreturn"; QEMU 7.2 with Linux 6.12 as both kernels).
+SVM_CPU = "EPYC,+svm,+npt"
+
+Virtualisation = Literal["none", "svm"]
+
 # The guest's second serial port, by which a clone is told who it is. (A virtio-serial port would be quicker, but with QEMU 7.2 and many
 # guests at once on few CPUs messages over one stayed unseen until the next came; benchmarks/README.md tells more.)
 IDENTITY_DEVICE = "/dev/ttyS1"
@@ -52,6 +59,8 @@ class RamFile:
 class GuestSpec:
     """Everything that decides how a guest is run.
 
+    With ``virtualisation`` it can run guests itself, which ``accelerator`` kvm does not give: ValueError.
+
     ``kernel`` set means direct kernel boot with ``cmdline``; None means the disk's own boot loader (by ``firmware`` when that is given,
     a UEFI image, else by QEMU's BIOS). ``ram`` None is memory that belongs to the process. ``incoming`` makes a QEMU that waits for
     the state of another, instead of one that boots.
@@ -66,6 +75,7 @@ class GuestSpec:
     seed: Path
     wires: Wires
     generation_id: str
+    virtualisation: Virtualisation = "none"
     ram: RamFile | None = None
     incoming: bool = False
     kernel: Path | None = None
@@ -90,7 +100,7 @@ def argv(spec: GuestSpec) -> list[str]:
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny"),
         *("-machine", spec.machine if spec.ram is None else f"{spec.machine},memory-backend=ram"),
         *("-accel", accel),
-        *("-cpu", EMULATED_CPU if spec.accelerator == "tcg" else "host"),
+        *("-cpu", _cpu(spec)),
         *("-smp", str(spec.cpus)),
         *("-m", f"{spec.memory_mib}M"),
         *(() if spec.ram is None else ("-object", _ram(spec.ram, spec.memory_mib))),
@@ -127,6 +137,14 @@ def versioned_machine(version: tuple[int, ...]) -> str:
     """The machine type that means the same hardware for ever: ``q35`` alone is another machine in each version of QEMU."""
     major, minor = (*version, 0, 0)[:2]
     return f"pc-q35-{major}.{minor}"
+
+
+def _cpu(spec: GuestSpec) -> str:
+    if spec.virtualisation == "svm":
+        if spec.accelerator != "tcg":
+            raise ValueError("a processor with SVM is emulated by TCG, not passed through")
+        return SVM_CPU
+    return EMULATED_CPU if spec.accelerator == "tcg" else "host"
 
 
 def _ram(ram: RamFile, memory_mib: int) -> str:

@@ -50,6 +50,10 @@ class GuestRequest(Strict):
     )
     memory_mib: int = Field(default=1024, ge=128, description="memory, in MiB")
     cpus: int = Field(default=2, ge=1, le=64, description="virtual CPUs")
+    virtualisation: Literal["none", "svm"] = Field(
+        default="none",
+        description="svm: it can run guests of its own; an AMD processor with nested paging, emulated by QEMU whatever runs the others",
+    )
     init: Literal["systemd", "sysv"] = Field(default="systemd", description="the init system that it boots with")
     kernel_args: str = Field(default="", description="added to the kernel command line (direct kernel boot)")
     start: Literal["clone", "cold"] = Field(

@@ -107,6 +107,7 @@ class GuestPart(Part):
     memory_bytes: int
     cpus: int
     init: str
+    virtualisation: str = Field(default="", description="by what it can run guests of its own, in words; empty when it cannot")
     argv: list[str]
     kernel: str = ""
     os: str = ""
