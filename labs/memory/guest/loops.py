@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Loops whose cost in exits tells nested page tables from shadow page tables. Whoever runs this guest reads its counters around each.
 
-It talks in JSON lines. It greets with the names of its loops; then ``{"loop": "remap", "pages": 4096, "rounds": 8}`` is answered by ``{"ready": "remap"}`` when everything that the
-loop needs is there and warm, the next line (whatever it is) starts it, and its result is printed when it has ended. At the end of the
-input the script ends.
+It talks in JSON lines. It greets with the names of its loops. ``{"loop": "remap", "pages": 4096, "rounds": 8}`` is answered by
+``{"ready": "remap"}`` when everything that the loop needs is there and warm; the next line, whatever it is, starts it, and its result is
+printed when it has ended. At the end of the input the script ends.
 
 A nested guest runs it as its init process and the lab's own guest over SSH, so it imports only what is cheap to start with.
 """
@@ -127,6 +127,8 @@ def pipe() -> tuple[int, int]:
 
 def main() -> None:
     """Answer until the input ends."""
+    # On one CPU, or two processes that take turns would not switch but wait for each other.
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     say({"loops": sorted(LOOPS)})
     while line := sys.stdin.readline():
         asked = json.loads(line)

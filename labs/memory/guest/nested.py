@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Runs a guest of its own under KVM and reads the kernel's counters around each loop of loops.py in it; prints one JSON object.
 
-Which loops is read from standard input: a JSON list of what loops.py is asked. The guest is this system's own kernel with an initramfs that is made here from this system's own files: busybox, Python, loops.py. So the
-host of the emulated host needs to hand in nothing. QEMU's ``query-stats`` (from 7.1 on) gives the counters that
-``KVM_GET_STATS_FD`` has for them: Documentation/virt/kvm/api.rst, section 4.133.
+Which loops is read from standard input: a JSON list of what loops.py is asked. The guest is this system's own kernel with an initramfs
+that is made here from this system's own files (busybox, Python, loops.py), so that nothing needs to be handed in. The counters are those
+of KVM_GET_STATS_FD (Documentation/virt/kvm/api.rst, section 4.133), which QEMU's ``query-stats`` reads from version 7.1 on.
 """
 
 from __future__ import annotations
