@@ -1,26 +1,212 @@
-"""Memory: follow an address through every translation, and find out who walks the second set of page tables."""
+"""One byte under four names, and who translates them: the host looks at the guest's memory from outside at each stage."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from runner.bench import Bench, Guest
+from runner.bench import Bench, Guest, HostError
+
+# The processor that the marker's process binds itself to; everything else in the guest can have the other.
+CPU = 0
+
+PAGE_BYTES = 4096
+FRAME = (1 << 55) - 1
+
 
 LONG_S = 240.0
 
 
 def experiment(bench: Bench) -> None:
-    """The lab's own guest, then the emulated host."""
-    guest = bench.guest()
+    """The lab's own two guests first, then who walks the second set of page tables: on this machine, and on one that is emulated."""
+    main, other = bench.guest("main"), bench.guest("other")
+    bench.record("machine", {"accelerator": bench.accelerator, "root": os.geteuid() == 0, "ram": ram()})
+
+    with bench.phase("what the guests say of their addresses"):
+        bench.record("addresses", {each.name: each.script("addresses.py").record for each in (main, other)})
+
+    with bench.phase("one byte under four names"):
+        bench.record("chain_small", chain(main, "small", stranger=other))
+        bench.record("chain_large", chain(main, "large", stranger=other))
+        bench.record("chain_other", chain(other, "small", stranger=main))
+
+    with bench.phase("memory grows as it is touched"):
+        bench.record("growth", growth(main, int(bench.parameters["pages"]), int(bench.parameters["steps"])))
+
+    with bench.phase("what a miss costs"):
+        bench.record("chase", chase(bench, main))
 
     with bench.phase("loops in the lab's own guest, as KVM counts them"):
-        bench.record("own_counters", own_counters(bench, guest))
+        bench.record("own_probe", own_probe(bench))
+        bench.record("own_counters", own_counters(bench, main))
 
     emulated_amd_host(bench)
 
 
+def ram() -> list[dict[str, str]]:
+    """Where this machine has RAM, by /proc/iomem; nobody but root is told (all addresses are 0 then)."""
+    rows = re.findall(r"(?m)^ *([0-9a-f]+)-([0-9a-f]+) : System RAM$", Path("/proc/iomem").read_text())
+    return [{"start": hex(int(start, 16)), "end": hex(int(end, 16))} for start, end in rows if int(end, 16)]
+
+
+# --- one byte under four names ----------------------------------------------------------------------------------------------------
+
+
+def chain(guest: Guest, kind: str, *, stranger: Guest) -> dict[str, Any]:
+    """A marker in the memory of a process of ``guest``, looked for at each stage; ``stranger`` is where it must not be."""
+    marker = secrets.token_hex(32)
+    view = guest.memory
+    with guest.start("marker.py", marker, kind, CPU) as process:
+        ready = process.read()
+        seen: dict[str, Any] = {"guest": guest.name, "kind": kind, "memory_bytes": view.memory_bytes, "marker": marker, "ready": ready}
+        virtual, second, fs_base = (address(ready, name) for name in ("virtual", "second_virtual", "fs_base"))
+        physical = (address(ready, "pagemap") & FRAME) * PAGE_BYTES + virtual % PAGE_BYTES
+        with view.frozen_in(fs_base) as registers:
+            seen["registers"] = hexadecimal(asdict(registers), but=("cpu", "cpl"))
+            seen["levels"] = registers.levels
+            seen["walk"] = walked(view.walk(registers, virtual))
+            seen["second_before"] = walked(view.walk(registers, second))
+            seen["monitor_physical"] = told(view.monitor_physical(registers, virtual))
+            seen["physical_holds"] = text(view.physical(physical, len(marker)))
+            seen["next_page_holds"] = text(view.physical(physical + PAGE_BYTES, len(marker)))
+            host_virtual = view.host_virtual(physical)
+            seen["host_virtual"] = told(host_virtual)
+            if host_virtual is not None:
+                seen["host"] = in_the_host(view, physical, host_virtual, len(marker))
+                seen["stranger"] = in_the_stranger(stranger, physical, host_virtual, len(marker))
+        seen["answer"] = answered(view, process, ready, host_virtual, fs_base)
+    return seen
+
+
+def in_the_host(view: Any, physical: int, host_virtual: int, size: int) -> dict[str, Any]:
+    """The two last stages: the byte as memory of QEMU's process, and the frame that this is in."""
+    mapping = view.mapping(host_virtual)
+    seen = {
+        "holds": refusable(lambda: text(view.read(host_virtual, size))),
+        "next_page_holds": refusable(lambda: text(view.read(host_virtual + PAGE_BYTES, size))),
+        "mapping": hexadecimal(asdict(mapping), but=("name", "resident_bytes", "own_bytes", "huge_bytes")) if mapping else None,
+        "page": refusable(lambda: page_of(view, host_virtual)),
+    }
+    frame = seen["page"].get("frame")
+    if frame is not None:
+        host_physical = int(frame, 16) * PAGE_BYTES + host_virtual % PAGE_BYTES
+        seen["host_physical"] = hex(host_physical)
+        seen["monitor_host_physical"] = told(view.monitor_host_physical(physical))
+        seen["frame_holds"] = refusable(lambda: text(view.host_physical(host_physical, size)))
+    return seen
+
+
+def in_the_stranger(stranger: Guest, physical: int, host_virtual: int, size: int) -> dict[str, Any]:
+    """What another guest has at the same addresses."""
+    view = stranger.memory
+    own = view.host_virtual(physical)
+    return {
+        "guest": stranger.name,
+        "physical_holds": text(view.physical(physical, size)),
+        "host_virtual_of_physical": told(own),
+        "holds": refusable(lambda: text(view.read(host_virtual, size))),
+        "page_of_physical": refusable(lambda: page_of(view, own)) if own is not None else None,
+    }
+
+
+def answered(view: Any, process: Any, ready: Mapping[str, Any], host_virtual: int | None, fs_base: int) -> dict[str, Any]:
+    """The way back: the host stores into its own memory, the guest's process sees it. In between the process touches its second page."""
+    if host_virtual is None:
+        return {"refused": "QEMU names no address of its own for this page"}
+    beside = host_virtual - address(ready, "virtual")
+    seen: dict[str, Any] = {"sent": secrets.token_hex(8)}
+    try:
+        view.write(address(ready, "go") + beside, b"\1")
+    except HostError as exc:
+        return {"refused": exc.message}
+    seen["touched"] = process.read()
+    with view.frozen_in(fs_base) as registers:
+        seen["second_after"] = walked(view.walk(registers, address(ready, "second_virtual")))
+        # In one piece and while the processor stands still: the process looks at the first byte.
+        view.write(address(ready, "answer") + beside, seen["sent"].encode())
+    seen["answered"] = process.read()
+    process.finish()
+    return seen
+
+
+# --- memory grows as it is touched ------------------------------------------------------------------------------------------------
+
+
+def growth(guest: Guest, pages: int, steps: int) -> dict[str, Any]:
+    """How many frames of the host QEMU's process has after each step of touching, and after touching everything once more."""
+    view = guest.memory
+    base = view.host_virtual(0)
+    if base is None:
+        return {"refused": "QEMU names no address of its own for the guest's memory"}
+    samples: list[dict[str, Any]] = []
+    with guest.start("touch.py", pages) as process:
+        mapped = process.read()
+        samples.append({"touched": 0, "unbacked": 0, **resident(view, base)})
+        for step in range(steps):
+            count = pages // steps + (pages % steps if step == steps - 1 else 0)
+            samples.append(touched(view, process, base, {"touch": count}))
+        again = touched(view, process, base, {"again": True})
+        process.finish()
+    unbacked = 0
+    for sample in samples:
+        unbacked += sample["unbacked"]
+        sample["unbacked_so_far"] = unbacked
+        sample["own_growth_pages"] = (sample["own_bytes"] - samples[0]["own_bytes"]) // PAGE_BYTES
+    return {"pages": pages, "mapped": mapped, "samples": samples, "again": again}
+
+
+def touched(view: Any, process: Any, base: int, order: Mapping[str, Any]) -> dict[str, Any]:
+    """One step of touching: which of its frames had a frame of the host before, and which have after."""
+    # The whole of the guest's memory is looked at before, for nobody knows yet which frames it will be.
+    before = [page.own for page in view.host_pages(base, view.memory_bytes // PAGE_BYTES)]
+    process.send(order)
+    said = process.read()
+    frames = [frame for first, count in said["frames"] for frame in range(first, first + count)]
+    after = [view.host_pages(base + first * PAGE_BYTES, count) for first, count in said["frames"]]
+    return {
+        "touched": said["touched"],
+        "present": said["present"],
+        "frames": len(set(frames)),
+        "unbacked": sum(not before[frame] for frame in frames),
+        "backed_after": sum(page.own for run in after for page in run),
+        **resident(view, base),
+    }
+
+
+def resident(view: Any, base: int) -> dict[str, int]:
+    """How much of the guest's memory is resident in QEMU's process, and how much of that is its own."""
+    mapping = view.mapping(base)
+    return {"resident_bytes": mapping.resident_bytes, "own_bytes": mapping.own_bytes, "huge_bytes": mapping.huge_bytes}
+
+
+# --- what a miss in the TLB costs --------------------------------------------------------------------------------------------------
+
+
+def chase(bench: Bench, guest: Guest) -> dict[str, Any]:
+    """The same chase from pointer to pointer in the guest and on this machine itself; nothing where the processor is emulated."""
+    if bench.accelerator != "kvm":
+        return {"not_run": "its processor is emulated, and so are the costs of a translation"}
+    words = [int(bench.parameters[name]) for name in ("chase_mib", "samples", "chase_steps")]
+    return {
+        "guest": guest.script("chase.py", *words, time_limit_s=LONG_S).record,
+        "native": bench.here("chase.py", *words, time_limit_s=LONG_S),
+    }
+
+
 # --- KVM's counters around loops of the lab's own guest (check H) ---------------------------------------------------------------------
+
+
+def own_probe(bench: Bench) -> dict[str, Any]:
+    """What the probe of this machine's own /dev/kvm counts; nothing where KVM does not run the guests."""
+    if bench.accelerator != "kvm":
+        return {"not_run": "KVM runs no guest on this machine"}
+    return bench.kvm_probe()
 
 
 def own_counters(bench: Bench, guest: Guest) -> dict[str, Any]:
@@ -90,3 +276,46 @@ def drawn(probe: dict[str, Any]) -> dict[str, Any]:
         "exits": [row for row in rows if row["counter"] == "exits"],
         "faults": [row for row in rows if row["phase"].startswith("swap")],
     }
+
+
+# --- writing it down: addresses and entries as hexadecimal text, which people read and JSON keeps whole ---------------------------------
+
+
+def address(said: Mapping[str, Any], name: str) -> int:
+    """An address that a guest script told."""
+    return int(said[name], 16)
+
+
+def told(value: int | None) -> str | None:
+    """An address, or null where there is none."""
+    return None if value is None else hex(value)
+
+
+def text(content: bytes) -> str:
+    """Whatever bytes were read, one character each."""
+    return content.decode("latin-1")
+
+
+def hexadecimal(values: Mapping[str, Any], *, but: tuple[str, ...]) -> dict[str, Any]:
+    """Members as hexadecimal text, all but some."""
+    return {name: value if name in but else hex(value) for name, value in values.items()}
+
+
+def walked(walk: Any) -> dict[str, Any]:
+    """A translation by hand."""
+    steps = [hexadecimal(asdict(step), but=("level", "index")) for step in walk.steps]
+    return {"virtual": hex(walk.virtual), "steps": steps, "physical": told(walk.physical), "page_bytes": walk.page_bytes}
+
+
+def page_of(view: Any, host_virtual: int) -> dict[str, Any]:
+    """What the host's page tables hold for one page of QEMU's."""
+    (page,) = view.host_pages(host_virtual)
+    return {"entry": hex(page.entry), "present": page.present, "own": page.own, "frame": told(page.frame)}
+
+
+def refusable(look: Callable[[], Any]) -> Any:
+    """What a look shows, or why the host's kernel does not allow it."""
+    try:
+        return look()
+    except HostError as exc:
+        return {"refused": exc.message}

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from runner import process
 from runner.bench.guest import Guest
 from runner.bench.notebook import Listener, Notebook
 from runner.deadline import Deadline
-from runner.errors import UnsuitableImage, UsageError
+from runner.errors import ScriptError, UnsuitableImage, UsageError
 from runner.guest import start
 from runner.guest.image import Image
 from runner.guest.machine import BootRequest
+from runner.guest.ssh import parse_line
 from runner.guest.templates import TemplateStore
 from runner.guest.workdir import WorkDir
 from runner.host import facts, probe
 from runner.lab.definition import GuestRequest, Lab
+from runner.process import CommandError
 
 # No guest of ours boots slower than this even on a loaded machine under emulation; a start that takes longer hangs.
 START_LIMIT_S = 400.0
@@ -76,7 +80,7 @@ class Bench:
         templates: TemplateStore | None = None,
     ) -> None:
         self.parameters = parameters
-        self.accelerator = accelerator
+        self._accelerator = accelerator
         self._lab = lab
         self._images = images
         self._work = work
@@ -138,6 +142,19 @@ class Bench:
     def kvm_probe(self) -> dict[str, Any]:
         """What stands behind the host's own /dev/kvm: the KVM probe's record, ``judged``. Where it cannot run, its ``error`` says why."""
         return probe.judged(probe.run_probe())
+
+    def here(self, script: str, *args: str | int | float, time_limit_s: float = 60.0) -> dict[str, Any]:
+        """Run one of the lab's guest scripts on this machine itself, to compare a guest with it, and read the one object it prints.
+
+        It runs as the user who runs the lab. ScriptError when it fails, takes too long, or prints anything else.
+        """
+        path = self._lab.directory / "guest" / script
+        words = [sys.executable, str(path), *map(str, args)]
+        try:
+            printed = process.run(words, deadline=self._deadline.within(time_limit_s)).stdout
+        except CommandError as exc:
+            raise ScriptError(f"{script} failed on this machine: {exc.message}", hint=exc.hint, detail=exc.detail) from exc
+        return parse_line(printed.strip(), script)
 
     def record(self, name: str, data: Mapping[str, Any]) -> None:
         """Write down one observation under a name that is used once. ScriptError when it is not JSON or too large."""

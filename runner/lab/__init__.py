@@ -5,11 +5,13 @@ A lab's ``checks.py`` and its tests import everything they need from here.
 
 from runner.lab.checks import check, judge
 from runner.lab.evidence import Evidence, EvidenceProblem, Record
+from runner.lab.statistics import Interval, median_interval
 from runner.lab.verdict import Verdict, VerdictKind, failed, inconclusive, not_observable, passed
 
 __all__ = [
     "Evidence",
     "EvidenceProblem",
+    "Interval",
     "Record",
     "Verdict",
     "VerdictKind",
@@ -17,6 +19,7 @@ __all__ = [
     "failed",
     "inconclusive",
     "judge",
+    "median_interval",
     "not_observable",
     "passed",
 ]

@@ -78,6 +78,10 @@ class Record:
             raise EvidenceProblem(f"{place}: expected a hexadecimal number such as 0x1f, found {_kind(value)}")
         return int(value, 16)
 
+    def is_null(self, key: str) -> bool:
+        """Whether there is null, which an experiment writes for what it looked for and did not find; something has to be there."""
+        return self._get(key)[1] is None
+
     def flag(self, key: str) -> bool:
         """True or false."""
         place, value = self._get(key)

@@ -84,6 +84,14 @@ def test_the_place_of_a_nested_value_is_told():
         [row.integer("n") for row in evidence["a"].records("rows")]
 
 
+def test_null_is_something_that_was_written_down():
+    seen = Evidence({"seen": {"it": None, "other": 0}})["seen"]
+    assert seen.is_null("it")
+    assert not seen.is_null("other")
+    with pytest.raises(EvidenceProblem, match=r"seen\.more is missing"):
+        seen.is_null("more")
+
+
 def test_minimum():
     seen = Record("seen", {"n": -1, "x": -0.5})
     with pytest.raises(EvidenceProblem, match="at least 0, found the number -1"):

@@ -1,0 +1,48 @@
+"""Touch memory when told to, and say which guest-physical frames it got.
+
+    touch.py PAGES
+
+Maps so many pages and prints {"event": "mapped", ...}. For each line {"touch": N} on standard input it stores a byte into each of the next
+N pages and prints {"event": "touched", "frames": [[first, count], ...]} with their frame numbers; for {"again": true} it stores into all
+that it has touched once more.
+"""
+
+import ctypes
+import json
+import mmap
+import sys
+
+from pagemap import FRAME, PAGE_BYTES, PRESENT, Pagemap, runs
+
+
+def say(**record: object) -> None:
+    """Print one line at once."""
+    print(json.dumps(record), flush=True)
+
+
+def main(pages: int) -> None:
+    """Map, then touch as told."""
+    memory = mmap.mmap(-1, pages * PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    pagemap = Pagemap()
+    present = sum(bool(entry & PRESENT) for entry in pagemap.entries(base, pages))
+    say(event="mapped", pages=pages, present=present)
+    done = 0
+    for line in sys.stdin:
+        order = json.loads(line)
+        count = done if order.get("again") else order["touch"]
+        first = 0 if order.get("again") else done
+        for page in range(first, first + count):
+            memory[page * PAGE_BYTES] = 1
+        done = max(done, first + count)
+        entries = pagemap.entries(base + first * PAGE_BYTES, count)
+        say(
+            event="touched",
+            touched=done,
+            present=sum(bool(entry & PRESENT) for entry in entries),
+            frames=runs([e & FRAME for e in entries]),
+        )
+
+
+main(int(sys.argv[1]))
