@@ -1,0 +1,247 @@
+"""The checks on the emulated host: each passes on what a real run recorded, and none does on the other world's evidence in its place.
+
+``emulated_host.json`` holds a real run's observations. The strongest controls need nothing forged: what was recorded with shadow page
+tables is given to the checks of nested paging, and the other way round.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.lab import Evidence
+from runner.lab.checks import Check, checks_of, judge
+from runner.lab.loading import module_from
+from runner.lab.verdict import VerdictKind
+
+LAB = Path(__file__).resolve().parents[1]
+RECORDED = json.loads((LAB / "tests" / "emulated_host.json").read_text())
+CHECKS = {each.id: each for each in checks_of(module_from(LAB / "checks.py")) if each.id.startswith(("npt_", "shadow_", "own_guest_"))}
+PASS, FAIL, INCONCLUSIVE, NOT_OBSERVABLE = VerdictKind.PASS, VerdictKind.FAIL, VerdictKind.INCONCLUSIVE, VerdictKind.NOT_OBSERVABLE
+
+# The checks D, E and H of the verdict table, in both worlds.
+NESTED = ["npt_leaves_the_guest_alone", "npt_reads_the_guests_tables", "npt_shows_in_a_whole_guest"]
+SHADOW = ["shadow_steps_in", "shadow_never_reads_the_guests_tables", "shadow_shows_in_a_whole_guest"]
+WORLD_OF = {name: "emulated_npt" if name.startswith("npt_") else "emulated_shadow" for name in CHECKS if not name.startswith("own_")}
+
+World = dict[str, Any]
+
+
+@pytest.fixture
+def worlds() -> World:
+    """The observations of the real run, to be broken."""
+    return copy.deepcopy(RECORDED["observations"])
+
+
+def verdict(name: str, observations: World, **parameters: Any) -> VerdictKind:
+    """The verdict of one check, whatever those that it rests on conclude."""
+    found = CHECKS[name]
+    single = Check(found.id, found.title, found.points, found.claim, (), found.function)
+    return judge([single], Evidence(observations, {**RECORDED["parameters"], **parameters}))[0].verdict.kind
+
+
+@pytest.mark.parametrize("name", WORLD_OF)
+def test_each_check_passes_on_what_a_real_run_recorded(name: str, worlds: World) -> None:
+    assert verdict(name, worlds) is PASS
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_control_shadow_evidence_is_no_nested_paging(name: str, worlds: World) -> None:
+    worlds["emulated_npt"] = worlds["emulated_shadow"]
+    assert verdict(name, worlds) is FAIL
+
+
+@pytest.mark.parametrize("name", SHADOW)
+def test_control_nested_evidence_is_no_shadow_paging(name: str, worlds: World) -> None:
+    worlds["emulated_shadow"] = worlds["emulated_npt"]
+    assert verdict(name, worlds) is FAIL
+
+
+def test_control_the_wrong_setting_of_the_module(worlds: World) -> None:
+    worlds["emulated_npt"], worlds["emulated_shadow"] = worlds["emulated_shadow"], worlds["emulated_npt"]
+    assert verdict("npt_claims", worlds) is FAIL
+    assert verdict("shadow_is_the_same_host", worlds) is FAIL
+
+
+def test_control_a_claim_does_not_help(worlds: World) -> None:
+    """A module that says npt=Y while its tables are shadow ones, or a student who writes that into the evidence."""
+    worlds["emulated_shadow"]["probe"]["claim"]["nested_paging"] = "npt=Y"
+    worlds["emulated_npt"] = worlds["emulated_shadow"]
+    assert verdict("npt_claims", worlds) is PASS
+    assert [verdict(name, worlds) for name in NESTED] == [FAIL] * 3
+
+
+def test_control_two_hosts_are_no_control_of_each_other(worlds: World) -> None:
+    worlds["emulated_shadow"]["module"]["boot_id"] = "another"
+    assert verdict("shadow_is_the_same_host", worlds) is INCONCLUSIVE
+
+
+@pytest.mark.parametrize("name", ["npt_runs_on_the_processor", "shadow_runs_on_the_processor"])
+def test_control_instructions_that_kvm_decodes(name: str, worlds: World) -> None:
+    """What a software KVM shows: two emulated instructions an iteration."""
+    compute = worlds[WORLD_OF[name]]["probe"]["phases"]["compute"]
+    compute["counts"]["insn_emulation"] = 2 * compute["n"]
+    assert verdict(name, worlds) is FAIL
+    rest = judge(list(CHECKS.values()), Evidence(worlds, RECORDED["parameters"]))
+    kinds = {each.check.id: each.verdict.kind for each in rest}
+    assert {kinds[each] for each in CHECKS if name in CHECKS[each].after} == {INCONCLUSIVE}
+
+
+# --- just within a bound, and just beyond it ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("phase", "counter", "within", "beyond"),
+    [("remap", "exits", 100, 102), ("reload_cr3", "exits", 100, 102), ("page_fault", "pf_guest", 99, 101)],
+)
+def test_a_stray_exit_is_nothing_and_one_in_twenty_operations_is(phase: str, counter: str, within: int, beyond: int, worlds: World) -> None:
+    measured = worlds["emulated_npt"]["probe"]["phases"][phase]
+    measured["counts"].pop("irq_exits", None)
+    for count, expected in ((within, PASS), (beyond, FAIL)):
+        measured["counts"][counter] = count
+        assert verdict("npt_leaves_the_guest_alone", worlds) is expected
+
+
+@pytest.mark.parametrize("phase", ["swap_data", "swap_table", "swap_walk"])
+@pytest.mark.parametrize("change", [-2, 2])
+def test_two_faults_of_thirty_two_reads_are_one_too_many(phase: str, change: int, worlds: World) -> None:
+    worlds["emulated_npt"]["probe"]["phases"][phase]["counts"]["pf_taken"] += change
+    assert verdict("npt_reads_the_guests_tables", worlds) is FAIL
+
+
+@pytest.mark.parametrize(
+    ("loop", "counter", "operations"),
+    [
+        ("remap", "pf_taken", 32768),
+        ("remap", "pf_fixed", 32768),
+        ("remap", "pf_guest", 32768),
+        ("touch", "pf_guest", 4096),
+        ("switch", "tlb_flush", 1000),
+    ],
+)
+def test_each_counter_of_a_whole_guest_matters(loop: str, counter: str, operations: int, worlds: World) -> None:
+    measured = worlds["emulated_npt"]["nested"]["loops"][loop]
+    for rose, expected in ((0.049, PASS), (0.051, FAIL)):
+        measured["after"][counter] = measured["before"][counter] + round(rose * operations)
+        assert verdict("npt_shows_in_a_whole_guest", worlds) is expected
+    measured = worlds["emulated_shadow"]["nested"]["loops"][loop]
+    if (loop, counter) != ("remap", "pf_guest"):  # (The guest maps sixteen pages at one fault.)
+        measured["after"][counter] = measured["before"][counter] + round(0.94 * operations)
+        assert verdict("shadow_shows_in_a_whole_guest", worlds) is FAIL
+
+
+def test_a_restless_host_is_no_control(worlds: World) -> None:
+    idle = worlds["emulated_shadow"]["nested"]["loops"]["idle"]
+    idle["after"]["pf_taken"] = idle["before"]["pf_taken"] + 3000
+    assert verdict("shadow_shows_in_a_whole_guest", worlds) is INCONCLUSIVE
+
+
+# --- nothing, and what is nothing ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nothing", [{}, [], None, 5, "npt=Y", {"probe": {}, "module": {}, "nested": {}}], ids=repr)
+@pytest.mark.parametrize("name", WORLD_OF)
+def test_nothing_is_inconclusive(name: str, nothing: Any, worlds: World) -> None:
+    worlds[WORLD_OF[name]] = nothing
+    assert verdict(name, worlds) is INCONCLUSIVE
+
+
+@pytest.mark.parametrize("name", WORLD_OF)
+def test_no_observation_is_inconclusive(name: str) -> None:
+    assert verdict(name, {}) is INCONCLUSIVE
+
+
+def leaves(value: Any, way: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The way to each single value of a world."""
+    if isinstance(value, dict):
+        for key, within in value.items():
+            yield from leaves(within, (*way, key))
+    else:
+        yield way
+
+
+def at(world: World, way: tuple[str, ...]) -> World:
+    for key in way:
+        world = world[key]
+    return world
+
+
+@pytest.mark.parametrize("name", WORLD_OF)
+def test_whatever_is_cut_out_or_turned_into_garbage_no_check_breaks(name: str, worlds: World) -> None:
+    """Each value in turn is taken away, or made text, null, negative or huge; a check says what it says, and never breaks."""
+    whole = worlds[WORLD_OF[name]]
+    for way in list(leaves(whole)):
+        holder, key = at(whole, way[:-1]), way[-1]
+        kept = holder.pop(key)
+        seen = {verdict(name, worlds)}
+        for garbage in (None, "garbage", -1, 1 << 70, float("nan"), [], {}):
+            holder[key] = garbage
+            seen.add(verdict(name, worlds))
+        holder[key] = kept
+        assert VerdictKind.ERROR not in seen, way
+
+
+def test_counters_that_stand_still_prove_nothing(worlds: World) -> None:
+    """The forger's easiest way: nothing moved, so everything is below the bound."""
+    for loop in worlds["emulated_npt"]["nested"]["loops"].values():
+        loop["after"] = loop["before"]
+    for phase in worlds["emulated_npt"]["probe"]["phases"].values():
+        phase["counts"] = {}
+    assert [verdict(name, worlds) for name in NESTED] == [INCONCLUSIVE] * 3
+    assert verdict("npt_runs_on_the_processor", worlds) is INCONCLUSIVE
+
+
+def test_counters_that_were_never_moved_prove_nothing(worlds: World) -> None:
+    for loop in worlds["emulated_npt"]["nested"]["loops"].values():
+        loop["before"] = dict.fromkeys(loop["before"], 0)
+        loop["after"] = {**loop["before"], "exits": 1}
+    assert verdict("npt_shows_in_a_whole_guest", worlds) is INCONCLUSIVE
+
+
+def test_counters_that_fall_prove_nothing(worlds: World) -> None:
+    remap = worlds["emulated_npt"]["nested"]["loops"]["remap"]
+    remap["after"]["pf_taken"] = remap["before"]["pf_taken"] - 1
+    assert verdict("npt_shows_in_a_whole_guest", worlds) is INCONCLUSIVE
+
+
+@pytest.mark.parametrize("loop", ["remap", "touch", "switch", "idle"])
+def test_a_loop_that_did_something_else_proves_nothing(loop: str, worlds: World) -> None:
+    worlds["emulated_npt"]["nested"]["loops"][loop]["operations"] -= 1
+    assert verdict("npt_shows_in_a_whole_guest", worlds) is INCONCLUSIVE
+    assert verdict("npt_shows_in_a_whole_guest", copy.deepcopy(RECORDED["observations"]), rounds=80) is INCONCLUSIVE
+
+
+@pytest.mark.parametrize("phase", ["remap", "reload_cr3", "page_fault", "swap_walk", "compute"])
+def test_wrong_results_prove_nothing(phase: str, worlds: World) -> None:
+    worlds["emulated_npt"]["probe"]["phases"][phase]["correct"] = False
+    affected = {"compute": "npt_runs_on_the_processor", "swap_walk": NESTED[1]}.get(phase, NESTED[0])
+    assert verdict(affected, worlds) is INCONCLUSIVE
+
+
+@pytest.mark.parametrize("flags", [[], ["svm"], ["vmx", "hypervisor"]])
+def test_a_processor_that_is_not_the_emulated_one(flags: list[str], worlds: World) -> None:
+    worlds["emulated_npt"]["module"]["cpu_flags"] = flags
+    assert verdict(NESTED[0], worlds) is INCONCLUSIVE
+
+
+# --- where it is not run ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_what_was_not_run_is_not_observable(name: str) -> None:
+    skipped = {"not_run": "the run was asked for HOST=none"}
+    assert verdict(name, {"emulated_npt": skipped, "emulated_shadow": skipped, "own_counters": skipped}) is NOT_OBSERVABLE
+
+
+def test_the_labs_own_guest_is_judged_by_the_same_counters(worlds: World) -> None:
+    """Under a real KVM; here the two worlds' nested guests stand in for it."""
+    for world, expected in (("emulated_npt", PASS), ("emulated_shadow", FAIL)):
+        worlds["own_counters"] = {"loops": worlds[world]["nested"]["loops"]}
+        assert verdict("own_guest_shows_nested_paging", worlds) is expected
+    worlds["own_counters"] = {"loops": {}}
+    assert verdict("own_guest_shows_nested_paging", worlds) is INCONCLUSIVE
