@@ -182,12 +182,18 @@ def _report(
 def image_for(lab: Lab, guest: str, images: ImageStore, chosen: str | None, notebook: Notebook, view: View) -> Image:
     """The image that a guest of the lab boots: the user's choice, else the lab's first, else the catalogue's default; made if needed.
 
-    Of the shipped images a lab runs on those that it names; whoever brings an image of their own finds out.
+    Of the shipped images a guest runs on those that it names; whoever brings an image of their own finds out. A choice that suits some of
+    the lab's guests is for these: one that needs more than the others keeps the image that has it.
     """
-    suitable = lab.definition.guests[guest].images
-    if chosen and suitable and chosen not in suitable and not images.is_users_own(chosen):
-        raise UsageError(f"the lab {lab.name} does not run on the image {chosen}", hint=f"it runs on: {', '.join(suitable)}")
-    name = chosen or (suitable[0] if suitable else images.default)
+    guests = lab.definition.guests
+
+    def suits(name: str, guest: str) -> bool:
+        return not guests[guest].images or name in guests[guest].images or images.is_users_own(name)
+
+    if chosen and not any(suits(chosen, each) for each in guests):
+        named = dict.fromkeys(name for each in guests.values() for name in each.images)
+        raise UsageError(f"the lab {lab.name} does not run on the image {chosen}", hint=f"it runs on: {', '.join(named)}")
+    name = chosen if chosen and suits(chosen, guest) else next(iter(guests[guest].images), images.default)
     with notebook.phase(f"Getting image {name}", view):
         return images.get(name, Deadline(IMAGE_LIMIT_S))
 

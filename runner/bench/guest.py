@@ -15,6 +15,7 @@ from runner.guest.machine import Machine
 from runner.guest.memory import MemoryView
 from runner.guest.qemu import Virtualisation
 from runner.guest.ssh import CommandResult, Conversation, parse_line
+from runner.guest.statistics import kvm_statistics
 from runner.host import probe
 from runner.lab.definition import Lab
 from runner.report.model import CloudInitPart, GuestPart, StepPart
@@ -148,11 +149,8 @@ class Guest:
         return MemoryView(self.machine, self.machine.directory, self._deadline)
 
     def kvm_statistics(self) -> dict[str, int]:
-        """The counters that KVM keeps for this guest, by the kernel's names, those of its CPUs summed; empty when it runs without KVM.
-
-        They are QEMU's ``query-stats`` (QEMU 7.1 and later), which reads KVM_GET_STATS_FD (Linux 5.14 and later).
-        """
-        return self.machine.kvm_statistics(self._deadline.within(30))
+        """What KVM has counted for this guest since its start, by the kernel's names; empty when KVM does not run it."""
+        return kvm_statistics(self.machine, self._deadline.within(30))
 
     def console(self) -> str:
         """What the guest's serial console has printed, the last MiB of it."""

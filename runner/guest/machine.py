@@ -366,16 +366,6 @@ class Machine:
             "panicked": isinstance(self._death, GuestPanicked),
         }
 
-    def kvm_statistics(self, deadline: Deadline) -> dict[str, int]:
-        """What KVM counted for this guest, the counters of its CPUs summed; histograms are left out. Empty under TCG."""
-        counters: dict[str, int] = {}
-        with self.attributing():
-            providers = [each for target in ("vm", "vcpu") for each in self.monitor.execute("query-stats", deadline, target=target)]
-        for each in (stat for provider in providers if provider["provider"] == "kvm" for stat in provider["stats"]):
-            if isinstance(each["value"], int):
-                counters[each["name"]] = counters.get(each["name"], 0) + each["value"]
-        return counters
-
     def stop(self) -> None:
         """End the guest: QMP ``quit``, then SIGTERM, then SIGKILL. How it ended is kept in ``ended_how``."""
         with self._lock:

@@ -199,6 +199,11 @@ def test_forged_numbers_break_nothing(samples: Any, tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_a_guest_that_runs_guests_says_by_what(samples: Any) -> None:
+    said = "AMD SVM with nested paging: hardware walk emulated by QEMU TCG"
+    assert said in Page(report_html(samples.report(guests=samples.guests(virtualisation=said)))).words()
+
+
 def test_files_with_plain_names_are_linked(samples: Any) -> None:
     report = samples.report(files=[FilePart(path="console-vm.log", sha256="ab", size_bytes=2048)])
 

@@ -70,6 +70,14 @@ def test_the_key_changes_with_the_parameters_and_the_builder(images: Path, monke
     assert key(images) != before
 
 
+def test_the_key_changes_with_packages_of_its_own_and_stays_without():
+    """Images that have none keep the key that they had before there could be any, so that nobody has to build them again."""
+    folder = paths.data_dir("images") / "debian"
+    plain, more = (recipe.Parameters(suite="trixie", packages=packages) for packages in ((), ("qemu-system-x86",)))
+    assert "packages" not in recipe.told(plain)
+    assert recipe.key_of("x", plain, folder) != recipe.key_of("x", more, folder)
+
+
 def test_the_key_does_not_change_with_the_mirror(images: Path, monkeypatch: pytest.MonkeyPatch):
     before = key(images)
     monkeypatch.setenv("MIRROR", "http://mirror.invalid/debian")

@@ -41,6 +41,15 @@ def test_tcg_has_a_bounded_translation_buffer_and_kvm_the_hosts_processor() -> N
     assert option(kvm, "-cpu") == ["host"]
 
 
+def test_a_guest_that_can_run_guests_has_an_emulated_processor_with_svm() -> None:
+    host = replace(SPEC, virtualisation="svm")
+    (cpu,) = option(argv(host), "-cpu")
+    assert {"EPYC", "+svm", "+npt"} <= set(cpu.split(","))
+    assert option(argv(host), "-accel") == option(argv(SPEC), "-accel")
+    with pytest.raises(ValueError, match="emulated"):
+        argv(replace(host, accelerator="kvm"))
+
+
 @pytest.mark.parametrize(("internet", "restrict"), [(False, "restrict=on"), (True, "restrict=off")])
 def test_a_guest_has_no_way_out_unless_the_lab_asks(internet: bool, restrict: str) -> None:
     (net,) = option(argv(replace(SPEC, internet=internet)), "-netdev")

@@ -55,6 +55,7 @@ MATTERS: dict[str, Change] = {
     "the accelerator and so the CPU model": asked(accelerator="kvm"),
     "memory": asked(memory_mib=512),
     "CPUs": asked(cpus=1),
+    "whether it can run guests": asked(virtualisation="svm"),
     "the init system": asked(init="sysv"),
     "kernel arguments": asked(kernel_args="nosmp"),
     "a way out": asked(internet=True),

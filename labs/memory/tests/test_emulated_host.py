@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from runner.lab import Evidence
-from runner.lab.checks import Check, checks_of, judge
-from runner.lab.loading import module_from
+from runner.lab.checks import Check, judge
+from runner.lab.collection import read_lab
 from runner.lab.verdict import VerdictKind
 
 LAB = Path(__file__).resolve().parents[1]
 RECORDED = json.loads((LAB / "tests" / "emulated_host.json").read_text())
-CHECKS = {each.id: each for each in checks_of(module_from(LAB / "checks.py")) if each.id.startswith(("npt_", "shadow_", "own_guest_"))}
+CHECKS = {each.id: each for each in read_lab(LAB).load_checks() if each.id.startswith(("npt_", "shadow_", "own_guest_"))}
 PASS, FAIL, INCONCLUSIVE, NOT_OBSERVABLE = VerdictKind.PASS, VerdictKind.FAIL, VerdictKind.INCONCLUSIVE, VerdictKind.NOT_OBSERVABLE
 
 # The checks D, E and H of the verdict table, in both worlds.

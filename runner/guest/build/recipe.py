@@ -54,9 +54,7 @@ def key_of(name: str, parameters: Parameters, folder: Path) -> str:
     The mirror is not part of it: it says where the packages come from, not which they are.
     """
     digest = hashlib.sha256()
-    # Images that have no packages of their own keep the key that they had before there could be any.
-    told = parameters.model_dump(exclude=None if parameters.packages else {"packages"})
-    head = {"builder": BUILDER_VERSION, "name": name, "parameters": told}
+    head = {"builder": BUILDER_VERSION, "name": name, "parameters": told(parameters)}
     digest.update(json.dumps(head, sort_keys=True).encode())
     for path in recipe_files(folder):
         content = path.read_bytes()
@@ -64,6 +62,11 @@ def key_of(name: str, parameters: Parameters, folder: Path) -> str:
         line = f"\n{path.relative_to(folder).as_posix()} {len(content)}\n"
         digest.update(line.encode() + content)
     return digest.hexdigest()
+
+
+def told(parameters: Parameters) -> dict[str, object]:
+    """The parameters as a key has them. An image without packages of its own keeps the key that it had before there could be any."""
+    return parameters.model_dump(exclude=None if parameters.packages else {"packages"})
 
 
 def recipe_files(folder: Path) -> list[Path]:

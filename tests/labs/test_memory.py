@@ -1,0 +1,79 @@
+"""The memory lab in real guests, as a student runs it on a machine that may have no KVM: the emulated AMD host, in one run.
+
+The lab's negative controls stand beside it, in labs/memory/tests/.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.deadline import Deadline
+from runner.guest.image import ImageStore
+from runner.report import store
+from runner.report.model import Report
+from tests.conftest import ROOT
+
+pytestmark = [pytest.mark.guest, pytest.mark.xdist_group("memory")]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """What ``make lab LAB=memory HOST=npt`` leaves."""
+    reports = tmp_path_factory.mktemp("memory")
+    ImageStore().get("debian-13-kvm", Deadline(1800))
+    argv = [sys.executable, "-m", "runner", "run", "memory", "--param", "host=npt", "--reports", str(reports)]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return store.load(store.find_latest(reports, "memory"))
+
+
+def world(report: Report, name: str) -> dict[str, Any]:
+    return next(each.data for each in report.evidence.observations if each.name == name)
+
+
+def each(world: dict[str, Any]) -> list[int]:
+    """Faults for the whole walk, then exits for a remapping, a new CR3, a page fault: as whole numbers, which they are."""
+    rows = {(row["phase"], row["counter"]): row["measured"] for row in world["probe"]["judged"]["rows"]}
+    counts = [rows["swap_walk", "pf_taken"], *(rows[phase, "exits"] for phase in ("remap", "reload_cr3", "page_fault"))]
+    assert counts == pytest.approx([round(count) for count in counts], abs=0.05)
+    return [round(count) for count in counts]
+
+
+def test_every_check_on_the_emulated_host_passes(report: Report) -> None:
+    emulated = [check for check in report.checks if check.id.startswith(("npt_", "shadow_"))]
+    assert len(emulated) == 10
+    assert {check.verdict for check in emulated} == {"pass"}
+    assert all("emulated by QEMU TCG" in check.rationale for check in emulated)
+
+
+def test_the_integers_of_both_worlds(report: Report) -> None:
+    assert each(world(report, "emulated_npt")) == [5, 0, 0, 0]
+    assert each(world(report, "emulated_shadow")) == [1, 2, 2, 3]
+
+
+def test_the_counters_of_a_whole_guest(report: Report) -> None:
+    def rose(name: str, loop: str, counter: str) -> int:
+        counted = world(report, name)["nested"]["loops"][loop]
+        return int(counted["after"][counter] - counted["before"][counter])
+
+    assert [rose("emulated_npt", "remap", counter) for counter in ("pf_taken", "pf_fixed", "pf_guest")] == pytest.approx([0, 0, 0], abs=50)
+    assert rose("emulated_npt", "touch", "pf_guest") == 0
+    assert rose("emulated_shadow", "remap", "pf_fixed") > 32768
+    assert rose("emulated_shadow", "touch", "pf_guest") == pytest.approx(4096, abs=50)
+
+
+def test_the_report_says_that_the_walk_is_emulated(report: Report) -> None:
+    (host,) = [guest for guest in report.guests if guest.name == "amd_host"]
+    assert host.virtualisation == "AMD SVM with nested paging: hardware walk emulated by QEMU TCG"
+    assert host.image == "debian-13-kvm"
+    assert host.fallback == ""
+    assert [guest.virtualisation for guest in report.guests if guest.name != "amd_host"] == [""]
+
+
+def test_the_console_of_the_host_is_kept(report: Report) -> None:
+    assert "console-amd_host.log" in {Path(file.path).name for file in report.evidence.files}
