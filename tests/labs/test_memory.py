@@ -44,6 +44,42 @@ def each(world: dict[str, Any]) -> list[int]:
     return [round(count) for count in counts]
 
 
+CHAIN = [
+    "every_guest_begins_at_zero",
+    "the_tables_lead_to_the_frame",
+    "a_walk_has_four_levels_or_five",
+    "a_large_page_ends_the_walk_earlier",
+    "untouched_memory_has_no_frame",
+    "the_byte_lies_at_its_address",
+    "the_guests_memory_is_qemus",
+    "a_store_by_the_host_reaches_the_guest",
+    "nobody_else_has_it",
+]
+
+
+def test_one_byte_is_followed_down_and_back(report: Report) -> None:
+    verdicts = {check.id: str(check.verdict) for check in report.checks}
+    assert {name: verdicts[name] for name in CHAIN} == dict.fromkeys(CHAIN, "pass")
+    # The host's frames are shown to root alone.
+    last = "pass" if world(report, "machine")["root"] else "not-observable"
+    assert [verdicts[name] for name in ("the_hosts_tables_name_a_frame", "one_byte_has_four_names")] == [last] * 2
+
+
+def test_memory_grows_by_what_is_touched(report: Report) -> None:
+    """How much others in the guest touch meanwhile is the machine's affair; that every page got a frame is not."""
+    growth = world(report, "growth")
+    assert [sample["backed_after"] for sample in growth["samples"][1:]] == [512] * 8
+    assert next(check.verdict for check in report.checks if check.id == "memory_grows_as_it_is_touched") in ("pass", "inconclusive")
+
+
+def test_without_kvm_nothing_of_this_machine_is_claimed(report: Report) -> None:
+    if report.host.accelerator.name == "kvm":
+        pytest.skip("this machine has KVM")
+    own = {check.id: str(check.verdict) for check in report.checks if check.id.startswith("own_")}
+    assert len(own) == 6
+    assert set(own.values()) == {"not-observable"}
+
+
 def test_every_check_on_the_emulated_host_passes(report: Report) -> None:
     emulated = [check for check in report.checks if check.id.startswith(("npt_", "shadow_"))]
     assert len(emulated) == 10
