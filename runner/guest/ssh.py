@@ -186,6 +186,7 @@ class Connection:
         if transport is None or not transport.is_active():
             raise SshError("the connection to the guest was lost")
         seconds = max(0.1, min(deadline.left_s(), _REPLY_LIMIT_S))
+        patience = Deadline(seconds)
         if len(command.encode()) > _COMMAND_LIMIT_BYTES:
             command = self._left_as_file(command)
         try:
@@ -199,9 +200,11 @@ class Connection:
             finally:
                 watchdog.cancel()
         except (paramiko.SSHException, OSError, EOFError) as exc:
-            if self.alive():
+            if not self.alive():
+                raise SshError(f"the connection to the guest was lost: {exc or type(exc).__name__}") from exc
+            if patience.expired():
                 raise SshError(f"the guest did not start a command within {seconds:.0f} s: {_short(command)}") from exc
-            raise SshError(f"the connection to the guest was lost: {exc or type(exc).__name__}") from exc
+            raise SshError(f"the guest refused to start a command ({exc or type(exc).__name__}): {_short(command)}") from exc
         return channel
 
     def _left_as_file(self, command: str) -> str:
