@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from runner import __version__
+from runner.cli_many import ps
 from runner.cli_options import (
     LabName,
     accel_option,
@@ -304,7 +305,7 @@ def _writing(path: Path) -> Iterator[None]:
         raise UsageError(f"cannot write {path}: {exc.strerror}", hint="name a file in a directory you may write to") from exc
 
 
-for _command in (image, template, clean):
+for _command in (image, template, clean, ps):
     cli.add_command(_command)
 
 

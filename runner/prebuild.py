@@ -13,9 +13,10 @@ from runner.guest.templates import TemplateStore
 from runner.guest.workdir import work_dir
 from runner.host import accelerator, facts
 from runner.host.accelerator import Wanted
+from runner.host.capacity import Need, check_fits
 from runner.lab.definition import Lab
 from runner.live import View
-from runner.run import image_for
+from runner.run import image_for, take_slot
 
 
 def make_templates(lab: Lab, images: ImageStore, view: View, *, wanted_accelerator: Wanted, image: str | None) -> Iterator[tuple[str, str]]:
@@ -28,9 +29,11 @@ def make_templates(lab: Lab, images: ImageStore, view: View, *, wanted_accelerat
     for name, wanted in lab.definition.guests.items():
         if wanted.start != "clone":
             continue
-        facts.check_fits(wanted.memory_mib << 20)
+        need = Need({name: wanted.memory_mib << 20})
+        check_fits(need, f"guest {name} of the lab {lab.name}")
         ready = image_for(lab, name, images, image, notebook, view)
         with contextlib.ExitStack() as stack:
+            take_slot(stack, need, f"template for {lab.name}", notebook, view)
             work = stack.enter_context(work_dir())
             found = store.get(
                 with_machine_type(boot_request(name, wanted, ready, chosen.name), store),

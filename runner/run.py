@@ -21,6 +21,9 @@ from runner.guest.image import Image, ImageStore
 from runner.guest.templates import TemplateStore
 from runner.guest.workdir import work_dir
 from runner.host import accelerator, facts
+from runner.host.capacity import Need, check_fits
+from runner.host.slots import Slot, Slots
+from runner.host.view import HostView
 from runner.lab.answers import Answer, read_answers
 from runner.lab.checks import Check, settled
 from runner.lab.definition import Experiment, Lab
@@ -29,7 +32,7 @@ from runner.lab.parameters import resolve
 from runner.lab.verdict import VerdictKind
 from runner.live import View
 from runner.report import assemble, store
-from runner.report.model import AcceleratorPart, ErrorPart, HostPart, Report, RunPart
+from runner.report.model import AcceleratorPart, ErrorPart, HostPart, Report, RunPart, SlotPart
 
 log = logging.getLogger(__name__)
 
@@ -99,9 +102,14 @@ def prepare(
         command=command,
         cold=cold,
     )
-    for wanted in lab.definition.guests.values():
-        facts.check_fits(wanted.memory_mib << 20)
+    check_fits(need_of(lab), f"the lab {lab.name}")
     return request
+
+
+def need_of(lab: Lab) -> Need:
+    """What a run of the lab takes of the machine: all its guests at once, whether the experiment starts them at once or not."""
+    definition = lab.definition
+    return Need({name: wanted.memory_mib << 20 for name, wanted in definition.guests.items()}, exclusive=definition.exclusive)
 
 
 def run_lab(request: RunRequest, images: ImageStore, view: View) -> Outcome:
@@ -121,22 +129,28 @@ def run_lab(request: RunRequest, images: ImageStore, view: View) -> Outcome:
         [f"accelerator {chosen.sentence}", *([f"  {chosen.hint}"] if chosen.hint else []), f"host {host.cpu_model}, {host.cpus} CPUs"],
     )
     ready = {name: image_for(request.lab, name, images, request.image, notebook, view) for name in definition.guests}
-    directory = store.new_directory(request.reports, request.lab.name, started_at)
-    try:
-        error = _perform(request, chosen.name, ready, directory, notebook, view)
-        report = _report(
-            request,
-            started_at=started_at,
-            cpu_before_s=cpu_before_s,
-            host=HostPart(**host.part(), accelerator=AcceleratorPart(**chosen.part())),
-            directory=directory,
-            notebook=notebook,
-            error=error,
-        )
-        store.save(report, directory)
-    except KeyboardInterrupt:
-        shutil.rmtree(directory, ignore_errors=True)
-        raise
+    need = need_of(request.lab)
+    with contextlib.ExitStack() as held:
+        slot = take_slot(held, need, request.lab.name, notebook, view)
+        directory = store.new_directory(request.reports, request.lab.name, started_at)
+        try:
+            error = _perform(request, chosen.name, ready, directory, notebook, view)
+            # Every guest has ended: another run may start its own while this one writes its report.
+            held.close()
+            report = _report(
+                request,
+                started_at=started_at,
+                cpu_before_s=cpu_before_s,
+                host=HostPart(**host.part(), accelerator=AcceleratorPart(**chosen.part())),
+                directory=directory,
+                notebook=notebook,
+                error=error,
+                slot=slot_part(slot, need),
+            )
+            store.save(report, directory)
+        except KeyboardInterrupt:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
     view.end(report, str(directory / store.HTML_NAME))
     return Outcome(report, directory)
 
@@ -150,6 +164,7 @@ def _report(
     directory: Path,
     notebook: Notebook,
     error: ErrorPart | None,
+    slot: SlotPart,
 ) -> Report:
     """The report on what the notebook holds."""
     logs = sorted(path.name for path in directory.glob("console*.log"))
@@ -168,6 +183,7 @@ def _report(
             runner_version=__version__,
             runner_cpu_s=round(_own_cpu_s() - cpu_before_s, 3),
             error=error,
+            slot=slot,
             unsuitable=notebook.unsuitable,
         ),
         host=host,
@@ -176,6 +192,25 @@ def _report(
         observations=notebook.observations,
         files=[assemble.file_part(directory, name) for name in logs],
         answers=request.answers,
+    )
+
+
+def take_slot(stack: contextlib.ExitStack, need: Need, what: str, notebook: Notebook, view: View) -> Slot:
+    """The right to run so many guests, given back with the stack; the view is told for what it waits, and on whom."""
+    with notebook.phase("Getting a slot", view):
+        return stack.enter_context(Slots().hold(need, what, lambda why: view.waiting(why and f"a slot: {why}")))
+
+
+def slot_part(slot: Slot, need: Need) -> SlotPart:
+    """A slot that was given back, for the report."""
+    return SlotPart(
+        boot_id=HostView().read("/proc/sys/kernel/random/boot_id"),
+        asked_s=round(slot.asked_s, 6),
+        from_s=round(slot.from_s, 6),
+        until_s=round(slot.until_s, 6),
+        memory_bytes=need.memory_bytes,
+        cpus=need.cpus,
+        exclusive=need.exclusive,
     )
 
 

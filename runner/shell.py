@@ -17,9 +17,10 @@ from runner.guest.machine import Machine
 from runner.guest.templates import TemplateStore
 from runner.guest.workdir import work_dir
 from runner.host import accelerator, facts
+from runner.host.capacity import Need, check_fits
 from runner.lab.definition import Lab
 from runner.live import View
-from runner.run import image_for
+from runner.run import image_for, take_slot
 
 
 def open_shell(
@@ -41,15 +42,18 @@ def open_shell(
     facts.require_qemu()
     process.require("ssh")
     chosen = accelerator.choose(wanted_accelerator)
-    facts.check_fits(requests[name].memory_mib << 20)
+    need = Need({name: requests[name].memory_mib << 20})
+    check_fits(need, f"guest {name} of the lab {lab.name}")
     view.begin(f"{lab.definition.title}: guest {name}", [f"accelerator {chosen.sentence}"])
     notebook = Notebook()
     with contextlib.ExitStack() as stack:
+        ready = image_for(lab, name, images, image, notebook, view)
+        take_slot(stack, need, f"shell in {lab.name}", notebook, view)
         work = stack.enter_context(work_dir())
         bench = Bench(
             lab,
             parameters={},
-            images={name: image_for(lab, name, images, image, notebook, view)},
+            images={name: ready},
             accelerator=chosen.name,
             work=work,
             logs=work.path,

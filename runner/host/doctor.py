@@ -17,7 +17,7 @@ from runner.errors import EXIT_COULD_NOT_RUN, EXIT_PASS, HostError
 from runner.host import facts as host
 from runner.host import probe_view
 from runner.host.accelerator import QEMU, Accelerator, choose
-from runner.host.facts import GIB, HostFacts, in_words
+from runner.host.facts import GIB, MIB, HostFacts, in_words
 from runner.host.kvm.judge import Judgement, judge
 from runner.host.probe import Record
 from runner.host.view import HostView
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 # A lab's image (0.4 GiB as a tree, a tar and a disk while it is built) and the memory of one saved guest fit into the first number.
 DISK_NEEDED = 3 * GIB
 DISK_COMFORTABLE = 8 * GIB
-MEMORY_NEEDED = GIB
+# For one guest of 1 GiB with all that its slot takes (runner/host/capacity.py), and the tenth that is left to the system.
+MEMORY_NEEDED = GIB + 640 * MIB
 MEMORY_COMFORTABLE = 3 * GIB
 
 
@@ -164,7 +165,7 @@ def _wrapped(words: str, width: int) -> str:
 def _memory(facts: HostFacts) -> Finding:
     found = f"{in_words(facts.memory_bytes)}, {in_words(facts.memory_available_bytes)} of it free"
     if facts.memory_bytes < MEMORY_NEEDED:
-        return Finding("memory", Sign.MISSING, found, f"a lab's guest needs {in_words(MEMORY_NEEDED)}: use a larger machine")
+        return Finding("memory", Sign.MISSING, found, f"a lab with a guest of 1 GiB needs {in_words(MEMORY_NEEDED)}: use a larger machine")
     if facts.memory_available_bytes < MEMORY_COMFORTABLE:
         return Finding(
             "memory", Sign.WARNING, found, f"labs are at ease with {in_words(MEMORY_COMFORTABLE)} free: end what you do not need"

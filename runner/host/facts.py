@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.errors import HostError, UsageError
+from runner.errors import HostError
 from runner.host.accelerator import QEMU
 from runner.host.view import HostView
 from runner.packages import Requirement
@@ -157,18 +157,20 @@ def too_old(qemu: Qemu) -> str:
     return ""
 
 
-def check_fits(memory_bytes: int, view: HostView | None = None) -> None:
-    """Refuse a guest that is larger than this machine (UsageError): it would swap, and measure nothing but that.
+@dataclass(frozen=True)
+class Usable:
+    """What this process may use of the machine."""
 
-    More virtual CPUs than the machine has are allowed: they take turns, so a lab for two runs on a machine with one.
-    """
+    cpus: int
+    memory_bytes: int
+    available_bytes: int
+    """What of the memory is free now, or would be as soon as it is asked for."""
+
+
+def usable(view: HostView | None = None) -> Usable:
+    """CPUs and memory as far as affinity and control groups let this process have them."""
     view = view or HostView()
-    memory, _ = _memory(view)
-    if memory_bytes > memory:
-        raise UsageError(
-            f"the guest asks for {in_words(memory_bytes)} of memory, but this machine has {in_words(memory)}",
-            hint="give the guest less memory, or use a larger machine",
-        )
+    return Usable(_cpus(view), *_memory(view))
 
 
 def in_words(size_bytes: int) -> str:

@@ -196,6 +196,7 @@ class LabDefinition(Strict):
     plots: list[Plot] = Field(default_factory=list, description="pictures of the evidence")
     translations: list[Translation] = Field(default_factory=list, description="pictures of address translations")
     time_limit_s: float = Field(default=900, gt=0, description="seconds after which a run is ended")
+    exclusive: bool = Field(default=False, description="the lab measures time and wants the machine to itself: no other lab runs meanwhile")
 
     @model_validator(mode="after")
     def _consistent(self) -> LabDefinition:

@@ -55,7 +55,20 @@ class RunPart(Part):
     runner_version: str
     runner_cpu_s: float = Field(description="CPU seconds of the runner itself, guests not counted")
     error: ErrorPart | None = None
+    slot: SlotPart | None = Field(default=None, description="the right to run guests; null in reports of vmlab before it had slots")
     unsuitable: str = Field(default="", description="why the image could not show what the lab is about; empty when it could")
+
+
+class SlotPart(Part):
+    """The right to run guests, as the run had it. Times are of the host's CLOCK_MONOTONIC, which all runs since one boot share."""
+
+    boot_id: str = Field(description="which boot of the host (proc_sys_kernel(5), random/boot_id)")
+    asked_s: float = Field(description="when the run began to wait for it")
+    from_s: float = Field(description="when it was given; no guest started earlier")
+    until_s: float = Field(description="when it was given back; every guest had ended")
+    memory_bytes: int = Field(description="of all guests, of QEMU beside them and of the runner")
+    cpus: int
+    exclusive: bool
 
 
 class AcceleratorPart(Part):

@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the top of the house down. A module imports its own storey's parts only as told in BESIDE, and any storey below.
 LAYERS = (
-    ("cli", "cli_storage", "cli_options", "__main__", "schedule", "shell", "prebuild", "pytest_plugin"),
+    ("cli", "cli_many", "cli_storage", "cli_options", "__main__", "schedule", "shell", "prebuild", "pytest_plugin"),
     ("run",),
     ("bench", "live"),
     ("guest", "host", "lab", "report", "grading"),
@@ -29,7 +29,9 @@ BESIDE = {
     ("cli", "schedule"),
     ("cli", "shell"),
     ("cli", "cli_options"),
+    ("cli", "cli_many"),
     ("cli", "cli_storage"),
+    ("cli_many", "cli_options"),
     ("cli_storage", "cli_options"),
     ("cli_storage", "prebuild"),
     ("__main__", "cli"),

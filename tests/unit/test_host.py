@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from runner.errors import HostError, UsageError
+from runner.errors import HostError
 from runner.host import doctor
 from runner.host.accelerator import CI_RULE, choose
-from runner.host.facts import GIB, Qemu, check_fits, find_qemu, gather, in_words, require_qemu, too_old
+from runner.host.facts import GIB, Qemu, find_qemu, gather, in_words, require_qemu, too_old
 from runner.host.view import HostView
 from runner.packages import Requirement
 
@@ -407,13 +407,6 @@ def test_qemu_missing_is_not_qemu_broken(world: World):
         require_qemu(world.view())
     assert caught.value.hint == "sudo apt-get install qemu-system-x86"
     assert find_qemu(world.view()) is None
-
-
-def test_a_guest_larger_than_the_host_is_refused_in_words(world: World):
-    check_fits(16 * GIB, world.view())
-    with pytest.raises(UsageError, match=r"asks for 64.0 GiB of memory, but this machine has 16.0 GiB") as caught:
-        check_fits(64 * GIB, world.view())
-    assert caught.value.exit_code == 2
 
 
 def test_sizes_in_words():
