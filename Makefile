@@ -20,7 +20,7 @@ quoted = $(call quote,$(value $(1)))
 option = $(if $(value $(2)),$(1) $(call quoted,$(2)))
 NAMES = $(foreach name,$(value LAB),$(call quote,$(name)))
 # Any other NAME=value on make's command line sets the lab's parameter of that name: make lab LAB=memory HOST=npt.
-OURS  = LAB IMAGE ACCEL PARAM ANSWERS STUDENT QUIET COLD ARGS REPORTS WORKERS PYTHON MIRROR LABS VMLAB_% MAKE% SHELL
+OURS  = LAB JOBS IMAGE ACCEL PARAM ANSWERS STUDENT QUIET COLD ARGS REPORTS WORKERS PYTHON MIRROR LABS VMLAB_% MAKE% SHELL
 GIVEN = $(sort $(filter-out $(OURS),$(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))))
 PARAMETERS = $(foreach name,$(GIVEN),--param $(call quote,$(name)=$(value $(name))))
 COLDLY = $(if $(filter-out 0 no,$(COLD)),--cold)
@@ -40,8 +40,8 @@ lab: ## run a lab, or several: make lab LAB=zombies [IMAGE= ACCEL=kvm|tcg ANSWER
 	$(call need_lab,lab)
 	$(SETUP) run && exec $(VENV)/vmlab run $(NAMES) $(OPTIONS)
 
-labs: ## run all labs, one after the other (same options)
-	$(SETUP) run && exec $(VENV)/vmlab run all $(OPTIONS)
+labs: ## run all labs, as many at once as there are slots; reports/index.html leads to all [same, JOBS=auto]
+	$(SETUP) run && exec $(VENV)/vmlab run all $(call option,--jobs,JOBS) $(OPTIONS)
 
 shell: ## a shell in a guest of a lab: make shell LAB=zombies [IMAGE= ACCEL= COLD=1 ARGS=]
 	$(call need_lab,shell)

@@ -30,14 +30,12 @@ from runner.cli_options import (
     labs_option,
     reports_option,
 )
+from runner.cli_run import EXIT_INTERRUPTED, run
 from runner.cli_storage import clean, image, template
 from runner.errors import EXIT_COULD_NOT_RUN, EXIT_FAIL, EXIT_PASS, EXIT_USAGE, UsageError, VmlabError
 
 if TYPE_CHECKING:
     from runner.host.accelerator import Wanted
-
-# The conventional status of a program that SIGINT ended (128 + 2), so that a shell's loop stops too.
-EXIT_INTERRUPTED = 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -56,83 +54,6 @@ def cli(verbose: bool, catalogs: tuple[Path, ...]) -> None:  # noqa: ARG001  (`i
     logging.basicConfig(level=logging.DEBUG if verbose else logging.ERROR, format="%(relativeCreated)7d ms %(name)s: %(message)s")
     for noisy in ("paramiko", "asyncio", "qemu", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
-
-
-@cli.command()
-@click.argument("labs", nargs=-1, required=True, type=LabName(), metavar="LAB...")
-@accel_option
-@image_option
-@cold_option
-@click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="Set a parameter of the lab; may be repeated.")
-@click.option("--answers", type=click.Path(path_type=Path), metavar="FILE", help="Your predictions (vmlab predict LAB writes a form).")
-@click.option("--student", default="", metavar="ID", help="Who hands this in; kept in the report.")
-@click.option("--quiet", "-q", is_flag=True, help="Say only how it ended.")
-@json_option
-@reports_option
-@labs_option
-def run(
-    labs: tuple[str, ...],
-    accel: Wanted,
-    image: str | None,
-    cold: bool,
-    params: tuple[str, ...],
-    answers: Path | None,
-    student: str,
-    quiet: bool,
-    as_json: bool,
-    reports: Path,
-    lab_dirs: tuple[Path, ...],
-) -> None:
-    """Run a lab (or several, or `all`) and write a report.
-
-    \b
-    Exit code: 0  every check passed (or cannot be observed on this host, with the reason)
-               1  a check failed or was inconclusive
-               2  the command line or a file of yours is wrong
-               3  it could not run, by a fault of vmlab or of the machine
-    """
-    from runner.lab.parameters import split
-    from runner.live import choose_view, say_error
-    from runner.run import RunRequest, prepare, run_lab
-
-    collection = collection_of(lab_dirs)
-    names = collection.names() if labs == ("all",) else list(labs)
-    requests: list[RunRequest] = [
-        prepare(
-            collection.get(name),
-            given=split(params),
-            answers=answers,
-            accelerator=accel,
-            image=image,
-            student=student,
-            reports=reports,
-            command=_command_to_repeat(),
-            cold=cold,
-        )
-        for name in names
-    ]
-    worst = EXIT_PASS
-    documents = []
-    for request in requests:
-        view = choose_view(quiet=quiet, as_json=as_json)
-        images = images_of(view.notice)
-        with contextlib.closing(view):
-            try:
-                outcome = run_lab(request, images, view)
-            except VmlabError as exc:
-                if len(requests) == 1:
-                    raise
-                # One lab that cannot run must not keep the others from running.
-                view.close()
-                say_error(exc)
-                worst = max(worst, exc.exit_code)
-                continue
-        documents.append(outcome.report)
-        worst = max(worst, outcome.exit_code)
-    if as_json:
-        texts = [document.model_dump_json(indent=2) for document in documents]
-        click.echo(texts[0] if len(requests) == 1 else "[" + ",\n".join(texts) + "]")
-    sys.exit(worst)
 
 
 @cli.command("list")
@@ -292,11 +213,6 @@ def completion(shell_name: str) -> None:
     click.echo(found(cli, {}, "vmlab", "_VMLAB_COMPLETE").source())
 
 
-def _command_to_repeat() -> str:
-    """This command as a shell line that runs the same again."""
-    return shlex.join(["vmlab", *sys.argv[1:]])
-
-
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
     try:
@@ -305,7 +221,7 @@ def _writing(path: Path) -> Iterator[None]:
         raise UsageError(f"cannot write {path}: {exc.strerror}", hint="name a file in a directory you may write to") from exc
 
 
-for _command in (image, template, clean, ps):
+for _command in (run, image, template, clean, ps):
     cli.add_command(_command)
 
 

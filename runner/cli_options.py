@@ -69,11 +69,16 @@ def collection_of(directories: tuple[Path, ...]) -> Collection:
     return Collection(directories)
 
 
+def catalogs_of() -> tuple[Path, ...]:
+    """The catalogues that the command line names."""
+    named: tuple[Path, ...] = click.get_current_context().find_root().params.get("catalogs", ())
+    return named
+
+
 def images_of(tell: Callable[[str], None] | None = None) -> ImageStore:
     """The images of all catalogues, those of the command line included; ``tell`` is given lines for the user."""
     from runner.guest.catalog import users_catalogs
     from runner.guest.image import ImageStore
 
-    named = click.get_current_context().find_root().params.get("catalogs", ())
-    more = [*users_catalogs(), *named]
+    more = [*users_catalogs(), *catalogs_of()]
     return ImageStore(tell=tell, more=more) if tell else ImageStore(more=more)

@@ -16,7 +16,7 @@ from runner.errors import VmlabError
 from runner.lab.verdict import VerdictKind
 from runner.report.model import CheckPart, Report
 
-_STYLE = {
+STYLES = {
     VerdictKind.PASS: "green",
     VerdictKind.FAIL: "bold red",
     VerdictKind.NOT_OBSERVABLE: "cyan",
@@ -30,6 +30,9 @@ class View(Protocol):
 
     def begin(self, title: str, lines: list[str]) -> None:
         """The run starts; ``lines`` say on what."""
+
+    def began(self) -> None:
+        """It has its slot, and begins."""
 
     def phase(self, title: str) -> None:
         """A phase begins."""
@@ -57,6 +60,9 @@ class QuietView:
         self._out = out or sys.stdout
 
     def begin(self, title: str, lines: list[str]) -> None:
+        """Say nothing."""
+
+    def began(self) -> None:
         """Say nothing."""
 
     def phase(self, title: str) -> None:
@@ -159,6 +165,9 @@ class LiveView:
             self._console.print(Text(printable(line), style="dim"))
         self._live.start()
 
+    def began(self) -> None:
+        """The first phase says it."""
+
     def phase(self, title: str) -> None:
         """Change the live line."""
         with self._lock:
@@ -175,7 +184,7 @@ class LiveView:
 
     def verdict(self, check: CheckPart) -> None:
         """A line that stays, in the verdict's colour (and with its sign and word)."""
-        style = _STYLE[check.verdict]
+        style = STYLES[check.verdict]
         first, *rest = verdict_lines(check)
         sign, _, title = first.partition("  ")
         self._console.print(Text.assemble((sign, style), "  ", title))

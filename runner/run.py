@@ -198,7 +198,9 @@ def _report(
 def take_slot(stack: contextlib.ExitStack, need: Need, what: str, notebook: Notebook, view: View) -> Slot:
     """The right to run so many guests, given back with the stack; the view is told for what it waits, and on whom."""
     with notebook.phase("Getting a slot", view):
-        return stack.enter_context(Slots().hold(need, what, lambda why: view.waiting(why and f"a slot: {why}")))
+        slot = stack.enter_context(Slots().hold(need, what, lambda why: view.waiting(why and f"a slot: {why}")))
+    view.began()
+    return slot
 
 
 def slot_part(slot: Slot, need: Need) -> SlotPart:

@@ -10,31 +10,19 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import cache
-from typing import TYPE_CHECKING, Any
 
 from runner.lab.definition import Claim, Question, QuestionKind
 from runner.lab.verdict import VerdictKind
 from runner.report import text, translation
 from runner.report.model import AnswerPart, CheckPart, GuestPart, ObservationPart, PhasePart, Report, StepPart
+from runner.report.page import page_template
 from runner.report.plots import Drawing, drawings, unit_label
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 ROWS = 200
 LISTED = 500  # observations and phases: no lab has as many
-_LINE, _WORDS, _LOG, _DATA = 300, 4_000, 12_000, 16_000
+_DATA = 16_000
 _DATA_TOTAL = 400_000  # characters of raw observations in a page
 _ATTENTION = (VerdictKind.FAIL, VerdictKind.ERROR, VerdictKind.INCONCLUSIVE)
-_WORD = {
-    VerdictKind.PASS: "Pass",
-    VerdictKind.FAIL: "Fail",
-    VerdictKind.NOT_OBSERVABLE: "Not observable",
-    VerdictKind.INCONCLUSIVE: "Inconclusive",
-    VerdictKind.ERROR: "Error",
-}
 
 
 @dataclass(frozen=True)
@@ -117,7 +105,7 @@ def report_html(report: Report) -> str:
     """The page."""
     checks = _checks(report)
     shown = {question.id for check in report.checks for question in report.lab.questions if question.check == check.id}
-    page: str = _template().render(
+    page: str = page_template("report.html.j2").render(
         report=report,
         verdict=report.verdict(),
         headline=_headline(report),
@@ -269,48 +257,3 @@ def _observations(parts: Sequence[ObservationPart]) -> list[ObservationView]:
         budget -= min(len(raw), allowed)
         views.append(ObservationView(part, text.clip(raw, allowed)))
     return views
-
-
-def _moment(stamp: str) -> str:
-    """``23 November 2026, 20:15:00 UTC``; a stamp that is no date as it is."""
-    try:
-        when = datetime.fromisoformat(stamp)
-    except ValueError:
-        return stamp
-    when = when.astimezone(UTC) if when.tzinfo else when
-    return f"{when.day} {when:%B %Y, %H:%M:%S} UTC"
-
-
-def _show(value: Any) -> Any:
-    """What every expression of the template goes through before it is escaped: texts become printable."""
-    return text.plain(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
-
-
-@cache
-def _template() -> Template:
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 (only who renders a page pays for it)
-    from markupsafe import Markup  # noqa: PLC0415
-
-    environment = Environment(
-        loader=PackageLoader("runner.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_show,
-    )
-    environment.filters |= {
-        "line": lambda value: text.clip(str(value), _LINE),
-        "words": lambda value: text.clip(str(value), _WORDS),
-        "log": lambda value: text.clip_head(str(value), _LOG),
-        "seconds": text.seconds,
-        "size": text.size,
-        "points": text.points,
-        "number": text.number,
-        "moment": _moment,
-        "word": _WORD.__getitem__,
-        "drawn": Markup,  # the SVG of runner.report.plots, whose texts are escaped there
-        "counted": text.counted,
-    }
-    environment.tests["plain_path"] = text.is_plain_path
-    return environment.get_template("report.html.j2")

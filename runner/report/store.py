@@ -36,8 +36,8 @@ def new_directory(reports_dir: Path, lab: str, started: datetime | None = None) 
     """A fresh directory for one run, named by its start; two runs in one second get two directories."""
     moment = (started or datetime.now(UTC)).astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
     parent = reports_dir / lab
+    make_directory(parent)
     with _host_errors(parent, "create"):
-        parent.mkdir(parents=True, exist_ok=True)
         number = 1
         while True:
             directory = parent / (moment if number == 1 else f"{moment}-{number}")
@@ -75,14 +75,14 @@ def report_json(report: Report) -> bytes:
 def load(path: Path) -> Report:
     """The report at a path: a report.json, or the directory that holds one. UsageError says what is wrong with it."""
     file = path / REPORT_NAME if path.is_dir() else path
-    value = _parse(file, _read(file))
+    value = read_json(file)
     if not isinstance(value, dict) or "schema_version" not in value:
         raise UsageError(f"{file} is not a report: it has no schema_version", hint="give the report.json of a run, or its directory")
     _refuse_other_versions(file, value["schema_version"])
     try:
         return Report.model_validate(value)
     except ValidationError as exc:
-        raise UsageError(f"{file} is not a valid report: {_problems(exc)}", hint=f"it was changed or cut off; {_MAKE_AGAIN}") from exc
+        raise UsageError(f"{file} is not a valid report: {problems_of(exc)}", hint=f"it was changed or cut off; {_MAKE_AGAIN}") from exc
 
 
 def find_latest(reports_dir: Path, lab: str | None = None) -> Path:
@@ -116,6 +116,17 @@ def write_atomically(path: Path, data: bytes) -> None:
             raise
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory for reports unless it is there. HostError when that cannot be done."""
+    with _host_errors(path, "create"):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def read_json(file: Path) -> Any:
+    """The JSON value in a file of bounded size; UsageError says what is wrong with it."""
+    return _parse(file, _read(file))
+
+
 def _read(file: Path) -> bytes:
     try:
         if not file.is_file():
@@ -145,7 +156,7 @@ def _refuse_other_versions(file: Path, version: Any) -> None:
     )
 
 
-def _problems(exc: ValidationError) -> str:
+def problems_of(exc: ValidationError) -> str:
     """The first problems, each with its place (``checks[2].verdict``)."""
     errors = exc.errors(include_url=False, include_input=False, include_context=False)
     lines = [f"{_place(each['loc'])}: {each['msg']}" for each in errors[:3]]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from runner.report import batch, store
 from runner.report.html import report_html
 
 CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
@@ -117,10 +118,18 @@ def pages(samples: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("pages")
     for name in ("report", "passing", "broken", "empty", "nasty"):
         (directory / f"{name}.html").write_text(report_html(getattr(samples, name)()), encoding="utf-8")
+    rows = []
+    for name in ("passing", "report", "broken", "nasty", "empty"):
+        (directory / name).mkdir()
+        store.save(getattr(samples, name)(), directory / name)
+        rows.append(batch.row_of(store.load(directory / name), directory / name, directory, job=name, key=""))
+    rows.append(batch.LabRow(job="late", lab="late", title="A lab that was not reached", key=""))
+    of_all = batch.Batch(started_at="2026-11-24T08:00:00+00:00", duration_s=93, command="vmlab run all", runner_version="0.1.0", rows=rows)
+    batch.save(of_all, directory)
     return directory
 
 
-@pytest.mark.parametrize("name", ["report", "passing", "broken", "empty", "nasty"])
+@pytest.mark.parametrize("name", ["report", "passing", "broken", "empty", "nasty", "index"])
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)])
 def test_page_is_quiet_and_fits(browser: Browser, pages: Path, name: str, width: int, dark: bool) -> None:
     browser.open(pages / f"{name}.html", width=width, dark=dark)

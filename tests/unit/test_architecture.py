@@ -17,7 +17,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the top of the house down. A module imports its own storey's parts only as told in BESIDE, and any storey below.
 LAYERS = (
-    ("cli", "cli_many", "cli_storage", "cli_options", "__main__", "schedule", "shell", "prebuild", "pytest_plugin"),
+    ("cli", "cli_run", "cli_many", "cli_storage", "cli_options", "__main__", "shell", "prebuild"),
+    ("schedule", "pytest_plugin"),
+    ("board",),
+    ("pool",),
+    ("job",),
     ("run",),
     ("bench", "live"),
     ("guest", "host", "lab", "report", "grading"),
@@ -26,16 +30,16 @@ LAYERS = (
 )
 BESIDE = {
     ("bench", "live"),
-    ("cli", "schedule"),
     ("cli", "shell"),
     ("cli", "cli_options"),
     ("cli", "cli_many"),
+    ("cli", "cli_run"),
+    ("cli_run", "cli_options"),
     ("cli", "cli_storage"),
     ("cli_many", "cli_options"),
     ("cli_storage", "cli_options"),
     ("cli_storage", "prebuild"),
     ("__main__", "cli"),
-    ("schedule", "run"),
     ("pytest_plugin", "schedule"),
     ("guest", "host"),
     ("report", "lab"),

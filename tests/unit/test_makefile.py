@@ -47,6 +47,7 @@ def test_options_are_handed_on():
     assert handed_on("lab", "LAB=zombies", "REPORTS=/tmp/r", "QUIET=1", "ARGS=--json")[3:] == ["--reports", "/tmp/r", "--quiet", "--json"]
     assert handed_on("lab", "LAB=zombies paging")[1:4] == ["run", "zombies", "paging"]
     assert handed_on("labs", "ACCEL=kvm")[1:5] == ["run", "all", "--accel", "kvm"]
+    assert handed_on("labs", "JOBS=3")[1:5] == ["run", "all", "--jobs", "3"]
     assert handed_on("shell", "LAB=zombies", "ACCEL=tcg")[1:] == ["shell", "zombies", "--accel", "tcg"]
     assert handed_on("doctor", "ARGS=--json")[1:] == ["doctor", "--json"]
     assert handed_on("report")[1:] == ["report", "--reports", "reports"]

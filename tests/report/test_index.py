@@ -1,0 +1,140 @@
+"""The index of a run of many labs: the document, its page, and what is at the top of it."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.board import LiveBoard, PlainBoard, Progress, closing_lines
+from runner.errors import UsageError
+from runner.lab.verdict import VerdictKind
+from runner.pool import Event
+from runner.report import batch, store
+from runner.report.batch import Batch, LabRow, Trouble, row_of
+from runner.report.index import headline, index_html, worst
+from runner.report.model import Report
+from tests.report.conftest import HOSTILE
+
+
+def stored(report: Report, base: Path, name: str) -> LabRow:
+    directory = base / name
+    directory.mkdir(parents=True)
+    store.save(report, directory)
+    return row_of(report, directory, base, job=name, key="k")
+
+
+def batch_of(rows: list[LabRow], **more: Any) -> Batch:
+    when = "2026-11-24T08:00:00+00:00"
+    return Batch(started_at=when, duration_s=93.0, command="vmlab run all", runner_version="0.1.0", rows=rows, **more)
+
+
+@pytest.fixture
+def mixed(samples: Any, tmp_path: Path) -> Batch:
+    rows = [stored(getattr(samples, name)(), tmp_path, name) for name in ("passing", "report", "broken", "nasty")]
+    rows.append(LabRow(job="late", lab="late", title="Not reached", key="k"))
+    trouble = Trouble(kind="HostError", message="QEMU is missing", hint="install it")
+    rows.append(LabRow(job="none", lab="none", title=HOSTILE, key="k", verdict=VerdictKind.ERROR, trouble=trouble))
+    return batch_of(rows)
+
+
+def test_what_needs_attention_is_first(mixed: Batch):
+    page = index_html(mixed)
+    names = ("report", "broken", "none", "late", "passing")
+    places = [page.index(f">{job}{'<br>' if job in ('late', 'none') else '</a>'}") for job in names]
+    assert places == sorted(places)
+    assert worst(mixed) is VerdictKind.ERROR
+    assert headline(mixed).startswith("Of 6 labs, ")
+    assert "1 was not run" in headline(mixed)
+    assert "QEMU is missing" in page
+    assert "install it" in page
+
+
+def test_what_a_guest_said_is_escaped(mixed: Batch):
+    page = index_html(mixed)
+    assert "<script>" not in page
+    assert "onerror=alert" not in page.replace("onerror=alert(2)&gt;", "")
+    assert "\x1b" not in page
+
+
+def test_a_report_cannot_lead_the_page_elsewhere(mixed: Batch):
+    row = mixed.rows[0].model_copy(update={"report": 'javascript:alert(1)"//'})
+    page = index_html(batch_of([row]))
+    assert 'href="javascript%3Aalert%281%29%22///report.html"' in page
+
+
+@pytest.mark.parametrize(
+    ("kinds", "words", "verdict"),
+    [
+        ([VerdictKind.PASS], "The lab passes", "pass"),
+        ([VerdictKind.PASS] * 3, "All 3 labs pass", "pass"),
+        (
+            [VerdictKind.PASS, VerdictKind.PASS, VerdictKind.NOT_OBSERVABLE],
+            "All 2 labs pass; 1 more lab",
+            "pass",
+        ),
+        ([VerdictKind.NOT_OBSERVABLE], "Nothing here can be observed on this host", "not-observable"),
+        ([VerdictKind.PASS, VerdictKind.FAIL, VerdictKind.FAIL], "Of 3 labs, 2 fail", "fail"),
+        ([VerdictKind.PASS, None], "Of 2 labs, 1 was not run", "inconclusive"),
+    ],
+)
+def test_the_run_in_a_sentence(kinds: list[VerdictKind | None], words: str, verdict: str):
+    found = batch_of([LabRow(job=str(n), lab="x", title="X", key="k", verdict=kind) for n, kind in enumerate(kinds)])
+    assert headline(found).startswith(words)
+    assert worst(found) == verdict
+
+
+def test_the_document_is_read_back_and_a_changed_one_is_refused(mixed: Batch, tmp_path: Path):
+    page = batch.save(mixed, tmp_path)
+    assert batch.load(tmp_path) == mixed
+    assert page.read_text() == index_html(mixed)
+    value = json.loads((tmp_path / "index.json").read_text())
+    value["rows"][0]["verdict"] = "perfect"
+    (tmp_path / "index.json").write_text(json.dumps(value))
+    with pytest.raises(UsageError, match=r"rows\[0\].verdict"):
+        batch.load(tmp_path)
+
+
+def test_plain_lines_tell_what_did_not_pass_and_move_no_cursor(mixed: Batch):
+    out = io.StringIO()
+    board = PlainBoard(out)
+    board.begin([Progress(row.job) for row in mixed.rows])
+    board.started("report", 2)
+    board.happened(Event("report", "waiting", "a slot: a CPU, 2 of 2 taken"))
+    for row in mixed.rows:
+        board.finished(row)
+    board.end(mixed, "reports/index.html")
+    text = out.getvalue()
+    assert "report: starts (attempt 2)" in text
+    assert "report: waiting for a slot: a CPU" in text
+    assert "late: not run" in text
+    assert "\x1b" not in text
+    assert text.splitlines()[-1].endswith("index: reports/index.html")
+    assert closing_lines(mixed, "x")[0].endswith("(93 s)")
+
+
+@pytest.mark.parametrize("height", [8, 60])
+def test_the_table_fits_the_terminal_and_shows_what_moves(height: int):
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=height, highlight=False)
+    board = LiveBoard(console)
+    board.begin([Progress(f"lab{number}") for number in range(40)])
+    board.finished(LabRow(job="lab0", lab="lab0", title="X", key="k", verdict=VerdictKind.PASS, duration_s=3))
+    for number in (1, 2):
+        board.started(f"lab{number}", 1)
+        board.happened(Event(f"lab{number}", "phase", f"Cloning guest {number} \x1b[2J"))
+    board.close()
+    with console.capture() as captured:
+        console.print(board._table())
+    lines = captured.get().splitlines()
+    assert len(lines) <= height
+    assert sum("Cloning guest" in line for line in lines) == 2
+    assert "[2J" not in captured.get().replace(" [2J", "")
+    assert any("not started" in line for line in lines)
+    with console.capture() as captured:
+        console.print(board._table(whole=True))
+    assert len(captured.get().splitlines()) == 41
