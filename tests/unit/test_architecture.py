@@ -19,7 +19,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     ("cli", "cli_run", "cli_many", "cli_storage", "cli_options", "__main__", "shell", "prebuild"),
     ("schedule", "pytest_plugin"),
-    ("board",),
+    ("board", "preload"),
     ("pool",),
     ("job",),
     ("run",),
