@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -145,10 +146,41 @@ def queue(processes: int, runs: int) -> dict[str, Any]:
     return {"seconds": took, "most_at_once": most, "slots": slots, "runner_cpu_s": cpu}
 
 
+def shards(number: int) -> dict[str, Any]:
+    """A run of so many jobs, and the same in as many shards, merged: whether the two are the same but for times and places."""
+
+    def rows(index: Path) -> list[dict[str, Any]]:
+        kept = ("job", "lab", "title", "key", "verdict", "score", "attention", "trouble")
+        return [{key: row[key] for key in kept} for row in json.loads(index.read_text())["rows"]]
+
+    with tempfile.TemporaryDirectory() as directory:
+        base = Path(directory)
+        words = ["tiny"] * number + ["--labs", str(tiny(base)), "--quiet"]
+
+        def one(shard: int) -> int:
+            mine = [*words, "--shard", f"{shard}/{number}", "--reports", f"{base}/shard-{shard:03}"]
+            return subprocess.run([*VMLAB, *mine], stdout=subprocess.DEVNULL, check=False).returncode
+
+        began = time.monotonic()
+        subprocess.run([*VMLAB, *words, "--reports", f"{base}/whole"], stdout=subprocess.DEVNULL, check=True)
+        whole_s = time.monotonic() - began
+        with ThreadPoolExecutor(4) as pool:
+            codes = list(pool.map(one, range(1, number + 1)))
+        began = time.monotonic()
+        merge = [*VMLAB[:-1], "merge", *map(str, sorted(base.glob("shard-*"))), "--into", f"{base}/merged"]
+        subprocess.run(merge, stdout=subprocess.DEVNULL, check=True)
+        merge_s = time.monotonic() - began
+        same = rows(base / "merged" / "index.json") == rows(base / "whole" / "index.json")
+    print(f"{number} shards merged in {merge_s:.1f} s; equal to the run that was not sharded ({whole_s:.1f} s): {same}")
+    if not same or any(codes):
+        sys.exit("the merged run differs from the whole one")
+    return {"equal": same, "merge_s": merge_s, "whole_s": whole_s}
+
+
 def main() -> None:
     """Measure and print."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    options.add_argument("--only", choices=["throughput", "queue"])
+    options.add_argument("--only", choices=["throughput", "queue", "shards"])
     options.add_argument("--jobs", type=int, nargs="+", default=[1, 2])
     options.add_argument("--runs", type=int, default=8)
     options.add_argument("--json", type=Path)
@@ -158,6 +190,8 @@ def main() -> None:
         found["throughput"] = throughput(chosen.jobs, chosen.runs)
     if chosen.only in (None, "queue"):
         found["queue"] = queue(4, 50)
+    if chosen.only in (None, "shards"):
+        found["shards"] = shards(100)
     if chosen.json:
         chosen.json.write_text(json.dumps(found, indent=2))
 

@@ -30,7 +30,7 @@ from runner.cli_options import (
     labs_option,
     reports_option,
 )
-from runner.cli_run import EXIT_INTERRUPTED, run
+from runner.cli_run import EXIT_INTERRUPTED, merge, run
 from runner.cli_storage import clean, image, template
 from runner.errors import EXIT_COULD_NOT_RUN, EXIT_FAIL, EXIT_PASS, EXIT_USAGE, UsageError, VmlabError
 
@@ -221,7 +221,7 @@ def _writing(path: Path) -> Iterator[None]:
         raise UsageError(f"cannot write {path}: {exc.strerror}", hint="name a file in a directory you may write to") from exc
 
 
-for _command in (run, image, template, clean, ps):
+for _command in (run, merge, image, template, clean, ps):
     cli.add_command(_command)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,10 +26,11 @@ from runner.cli_options import (
 from runner.errors import UsageError
 
 if TYPE_CHECKING:
+    from runner.board import Board
     from runner.host.accelerator import Wanted
     from runner.job import Job
     from runner.run import RunRequest
-    from runner.schedule import Rules
+    from runner.schedule import Schedule
 
 # The conventional status of a program that SIGINT ended (128 + 2), so that a shell's loop stops too.
 EXIT_INTERRUPTED = 130
@@ -48,6 +51,39 @@ class Jobs(click.ParamType[int]):
         return int(text)
 
 
+@dataclass(frozen=True)
+class Part:
+    """One of ``of`` parts of a run's labs."""
+
+    number: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    def of_names(self, names: list[str]) -> list[str]:
+        """Every ``of``-th name, so that labs which follow each other (and may be alike) go to different shards."""
+        return names[self.number - 1 :: self.of]
+
+
+class Shard(click.ParamType[Part]):
+    """Which part of the labs: ``2/5`` is the second of five."""
+
+    name = "shard"
+
+    def convert(self, value: str | Part, param: click.Parameter | None, ctx: click.Context | None) -> Part:
+        """The part."""
+        if isinstance(value, Part):
+            return value
+        match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", value)
+        if match is None:
+            self.fail(f"expected I/N, such as 2/5; found {value[:40]!r}", param, ctx)
+        number, of = int(match[1]), int(match[2])
+        if not 1 <= number <= of:
+            self.fail(f"{value} is out of range: of {of} shards, the first is 1/{of} and the last {of}/{of}", param, ctx)
+        return Part(number, of)
+
+
 @click.command()
 @click.argument("labs", nargs=-1, required=True, type=LabName(), metavar="LAB...")
 @accel_option
@@ -60,6 +96,7 @@ class Jobs(click.ParamType[int]):
 @click.option("--fail-fast", is_flag=True, help="Start no more labs once one did not pass.")
 @click.option("--retry-errors", type=click.IntRange(0, 20), default=0, metavar="N", help="Run again what broke, never what failed.")
 @click.option("--resume", is_flag=True, help="Run only what the last run of these labs did not finish.")
+@click.option("--shard", type=Shard(), metavar="I/N", help="Run only the I-th of N parts of the labs; `vmlab merge` joins their reports.")
 @click.option("--quiet", "-q", is_flag=True, help="Say only how it ended.")
 @json_option
 @reports_option
@@ -76,6 +113,7 @@ def run(
     fail_fast: bool,
     retry_errors: int,
     resume: bool,
+    shard: Part | None,
     quiet: bool,
     as_json: bool,
     reports: Path,
@@ -99,30 +137,42 @@ def run(
     names = collection_of(lab_dirs).names() if labs == ("all",) else list(labs)
     if not names:
         raise UsageError("there are no labs here", hint="--labs DIR names a directory that holds some")
-    # Each lab of several says how to repeat itself alone; the whole command is in the index.
     command = shlex.join(["vmlab", *sys.argv[1:]])
-    wanted = [
-        Job(
-            id=name,
-            lab=lab,
-            reports=reports,
-            command=command,
-            labs=lab_dirs,
-            catalogs=catalogs_of(),
-            given=split(params),
-            answers=answers,
-            accelerator=accel,
-            image=image,
-            student=student,
-            cold=cold,
-        )
-        for name, lab in zip(numbered(names), names, strict=True)
-    ]
-    prepared = fitting(wanted)
+    whole = dict(zip(numbered(names), names, strict=True))
+    mine = list(whole) if shard is None else shard.of_names(list(whole))
+    prepared = fitting(
+        [
+            Job(
+                id=name,
+                lab=whole[name],
+                reports=reports,
+                command=command,
+                labs=lab_dirs,
+                catalogs=catalogs_of(),
+                given=split(params),
+                answers=answers,
+                accelerator=accel,
+                image=image,
+                student=student,
+                cold=cold,
+            )
+            for name in mine
+        ]
+    )
     rules = Rules(fail_fast=fail_fast, retries=retry_errors)
-    if len(prepared) == 1 and rules == Rules() and not resume:
+    if len(whole) == 1 and rules == Rules() and not resume and shard is None:
         sys.exit(_one(*prepared[0], quiet=quiet, as_json=as_json))
-    sys.exit(_many(prepared, rules, reports, jobs=jobs, resume=resume, quiet=quiet, as_json=as_json))
+
+    from runner.board import choose_board
+    from runner.host.capacity import capacity
+    from runner.pool import ProcessPool
+    from runner.schedule import Schedule
+
+    board, workers = choose_board(quiet=quiet, as_json=as_json), ProcessPool(jobs or capacity().cpus)
+    schedule = Schedule(prepared, workers, board, reports, rules, command=command, whole=list(whole), shard=str(shard or ""))
+    if resume:
+        schedule.resume()
+    sys.exit(_many(schedule, board, reports, as_json=as_json))
 
 
 def _one(job: Job, request: RunRequest, *, quiet: bool, as_json: bool) -> int:
@@ -138,21 +188,11 @@ def _one(job: Job, request: RunRequest, *, quiet: bool, as_json: bool) -> int:
     return outcome.exit_code
 
 
-def _many(
-    prepared: list[tuple[Job, RunRequest]], rules: Rules, reports: Path, *, jobs: int, resume: bool, quiet: bool, as_json: bool
-) -> int:
+def _many(schedule: Schedule, board: Board, reports: Path, *, as_json: bool) -> int:
     """Run labs in processes of their own, and write the index."""
-    from runner.board import choose_board
-    from runner.host.capacity import capacity
-    from runner.pool import ProcessPool
     from runner.report import store
     from runner.report.index import INDEX_PAGE
-    from runner.schedule import Schedule
 
-    board = choose_board(quiet=quiet, as_json=as_json)
-    schedule = Schedule(prepared, ProcessPool(jobs or capacity().cpus), board, reports, rules)
-    if resume:
-        schedule.resume()
     with contextlib.closing(board):
         batch = schedule.run()
         board.end(batch, str(reports / INDEX_PAGE))
@@ -160,3 +200,22 @@ def _many(
         texts = [store.load(reports / row.report).model_dump_json(indent=2) for row in batch.rows if row.report]
         click.echo("[" + ",\n".join(texts) + "]")
     return EXIT_INTERRUPTED if batch.interrupted else batch.exit_code()
+
+
+@click.command()
+@click.argument("shards", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="REPORTS...")
+@click.option("--into", type=click.Path(path_type=Path), default=Path("reports"), show_default=True, metavar="DIR", help="Where all goes.")
+def merge(shards: tuple[Path, ...], into: Path) -> None:
+    """Join the reports of shards (`vmlab run all --shard I/N --reports DIR`) into those of one run.
+
+    The exit code is that of the whole run; a lab that no shard brought counts as one that could not be run.
+    """
+    from runner.board import QuietBoard, outcome
+    from runner.report.index import INDEX_PAGE
+    from runner.report.merge import merge as join
+
+    joined = join(shards, into, shlex.join(["vmlab", *sys.argv[1:]]))
+    for row in joined.by_urgency():
+        click.echo(outcome(row))
+    QuietBoard().end(joined, str(into / INDEX_PAGE))
+    sys.exit(joined.exit_code())

@@ -37,6 +37,19 @@ def image_list(as_json: bool) -> None:
         click.echo(f"{row.name:<20}{row.title:<44}{state}")
 
 
+@image.command("key")
+@click.argument("names", nargs=-1, type=ImageName(), metavar="[NAME]...")
+@labs_option
+def image_key(names: tuple[str, ...], lab_dirs: tuple[Path, ...]) -> None:
+    """Print a digest of the recipes of images (by default those that all labs boot): a key to cache the built images by."""
+    import hashlib
+
+    store, collection = images_of(), collection_of(lab_dirs)
+    guests = [guest for name in collection.names() for guest in collection.get(name).definition.guests.values()]
+    wanted = sorted(set(names or [guest.images[0] if guest.images else store.default for guest in guests]))
+    click.echo(hashlib.sha256("\n".join(map(store.key, wanted)).encode()).hexdigest()[:16])
+
+
 @image.command("build")
 @click.argument("name", required=False, type=ImageName())
 @click.option("--force", is_flag=True, help="Build it again even if it is there.")

@@ -52,7 +52,19 @@ class _Task:
 class Schedule:
     """The run of many labs. ``workers`` do the work, ``board`` shows it, ``base`` is where the index goes."""
 
-    def __init__(self, jobs: Sequence[tuple[Job, RunRequest]], workers: Workers, board: Board, base: Path, rules: Rules) -> None:
+    def __init__(
+        self,
+        jobs: Sequence[tuple[Job, RunRequest]],
+        workers: Workers,
+        board: Board,
+        base: Path,
+        rules: Rules,
+        *,
+        command: str,
+        whole: Sequence[str] = (),
+        shard: str = "",
+    ) -> None:
+        """``whole`` names the jobs of the whole run, where these are only a ``shard`` of it."""
         self._workers = workers
         self._board = board
         self._base = base
@@ -65,8 +77,10 @@ class Schedule:
         self._began = time.monotonic()
         self._batch = Batch(
             started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            command=jobs[0][0].command,
+            command=command,
             runner_version=__version__,
+            whole=list(whole) or [job.id for job, _ in jobs],
+            shard=shard,
             rows=[task.row for task in self._tasks.values()],
         )
 
@@ -110,6 +124,7 @@ class Schedule:
         finally:
             self._batch.interrupted = self._interrupts > 0 and any(row.verdict is None for row in self._batch.rows)
             self._save()
+            batch.finish(self._batch, self._base)
         return self._batch
 
     def _fill(self) -> None:

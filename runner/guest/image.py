@@ -111,6 +111,10 @@ class ImageStore:
         """The catalogue's entry for ``name``; UsageError with the nearest names when there is none."""
         return self._catalog().entry(name)
 
+    def key(self, name: str) -> str:
+        """What changes when the image of this name does, as far as its catalogue says: for caches of CI services."""
+        return f"{name}-{self._published(name).pin or 'published'}" if self._is_published(name) else self._entry_name(name)
+
     def is_users_own(self, name: str) -> bool:
         """Whether an image is not one that ships with vmlab: a file, or an entry of a catalogue of the user's."""
         return is_file_name(name) or (name in self._catalog().images and self._catalog().file_of(name) != self._catalog_path)

@@ -66,6 +66,8 @@ class Batch(Part):
     command: str
     runner_version: str
     interrupted: bool = False
+    whole: list[str] = Field(description="the jobs of the whole run, of which this may be a shard")
+    shard: str = Field(default="", description="which shard of it, such as 2/5; empty: all")
     rows: list[LabRow]
 
     def exit_code(self) -> int:
@@ -107,6 +109,15 @@ def save(batch: Batch, base: Path) -> Path:
     page = base / INDEX_PAGE
     store.write_atomically(page, index_html(batch).encode())
     return page
+
+
+def finish(batch: Batch, base: Path) -> None:
+    """Write what CI services read, once all labs are done: junit.xml over all reports, and a summary in Markdown."""
+    from runner.report.junit import junit_of_rows  # noqa: PLC0415
+    from runner.report.summary import SUMMARY_NAME, summary_markdown  # noqa: PLC0415
+
+    store.write_atomically(base / store.JUNIT_NAME, junit_of_rows(batch, base))
+    store.write_atomically(base / SUMMARY_NAME, summary_markdown(batch).encode())
 
 
 def load(base: Path) -> Batch:

@@ -13,6 +13,8 @@ from typing import TypeAlias
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
 from runner.lab.verdict import VerdictKind
+from runner.report import store
+from runner.report.batch import Batch, LabRow
 from runner.report.model import CheckPart, ErrorPart, Report
 from runner.report.text import clip, clip_head, is_plain_path, plain
 
@@ -24,30 +26,62 @@ _CONTENT = 20_000  # CI services refuse files above 30 MB
 
 def junit_xml(report: Report, directory: Path | None = None) -> bytes:
     """The XML document. ``directory`` is where the report's files lie; those that exist are named as attachments."""
-    suite = TestSuite(plain(report.lab.name))
-    attachments = _attachments(report, directory)
-    taken: set[str] = set()
-    if report.run.error is not None:
-        taken.add("run")
-        suite.add_testcase(_case(report, "run", _run_error(report.run.error), attachments))
-    for check in report.checks:
-        result = _result(check)
-        suite.add_testcase(_case(report, _unique(check.id, taken), result, attachments if result is not None else ""))
-    suite.timestamp = plain(report.run.started_at)
-    suite.add_property("accelerator", report.host.accelerator.name)
-    suite.add_property("runner_version", plain(report.run.runner_version))
-    suite.add_property("evidence_sha256", plain(report.evidence.sha256))
+    return _document([_suite(report, directory, report.lab.name)])
+
+
+def junit_of_rows(batch: Batch, base: Path) -> bytes:
+    """One document of a run of many labs, a suite a lab. ``base`` is where index.json lies."""
+    return _document([_suite_of_row(row, base) for row in batch.rows])
+
+
+def _document(suites: list[TestSuite]) -> bytes:
     document = JUnitXml("vmlab")
-    document.add_testsuite(suite)
+    times = [(suite, suite.time) for suite in suites]
+    for suite in suites:
+        document.add_testsuite(suite)
     document.update_statistics()  # type: ignore[no-untyped-call]
     # A check is judged after the run, in no time; the time of the run belongs to the suite.
-    document.time = suite.time = round(report.run.duration_s, 3)
+    for suite, time in times:
+        suite.time = time
+    document.time = round(sum(time or 0.0 for _, time in times), 3)
     text: bytes = document.tostring()  # type: ignore[no-untyped-call]
     return text if text.startswith(b"<?xml") else b'<?xml version="1.0" encoding="utf-8"?>\n' + text + b"\n"
 
 
-def _case(report: Report, name: str, result: _Result | None, attachments: str) -> TestCase:
-    case = TestCase(name, f"vmlab.{plain(report.lab.name)}", 0.0)
+def _suite(report: Report, directory: Path | None, name: str) -> TestSuite:
+    suite = TestSuite(plain(name))
+    attachments = _attachments(report, directory)
+    taken: set[str] = set()
+    if report.run.error is not None:
+        taken.add("run")
+        suite.add_testcase(_case(name, "run", _run_error(report.run.error), attachments))
+    for check in report.checks:
+        result = _result(check)
+        suite.add_testcase(_case(name, _unique(check.id, taken), result, attachments if result is not None else ""))
+    suite.timestamp = plain(report.run.started_at)
+    suite.add_property("accelerator", report.host.accelerator.name)
+    suite.add_property("runner_version", plain(report.run.runner_version))
+    suite.add_property("evidence_sha256", plain(report.evidence.sha256))
+    suite.time = round(report.run.duration_s, 3)
+    return suite
+
+
+def _suite_of_row(row: LabRow, base: Path) -> TestSuite:
+    """A lab without a report is one case: an error that says why, or skipped because it was never begun."""
+    if row.report:
+        return _suite(store.load(base / row.report), base / row.report, row.job)
+    suite = TestSuite(plain(row.job))
+    trouble = row.trouble
+    if trouble is None:
+        result = _filled(Skipped, "not run", "not-run", ["The run was ended before this lab was begun."])
+    else:
+        result = _filled(Error, trouble.message, trouble.kind, [plain(trouble.message), f"hint: {plain(trouble.hint)}"])
+    suite.add_testcase(_case(row.job, "run", result, ""))
+    return suite
+
+
+def _case(lab: str, name: str, result: _Result | None, attachments: str) -> TestCase:
+    case = TestCase(name, f"vmlab.{plain(lab)}", 0.0)
     if result is not None:
         case.result = [result]
     if attachments:

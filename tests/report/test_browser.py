@@ -124,7 +124,8 @@ def pages(samples: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
         store.save(getattr(samples, name)(), directory / name)
         rows.append(batch.row_of(store.load(directory / name), directory / name, directory, job=name, key=""))
     rows.append(batch.LabRow(job="late", lab="late", title="A lab that was not reached", key=""))
-    of_all = batch.Batch(started_at="2026-11-24T08:00:00+00:00", duration_s=93, command="vmlab run all", runner_version="0.1.0", rows=rows)
+    names, when = [row.job for row in rows], "2026-11-24T08:00:00+00:00"
+    of_all = batch.Batch(started_at=when, duration_s=93, command="vmlab run all", runner_version="0.1.0", whole=names, rows=rows)
     batch.save(of_all, directory)
     return directory
 

@@ -29,7 +29,15 @@ def stored(report: Report, base: Path, name: str) -> LabRow:
 
 def batch_of(rows: list[LabRow], **more: Any) -> Batch:
     when = "2026-11-24T08:00:00+00:00"
-    return Batch(started_at=when, duration_s=93.0, command="vmlab run all", runner_version="0.1.0", rows=rows, **more)
+    return Batch(
+        started_at=when,
+        duration_s=93.0,
+        command="vmlab run all",
+        runner_version="0.1.0",
+        whole=[row.job for row in rows],
+        rows=rows,
+        **more,
+    )
 
 
 @pytest.fixture
