@@ -80,7 +80,7 @@ class Bench:
         templates: TemplateStore | None = None,
     ) -> None:
         self.parameters = parameters
-        self._accelerator = accelerator
+        self.accelerator = accelerator
         self._lab = lab
         self._images = images
         self._work = work
