@@ -1,15 +1,14 @@
 #!/usr/bin/env python3
 """Runs the probe of /dev/kvm while the kernel traces the faults that KVM handles, and prints one JSON object: the last of them.
 
-Needs root, and tracefs. The probe's last phase is the one whose walks are told apart: the host swaps all four table pages and the data
-page, and the guest reads one word.
+Needs root, and tracefs with KVM's events. The probe's last phase is the one that is looked at: 32 times the host swaps all four table pages
+and the data page behind the guest, which then reads one word.
 
-usage: walk_faults.py DIRECTORY [--last N]
+usage: walk_faults.py DIRECTORY LAST
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import subprocess
@@ -18,28 +17,24 @@ from pathlib import Path
 
 TRACING = Path("/sys/kernel/tracing")
 EVENT = TRACING / "events/kvm/kvm_page_fault"
-# trace_kvm_page_fault (Linux, arch/x86/kvm/trace.h) prints "... address 0x... error_code 0x...".
+# As trace_kvm_page_fault prints it (Linux, arch/x86/kvm/trace.h).
 LINE = re.compile(r"kvm_page_fault: .*address (0x[0-9a-f]+) error_code (0x[0-9a-f]+)")
 
 
 def main() -> None:
     """Trace, probe, read."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("directory", help="where the probe's package `kvm` lies")
-    parser.add_argument("--last", type=int, default=160, help="how many faults to print")
-    options = parser.parse_args()
+    directory, last = sys.argv[1], int(sys.argv[2])
     if not EVENT.exists():
         subprocess.run(["mount", "-t", "tracefs", "tracefs", str(TRACING)], check=True)
     (TRACING / "trace").write_text("")
     (EVENT / "enable").write_text("1")
     try:
-        done = subprocess.run([sys.executable, "-m", "kvm"], cwd=options.directory, capture_output=True, text=True, check=True)
+        done = subprocess.run([sys.executable, "-m", "kvm"], cwd=directory, capture_output=True, text=True, check=True)
     finally:
         (EVENT / "enable").write_text("0")
-    faults = [
-        {"address": seen[1], "error_code": seen[2]} for seen in map(LINE.search, (TRACING / "trace").read_text().splitlines()) if seen
-    ]
-    print(json.dumps({"probe_error": json.loads(done.stdout)["error"], "traced": len(faults), "faults": faults[-options.last :]}))
+    traced = [LINE.search(line) for line in (TRACING / "trace").read_text().splitlines()]
+    faults = [{"address": hex(int(seen[1], 16)), "error_code": hex(int(seen[2], 16))} for seen in traced if seen]
+    print(json.dumps({"probe_error": json.loads(done.stdout)["error"], "traced": len(faults), "last": faults[-last:]}))
 
 
 if __name__ == "__main__":
