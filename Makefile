@@ -33,7 +33,7 @@ export PYTHON
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: lab labs shell report doctor test test-fast lint clean help
+.PHONY: lab labs shell report doctor test test-fast test-kvm lint clean help
 .SILENT:
 
 lab: ## run a lab, or several: make lab LAB=zombies [IMAGE= ACCEL=kvm|tcg ANSWERS=file STUDENT=id QUIET=1 COLD=1 PARAMETER=value ARGS=]
@@ -58,6 +58,9 @@ test: ## all tests; guests are booted, images are built [WORKERS=2 ARGS=]
 
 test-fast: ## the tests without guests, browser and long measurements: about a minute [WORKERS=2 ARGS=]
 	$(SETUP) lint && exec $(VENV)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not (guest or browser or slow)" $(ARGS)
+
+test-kvm: ## the runner's KVM path, inside an emulated host that has KVM; needs none here [ARGS=]
+	$(SETUP) test && exec $(VENV)/python -m pytest -m kvm $(ARGS)
 
 lint: ## ruff and mypy
 	$(SETUP) lint && $(VENV)/ruff check && $(VENV)/ruff format --check && $(VENV)/mypy

@@ -18,6 +18,12 @@ EMULATED = 0.01
 
 OWN_TABLES = {"remap": "maps another page", "reload_cr3": "loads CR3", "page_fault": "takes a page fault"}
 SWAPS = {"swap_data": "the page", "swap_table": "one table", "swap_walk": "4 tables and the page"}
+# What the processor adds to the error code of a nested page fault: whether it was reading one of the guest's page tables or had come to
+# the guest's final address (AMD64 Architecture Programmer's Manual, volume 2, 15.25.6; Linux, PFERR_GUEST_PAGE and PFERR_GUEST_FINAL).
+TABLE, FINAL = 1 << 33, 1 << 32
+BITS = {TABLE: "a table", FINAL: "the page"}
+# How often the probe's last phase has the guest read (runner/host/kvm/phases.py).
+READS = 32
 NESTED_FAULTS = {"swap_data": 1, "swap_table": 1, "swap_walk": 5}
 SHADOW_FAULTS = {"swap_data": 1, "swap_table": 0, "swap_walk": 1}
 
@@ -108,6 +114,46 @@ def reads_the_guests_tables(probe: Record) -> Verdict:
 def never_reads_them(probe: Record) -> Verdict:
     """Shadow page tables: the processor walks the merged copy."""
     return faults_are(probe, SHADOW_FAULTS, "The processor walked KVM's copy and never read the guest's tables: only the page counts.")
+
+
+def traced(seen: Record, last: int) -> list[tuple[int, int]]:
+    """The last of the faults that the kernel traced while the probe ran, each as (address, error code)."""
+    faults = seen.records("last", at_least=last)[-last:]
+    if "probe_error" not in seen or any("address" not in fault for fault in faults):
+        raise EvidenceProblem(f"{seen.place} is no trace of the probe's faults")
+    return [(fault.address("address"), fault.address("error_code")) for fault in faults]
+
+
+def in_words(faults: list[tuple[int, int]]) -> str:
+    """Faults as a reader can follow them: where, and what the processor said they were."""
+    return ", ".join(f"{address:#x} ({BITS.get(code & (TABLE | FINAL), 'no such bit')})" for address, code in faults)
+
+
+def each_fault_is_named(seen: Record) -> Verdict:
+    """Nested paging: the processor says of each fault whether it was reading a table of the guest's or the page itself."""
+    faults = traced(seen, 5 * READS)
+    walks = [faults[at : at + 5] for at in range(0, len(faults), 5)]
+    expected = f"{READS} times: 4 faults at tables of the guest's, each at an address of its own, then 1 at the page"
+    right = [
+        walk
+        for walk in walks
+        if [code & (TABLE | FINAL) for _, code in walk] == [TABLE] * 4 + [FINAL] and len({address for address, _ in walk}) == 5
+    ]
+    measured = f"{len(right)} times; the last: {in_words(walks[-1])}"
+    if len(right) == READS:
+        return passed("Level by level, the processor named what it could not reach.", expected=expected, measured=measured)
+    return failed("The faults are not those of such a walk.", expected=expected, measured=measured)
+
+
+def no_fault_is_named(seen: Record) -> Verdict:
+    """Shadow page tables: the processor knows of one set of tables only, and its faults are at the guest's virtual address."""
+    faults = traced(seen, READS)
+    named = [fault for fault in faults if fault[1] & (TABLE | FINAL)]
+    expected = f"{READS} faults, none with such a bit, all at the one virtual address that the guest reads"
+    measured = f"{len(named)} with such a bit, at {len({address for address, _ in faults})} addresses; the last: {in_words(faults[-1:])}"
+    if not named and len({address for address, _ in faults}) == 1:
+        return passed("Nothing in them tells of a second set of tables.", expected=expected, measured=measured)
+    return failed("The faults tell of a second set of tables.", expected=expected, measured=measured)
 
 
 class Counted:
@@ -224,6 +270,15 @@ def npt_reads_the_guests_tables(evidence: Evidence) -> Verdict:
     return emulated(evidence, NPT, lambda seen: reads_the_guests_tables(seen.record("probe")))
 
 
+@check(points=2, claim="M13", after="npt_reads_the_guests_tables")
+def npt_names_each_fault(evidence: Evidence) -> Verdict:
+    """Nested paging: of the five faults of a walk the processor says itself that four were at tables of the guest's and one at the page.
+
+    Seen by root in the kernel's trace: bits 33 and 32 of the error code, which an AMD processor sets.
+    """
+    return emulated(evidence, NPT, lambda seen: each_fault_is_named(seen.record("faults")))
+
+
 @check(points=2, claim="M13")
 def npt_shows_in_a_whole_guest(evidence: Evidence) -> Verdict:
     """Nested paging: a whole guest maps thousands of pages anew, takes faults and switches, and KVM's counters stand still."""
@@ -260,6 +315,12 @@ def shadow_steps_in(evidence: Evidence) -> Verdict:
 def shadow_never_reads_the_guests_tables(evidence: Evidence) -> Verdict:
     """Control: with shadow page tables the processor never reads the guest's. Four swapped tables cost nothing, the page one fault."""
     return emulated(evidence, SHADOW, lambda seen: never_reads_them(seen.record("probe")))
+
+
+@check(points=1, claim="M13", after="shadow_never_reads_the_guests_tables")
+def shadow_names_none(evidence: Evidence) -> Verdict:
+    """Control: with shadow page tables the faults name no table, and they are at the guest's virtual address instead of a physical one."""
+    return emulated(evidence, SHADOW, lambda seen: no_fault_is_named(seen.record("faults")))
 
 
 @check(points=1, claim="M13")

@@ -9,8 +9,19 @@ notebook    what a run has written down so far
 """
 
 from runner.bench.bench import START_LIMIT_S, Bench, boot_request
-from runner.bench.guest import GUEST_LAB_DIR, Guest, ScriptResult
+from runner.bench.guest import GUEST_LAB_DIR, GUEST_PROBE_DIR, Guest, ScriptResult
 from runner.bench.notebook import Listener, Notebook
 from runner.errors import HostError
 
-__all__ = ["GUEST_LAB_DIR", "START_LIMIT_S", "Bench", "Guest", "HostError", "Listener", "Notebook", "ScriptResult", "boot_request"]
+__all__ = [
+    "GUEST_LAB_DIR",
+    "GUEST_PROBE_DIR",
+    "START_LIMIT_S",
+    "Bench",
+    "Guest",
+    "HostError",
+    "Listener",
+    "Notebook",
+    "ScriptResult",
+    "boot_request",
+]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ PASS, FAIL, INCONCLUSIVE, NOT_OBSERVABLE = VerdictKind.PASS, VerdictKind.FAIL, V
 # The checks D, E and H of the verdict table, in both worlds.
 NESTED = ["npt_leaves_the_guest_alone", "npt_reads_the_guests_tables", "npt_shows_in_a_whole_guest"]
 SHADOW = ["shadow_steps_in", "shadow_never_reads_the_guests_tables", "shadow_shows_in_a_whole_guest"]
+# And check F.
+NAMED, UNNAMED = "npt_names_each_fault", "shadow_names_none"
 WORLD_OF = {name: "emulated_npt" if name.startswith("npt_") else "emulated_shadow" for name in CHECKS if not name.startswith("own_")}
 
 World = dict[str, Any]
@@ -50,13 +52,13 @@ def test_each_check_passes_on_what_a_real_run_recorded(name: str, worlds: World)
     assert verdict(name, worlds) is PASS
 
 
-@pytest.mark.parametrize("name", NESTED)
+@pytest.mark.parametrize("name", [*NESTED, NAMED])
 def test_control_shadow_evidence_is_no_nested_paging(name: str, worlds: World) -> None:
     worlds["emulated_npt"] = worlds["emulated_shadow"]
     assert verdict(name, worlds) is FAIL
 
 
-@pytest.mark.parametrize("name", SHADOW)
+@pytest.mark.parametrize("name", [*SHADOW, UNNAMED])
 def test_control_nested_evidence_is_no_shadow_paging(name: str, worlds: World) -> None:
     worlds["emulated_shadow"] = worlds["emulated_npt"]
     assert verdict(name, worlds) is FAIL
@@ -141,6 +143,44 @@ def test_a_restless_host_is_no_control(worlds: World) -> None:
     assert verdict("shadow_shows_in_a_whole_guest", worlds) is INCONCLUSIVE
 
 
+def wrong_code(fault: World) -> None:
+    fault["error_code"] = "0x4"
+
+
+def both_codes(fault: World) -> None:
+    fault["error_code"] = "0x300000004"
+
+
+def another_place(fault: World) -> None:
+    fault["address"] = "0x600000"
+
+
+@pytest.mark.parametrize("change", [wrong_code, both_codes, another_place])
+@pytest.mark.parametrize("number", [0, 77, 158])
+def test_one_fault_that_is_another_than_it_should_be(number: int, change: Callable[[World], None], worlds: World) -> None:
+    change(worlds["emulated_npt"]["faults"]["last"][number])
+    assert verdict(NAMED, worlds) is FAIL
+
+
+def test_a_walk_that_is_one_fault_short(worlds: World) -> None:
+    faults = worlds["emulated_npt"]["faults"]["last"]
+    faults.insert(0, faults[0])
+    del faults[42]
+    assert verdict(NAMED, worlds) is FAIL
+    del faults[0]
+    assert verdict(NAMED, worlds) is INCONCLUSIVE
+
+
+def test_one_named_fault_among_those_of_shadow_page_tables(worlds: World) -> None:
+    worlds["emulated_shadow"]["faults"]["last"][-3]["error_code"] = "0x100000004"
+    assert verdict(UNNAMED, worlds) is FAIL
+
+
+def test_faults_of_shadow_page_tables_at_several_addresses(worlds: World) -> None:
+    worlds["emulated_shadow"]["faults"]["last"][-3]["address"] = "0x60000"
+    assert verdict(UNNAMED, worlds) is FAIL
+
+
 # --- nothing, and what is nothing ---------------------------------------------------------------------------------------------------
 
 
@@ -156,16 +196,18 @@ def test_no_observation_is_inconclusive(name: str) -> None:
     assert verdict(name, {}) is INCONCLUSIVE
 
 
-def leaves(value: Any, way: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The way to each single value of a world."""
+def leaves(value: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to each single value of a world; of a list, to those of its last member."""
     if isinstance(value, dict):
         for key, within in value.items():
             yield from leaves(within, (*way, key))
+    elif isinstance(value, list) and value and isinstance(value[-1], dict):
+        yield from leaves(value[-1], (*way, len(value) - 1))
     else:
         yield way
 
 
-def at(world: World, way: tuple[str, ...]) -> World:
+def at(world: Any, way: tuple[Any, ...]) -> Any:
     for key in way:
         world = world[key]
     return world
