@@ -13,6 +13,7 @@ objects, each on a line of its own behind `MARK`; anything else there is the ker
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import sys
@@ -80,8 +81,7 @@ def processor() -> str:
 
 def measure() -> None:
     """Load the driver with the second set of page tables, and without; one record each."""
-    from kvm import __main__ as probe
-
+    probe = importlib.import_module("kvm.__main__")
     name, parameter = VENDORS[processor()]
     *needed, driver = sorted((MODULES / name).glob("*.ko"))
     for module in needed:

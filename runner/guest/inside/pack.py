@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import py_compile
 import subprocess
 import sys
@@ -33,10 +32,11 @@ print(json.dumps({"executable": sys.executable, "mapped": sorted(mapped), "modul
 """
 
 
-def used() -> dict[str, list[str]]:
-    """The files that an interpreter needs for the appliance's work."""
+def used() -> tuple[Path, list[Path], list[Path]]:
+    """This interpreter, the files that it maps into memory for the appliance's work, and the modules that it imports."""
     words = [sys.executable, "-SE", "-c", _USED, str(HERE)]
-    return json.loads(subprocess.run(words, env={}, stdout=subprocess.PIPE, check=True).stdout)
+    told = json.loads(subprocess.run(words, env={}, stdout=subprocess.PIPE, check=True).stdout)
+    return Path(told["executable"]).resolve(), [Path(name) for name in told["mapped"]], [Path(name) for name in told["modules"]]
 
 
 def compiled(source: Path) -> bytes:
@@ -47,6 +47,11 @@ def compiled(source: Path) -> bytes:
         return target.read_bytes()
 
 
+def links_to(library: Path) -> list[Path]:
+    """The names beside a library that lead to it: programs ask for libz.so.1 and not for libz.so.1.3.1."""
+    return [path for path in library.parent.glob("lib*.so*") if path.is_symlink() and path.resolve() == library]
+
+
 def load_order(driver: str) -> list[Path]:
     """A driver's module file, after those that it needs."""
     shown = subprocess.run(["modprobe", "--show-depends", driver], stdout=subprocess.PIPE, text=True, check=True).stdout
@@ -55,7 +60,7 @@ def load_order(driver: str) -> list[Path]:
 
 def main() -> None:
     """Write the tar."""
-    found = used()
+    interpreter, mapped, modules = used()
     with tarfile.open(fileobj=sys.stdout.buffer, mode="w|") as tar:
 
         def add(name: str, content: bytes, mode: int = 0o644) -> None:
@@ -63,8 +68,7 @@ def main() -> None:
             member.size, member.mode = len(content), mode
             tar.addfile(member, io.BytesIO(content))
 
-        interpreter = Path(found["executable"]).resolve()
-        for path in map(Path, found["mapped"]):
+        for path in mapped:
             if path == interpreter:
                 add("python/usr/bin/python3", path.read_bytes(), 0o755)
             elif path.name.startswith("ld-linux"):
@@ -72,7 +76,11 @@ def main() -> None:
                 add("python/lib64/ld-linux-x86-64.so.2", path.read_bytes(), 0o755)
             elif path.is_file():
                 add(f"python{path}", path.read_bytes(), 0o755)
-        for path in map(Path, found["modules"]):
+                for link in links_to(path):
+                    member = tarfile.TarInfo(f"python{link}")
+                    member.type, member.linkname = tarfile.SYMTYPE, path.name
+                    tar.addfile(member)
+        for path in modules:
             if path.suffix == ".py" and HERE not in path.parents:
                 add(f"python{path}c", compiled(path))
         for driver in DRIVERS:
