@@ -80,9 +80,9 @@ class Bench:
         templates: TemplateStore | None = None,
     ) -> None:
         self.parameters = parameters
-        self.accelerator = accelerator
         self._lab = lab
         self._images = images
+        self._accelerator = accelerator
         self._work = work
         self._logs = logs
         self._deadline = deadline

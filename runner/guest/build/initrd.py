@@ -27,6 +27,10 @@ class Entry:
     device: tuple[int, int] = (0, 0)
 
 
+CONSOLE = Entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
+"""The kernel opens it for the first process before that process could have mounted /dev."""
+
+
 def cpio(entries: Iterable[Entry]) -> bytes:
     """A cpio archive in the "new ASCII" format, as the kernel unpacks it (Documentation/driver-api/early-userspace/buffer-format.rst).
 
@@ -123,15 +127,14 @@ def from_system(tar_path: Path, wanted: Iterable[str], script: bytes) -> BootFil
 def _entries(script: bytes, busybox: bytes, modules: list[tuple[str, bytes]]) -> Iterator[Entry]:
     for directory in _DIRECTORIES:
         yield Entry(directory, stat.S_IFDIR | 0o755)
-    # The kernel opens /dev/console for the first process before that process could have mounted /dev.
-    yield Entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
+    yield CONSOLE
     yield Entry("bin/busybox", stat.S_IFREG | 0o755, busybox)
     yield Entry("init", stat.S_IFREG | 0o755, script)
     for number, (path, content) in enumerate(modules):
-        yield Entry(f"modules/{number:02}-{_module_name(path)}.ko", stat.S_IFREG | 0o644, _decompressed(path, content))
+        yield Entry(f"modules/{number:02}-{_module_name(path)}.ko", stat.S_IFREG | 0o644, decompressed(path, content))
 
 
-def _decompressed(path: str, content: bytes) -> bytes:
+def decompressed(path: str, content: bytes) -> bytes:
     """A module as busybox's insmod takes it: Debian compresses modules from Debian 13 on."""
     if path.endswith(".ko.xz"):
         return lzma.decompress(content)

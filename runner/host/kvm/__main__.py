@@ -46,14 +46,14 @@ def probe(device: str = DEVICE, limit_s: int = LIMIT_S) -> dict[str, Any]:
     signal.alarm(limit_s)
     step = "set up"
     try:
-        descriptor = interface.open_device(device)
-        record["api_version"] = interface.ask(descriptor, interface.KVM_GET_API_VERSION)
-        with machine.create(descriptor) as guest:
-            record["has_counters"] = guest.counts
-            step = "compute"
-            for name, phase in phases.measure(guest):
-                record["phases"][name] = asdict(phase)
-                step = f"after {name}"
+        with interface.opened(device) as descriptor:
+            record["api_version"] = interface.ask(descriptor, interface.KVM_GET_API_VERSION)
+            with machine.create(descriptor) as guest:
+                record["has_counters"] = guest.counts
+                step = "compute"
+                for name, phase in phases.measure(guest):
+                    record["phases"][name] = asdict(phase)
+                    step = f"after {name}"
     except interface.KvmError as exc:
         record["error"] = {"step": exc.step, "errno": exc.errno, "text": exc.text}
     except ValueError as exc:

@@ -6,10 +6,12 @@ arch/x86/include/uapi/asm/kvm.h). The structures are those of x86-64.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
 import os
+from collections.abc import Iterator
 from ctypes import c_uint8, c_uint16, c_uint32, c_uint64
 from typing import NamedTuple
 
@@ -156,12 +158,17 @@ class KvmError(Exception):
         super().__init__(f"{step}: {self.errno}, {self.text}")
 
 
-def open_device(path: str) -> int:
+@contextlib.contextmanager
+def opened(path: str) -> Iterator[int]:
     """A descriptor of the device. KvmError when it cannot be opened for reading and writing."""
     try:
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError as exc:
         raise KvmError(f"open {path}", exc) from exc
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def ask(descriptor: int, request: Request, value: int = 0) -> int:

@@ -96,7 +96,7 @@ class Ran(NamedTuple):
 class TinyMachine:
     """The guest. `create` makes one; ``memory`` is its physical memory, ours to read and write at any time."""
 
-    def __init__(self, memory: mmap.mmap, vcpu: int, shared: interface.KvmRun, statistics: tuple[int, ...]) -> None:
+    def __init__(self, memory: mmap.mmap, vcpu: int, shared: mmap.mmap, statistics: tuple[int, ...]) -> None:
         self.memory = memory
         self._vcpu = vcpu
         self._shared = shared
@@ -139,7 +139,8 @@ class TinyMachine:
         after = self._count()
         left = interface.KvmRegs()
         interface.exchange(self._vcpu, interface.KVM_GET_REGS, left)
-        return Ran(left, self._shared.exit_reason, self._shared.detail, time_ns, counters.since(before, after))
+        came_back = interface.KvmRun.from_buffer_copy(self._shared)
+        return Ran(left, came_back.exit_reason, came_back.detail, time_ns, counters.since(before, after))
 
     def _count(self) -> dict[str, int]:
         return {name: value for descriptor in self._statistics for name, value in counters.read(descriptor).items()}
@@ -164,8 +165,8 @@ def create(device: int) -> Iterator[TinyMachine]:
         region = interface.KvmUserspaceMemoryRegion(memory_size=MEMORY_BYTES, userspace_addr=_address(memory))
         interface.exchange(vm, interface.KVM_SET_USER_MEMORY_REGION, region)
         vcpu = kept(interface.ask(vm, interface.KVM_CREATE_VCPU))
-        shared = mmap.mmap(vcpu, interface.ask(device, interface.KVM_GET_VCPU_MMAP_SIZE))
-        machine = TinyMachine(memory, vcpu, interface.KvmRun.from_buffer(shared), tuple(map(kept, _statistics(vm, vcpu))))
+        shared = stack.enter_context(mmap.mmap(vcpu, interface.ask(device, interface.KVM_GET_VCPU_MMAP_SIZE)))
+        machine = TinyMachine(memory, vcpu, shared, tuple(map(kept, _statistics(vm, vcpu))))
         _fill(machine)
         _set_processor(device, vcpu)
         yield machine
