@@ -93,6 +93,11 @@ class Bench:
         self._templates = templates
         self._guests: dict[str, Guest] = {}
 
+    @property
+    def accelerator(self) -> Literal["kvm", "tcg"]:
+        """What runs the guests of this run (but for those that lab.yaml gives a processor of their own: ``virtualisation``)."""
+        return self._accelerator
+
     def guest(self, name: str = "main") -> Guest:
         """The guest that lab.yaml declares under this name: started at the first call, ended with the run."""
         if name not in self._guests:
