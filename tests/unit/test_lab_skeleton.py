@@ -29,7 +29,7 @@ def test_it_is_a_lab(tmp_path: Path):
 
 def test_its_own_tests_pass(tmp_path: Path):
     folder = create("page_touch", tmp_path)
-    argv = [sys.executable, "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path), str(folder)]
+    argv = [sys.executable, "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path), str(folder / "tests")]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "5 passed" in done.stdout
