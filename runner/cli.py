@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from runner import __version__
-from runner.cli_many import ps
+from runner.cli_many import ps, worker
 from runner.cli_options import (
     LabName,
     accel_option,
@@ -221,7 +221,7 @@ def _writing(path: Path) -> Iterator[None]:
         raise UsageError(f"cannot write {path}: {exc.strerror}", hint="name a file in a directory you may write to") from exc
 
 
-for _command in (run, merge, image, template, clean, ps):
+for _command in (run, merge, worker, image, template, clean, ps):
     cli.add_command(_command)
 
 

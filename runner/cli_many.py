@@ -7,7 +7,7 @@ import json
 
 import click
 
-from runner.cli_options import json_option
+from runner.cli_options import cluster_extra, json_option
 
 
 @click.command()
@@ -39,3 +39,15 @@ def ps(as_json: bool) -> None:
     if not seen.rows:
         click.echo("nothing runs and nothing waits")
     click.echo(f"taken: {in_words(memory)} of {in_words(seen.whole.memory_bytes)}, {cpus} of {counted(seen.whole.cpus, 'CPU')}")
+
+
+@click.command()
+@click.argument("scheduler", metavar="tcp://HOST:PORT")
+def worker(scheduler: str) -> None:
+    """Offer this machine to a Dask scheduler (`dask scheduler`), for `vmlab run --scheduler`.
+
+    It offers what `vmlab doctor` finds: memory, CPUs, and KVM where it is real. Labs take slots of this machine like any other run here.
+    """
+    with cluster_extra():
+        from runner.cluster import serve
+    serve(scheduler)

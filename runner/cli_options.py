@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem
+
+from runner.errors import HostError
 
 if TYPE_CHECKING:
     from runner.guest.image import ImageStore
@@ -82,3 +85,14 @@ def images_of(tell: Callable[[str], None] | None = None) -> ImageStore:
 
     more = [*users_catalogs(), *catalogs_of()]
     return ImageStore(tell=tell, more=more) if tell else ImageStore(more=more)
+
+
+@contextlib.contextmanager
+def cluster_extra() -> Iterator[None]:
+    """What is imported within needs the extra that not everybody installs: HostError where it is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as exc:
+        if (exc.name or "").partition(".")[0] not in {"distributed", "dask"}:
+            raise
+        raise HostError("Dask is not installed here", hint="install it with vmlab: pip install 'vmlab[cluster]'") from exc

@@ -16,6 +16,7 @@ from runner.cli_options import (
     LabName,
     accel_option,
     catalogs_of,
+    cluster_extra,
     cold_option,
     collection_of,
     image_option,
@@ -27,6 +28,7 @@ from runner.errors import UsageError
 
 if TYPE_CHECKING:
     from runner.board import Board
+    from runner.cluster import Cluster
     from runner.host.accelerator import Wanted
     from runner.job import Job
     from runner.run import RunRequest
@@ -97,6 +99,7 @@ class Shard(click.ParamType[Part]):
 @click.option("--retry-errors", type=click.IntRange(0, 20), default=0, metavar="N", help="Run again what broke, never what failed.")
 @click.option("--resume", is_flag=True, help="Run only what the last run of these labs did not finish.")
 @click.option("--shard", type=Shard(), metavar="I/N", help="Run only the I-th of N parts of the labs; `vmlab merge` joins their reports.")
+@click.option("--scheduler", metavar="tcp://HOST:PORT", help="Run the labs on a Dask cluster (pip install 'vmlab[cluster]').")
 @click.option("--quiet", "-q", is_flag=True, help="Say only how it ended.")
 @json_option
 @reports_option
@@ -114,6 +117,7 @@ def run(
     retry_errors: int,
     resume: bool,
     shard: Part | None,
+    scheduler: str | None,
     quiet: bool,
     as_json: bool,
     reports: Path,
@@ -157,22 +161,37 @@ def run(
                 cold=cold,
             )
             for name in mine
-        ]
+        ],
+        here=scheduler is None,
     )
     rules = Rules(fail_fast=fail_fast, retries=retry_errors)
-    if len(whole) == 1 and rules == Rules() and not resume and shard is None:
+    if len(whole) == 1 and rules == Rules() and not resume and shard is None and scheduler is None:
         sys.exit(_one(*prepared[0], quiet=quiet, as_json=as_json))
 
     from runner.board import choose_board
     from runner.host.capacity import capacity
-    from runner.pool import ProcessPool
+    from runner.pool import ProcessPool, Workers
     from runner.schedule import Schedule
 
-    board, workers = choose_board(quiet=quiet, as_json=as_json), ProcessPool(jobs or capacity().cpus)
+    board = choose_board(quiet=quiet, as_json=as_json)
+    workers: Workers
+    if scheduler is None:
+        workers = ProcessPool(jobs or capacity().cpus)
+    else:
+        workers = cluster_at(scheduler, prepared, kvm=accel == "kvm", room=jobs or len(prepared))
     schedule = Schedule(prepared, workers, board, reports, rules, command=command, whole=list(whole), shard=str(shard or ""))
     if resume:
         schedule.resume()
     sys.exit(_many(schedule, board, reports, as_json=as_json))
+
+
+def cluster_at(address: str, prepared: list[tuple[Job, RunRequest]], *, kvm: bool, room: int) -> Cluster:
+    """A Dask cluster to run the jobs on."""
+    from runner.run import need_of
+
+    with cluster_extra():
+        from runner.cluster import Cluster
+    return Cluster(address, {job.id: need_of(request.lab) for job, request in prepared}, kvm=kvm, room=room)
 
 
 def _one(job: Job, request: RunRequest, *, quiet: bool, as_json: bool) -> int:

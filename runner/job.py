@@ -35,8 +35,8 @@ class Job:
     student: str = ""
     cold: bool = False
 
-    def prepare(self) -> RunRequest:
-        """Everything that the run needs, looked at; UsageError names what is wrong."""
+    def prepare(self, *, here: bool = True) -> RunRequest:
+        """Everything that the run needs, looked at; UsageError names what is wrong. ``here``: it will run on this machine."""
         return prepare(
             Collection(self.labs).get(self.lab),
             given=self.given,
@@ -47,6 +47,7 @@ class Job:
             reports=self.reports,
             command=self.command,
             cold=self.cold,
+            here=here,
         )
 
     def images(self, tell: Callable[[str], None]) -> ImageStore:
@@ -103,12 +104,12 @@ def numbered(names: list[str]) -> list[str]:
     return ids
 
 
-def fitting(jobs: list[Job]) -> list[tuple[Job, RunRequest]]:
+def fitting(jobs: list[Job], *, here: bool = True) -> list[tuple[Job, RunRequest]]:
     """The jobs with what they need, all looked at before any is started; UsageError names the first that is wrong."""
     prepared = []
     for job in jobs:
         try:
-            prepared.append((job, job.prepare()))
+            prepared.append((job, job.prepare(here=here)))
         except UsageError as exc:
             if len(jobs) == 1 or job.lab in exc.message:
                 raise

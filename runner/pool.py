@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
@@ -123,17 +123,17 @@ class ProcessPool:
         )
 
 
-class _PipeView:
-    """Tells the parent what happens in a run."""
+class EventView:
+    """Makes events of what happens in a run; ``send`` is called with the name and value of each, from any thread, one at a time."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, send: Callable[[EventName, Any], None]) -> None:
+        self._send = send
         self._lock = threading.Lock()
 
     def send(self, name: EventName, value: Any) -> None:
-        """One event. A parent that has gone hears nothing; its end is dealt with by `_end_with`."""
+        """One event. Whoever does not listen any more hears nothing: that must not end the run."""
         with self._lock, contextlib.suppress(OSError):
-            self._connection.send((name, value))
+            self._send(name, value)
 
     def begin(self, title: str, lines: list[str]) -> None:
         """The parent knows."""
@@ -173,7 +173,7 @@ def _child(job: Job, connection: Connection, log_level: int) -> None:
     # What goes wrong is in the report, and standard error is where the parent draws its table.
     logging.basicConfig(level=log_level if log_level < logging.WARNING else logging.CRITICAL + 1)
     threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
-    view = _PipeView(connection)
+    view = EventView(lambda name, value: connection.send((name, value)))
     with contextlib.suppress(KeyboardInterrupt):
         view.send("done", perform(job, view))
 

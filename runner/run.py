@@ -86,6 +86,7 @@ def prepare(
     reports: Path,
     command: str,
     cold: bool = False,
+    here: bool = True,
 ) -> RunRequest:
     """Read everything that the run needs; UsageError names what is wrong with it, before anything is started."""
     questions = lab.definition.questions
@@ -102,7 +103,8 @@ def prepare(
         command=command,
         cold=cold,
     )
-    check_fits(need_of(lab), f"the lab {lab.name}")
+    if here:
+        check_fits(need_of(lab), f"the lab {lab.name}")
     return request
 
 

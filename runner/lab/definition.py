@@ -222,7 +222,7 @@ class Lab:
     def digest(self) -> str:
         """SHA-256 over the names and contents of the lab's files; its tests and what editors and Python leave behind are not part of it."""
         whole = hashlib.sha256()
-        for path in _files(self.directory):
+        for path in self.files():
             name = path.relative_to(self.directory)
             if name.parts[0] == "tests":
                 continue
@@ -232,6 +232,10 @@ class Lab:
                 raise UsageError(f"{shown(path)} cannot be read: {exc.strerror}") from exc
             whole.update(f"{name.as_posix()}\0{hashlib.sha256(content).hexdigest()}\n".encode())
         return whole.hexdigest()
+
+    def files(self) -> list[Path]:
+        """All files of the lab, in the order of their names, without what editors and Python leave behind."""
+        return _files(self.directory)
 
     def guest_files(self) -> list[Path]:
         """What is put into the guest: every file under ``guest/``, in the order of their names."""

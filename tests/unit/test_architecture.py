@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the top of the house down. A module imports its own storey's parts only as told in BESIDE, and any storey below.
 LAYERS = (
     ("cli", "cli_run", "cli_many", "cli_storage", "cli_options", "__main__", "shell", "prebuild"),
-    ("schedule", "pytest_plugin"),
+    ("schedule", "pytest_plugin", "cluster"),
     ("board", "preload"),
     ("pool",),
     ("job",),
