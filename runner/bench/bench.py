@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +14,10 @@ from runner.bench.guest import Guest
 from runner.bench.notebook import Listener, Notebook
 from runner.deadline import Deadline
 from runner.errors import ScriptError, UnsuitableImage, UsageError
-from runner.guest import start
+from runner.guest import appliance_console, bochs, start
+from runner.guest.appliance import ApplianceStore
 from runner.guest.image import Image
-from runner.guest.machine import BootRequest
+from runner.guest.machine import BootRequest, Machine
 from runner.guest.ssh import parse_line
 from runner.guest.templates import TemplateStore
 from runner.guest.workdir import WorkDir
@@ -142,6 +143,50 @@ class Bench:
     def kvm_probe(self) -> dict[str, Any]:
         """What stands behind the host's own /dev/kvm: the KVM probe's record, ``judged``. Where it cannot run, its ``error`` says why."""
         return probe.judged(probe.run_probe())
+
+    def require_intel_emulator(self) -> None:
+        """Make sure that `emulated_intel_host` can run. HostError with the command that installs Bochs when it is missing."""
+        bochs.find()
+
+    def emulated_intel_host(self, guest: str = "main", *, time_limit_s: float = 300.0) -> dict[str, Any]:
+        """What the KVM probe finds on an Intel processor that Bochs emulates, with its second set of page tables (EPT) and without.
+
+        ``ept`` and ``shadow`` are its records, ``judged``; the serial console is kept as console-intel_host.log. What runs there is made
+        once out of a clean guest of the image that ``guest`` has, and kept. Raises HostError without Bochs, and a GuestError when
+        the emulated machine does not come to its end.
+        """
+        emulator = bochs.find()
+        deadline, began = self._deadline.within(time_limit_s), time.monotonic()
+        store = ApplianceStore(self._listener.waiting)
+        with self.phase("Preparing a small Linux for the emulated Intel host"):
+            made = store.get(self._images[guest], lambda: self._packer(guest), self._deadline)
+        with self.phase(f"An Intel host, hardware walk emulated by Bochs {emulator.version}"):
+            console = self._logs / "console-intel_host.log"
+            text = bochs.run(emulator, made.disk, self._work, console_log=console, deadline=deadline, waiting=self._listener.waiting)
+        found = appliance_console.findings(text)
+        return {
+            "emulator": f"Bochs {emulator.version}",
+            "kernel": found.kernel,
+            "duration_s": round(time.monotonic() - began, 1),
+            "ept": probe.judged(found.nested),
+            "shadow": probe.judged(found.shadow),
+        }
+
+    @contextlib.contextmanager
+    def _packer(self, name: str) -> Iterator[Machine]:
+        """A guest like the one that lab.yaml declares under this name, that no experiment has touched."""
+        request = boot_request(f"{name}-packer", self._lab.definition.guests[name], self._images[name], self.accelerator)
+        with contextlib.ExitStack() as stack:
+            yield start.start(
+                stack,
+                request,
+                self._work,
+                templates=self._templates,
+                console_log=self._logs / f"console-{request.name}.log",
+                deadline=self._deadline.within(START_LIMIT_S),
+                waiting=self._listener.waiting,
+                phase=self.phase,
+            )
 
     def here(self, script: str, *args: str | int | float, time_limit_s: float = 60.0) -> dict[str, Any]:
         """Run one of the lab's guest scripts on this machine itself, to compare a guest with it, and read the one object it prints.
