@@ -222,9 +222,12 @@ def counters_show_shadow(loops: Record, parameters: Record) -> Verdict:
     return failed("KVM was not asked, so that its tables are no copy of the guest's.", expected=expected, measured=guest.measured)
 
 
-# --- a host that QEMU emulates: nested paging, and shadow page tables as its control ----------------------------------------------------
+# --- a host that is emulated: nested paging, and shadow page tables as its control ------------------------------------------------------
 
-NPT, SHADOW = "emulated_npt", "emulated_shadow"
+NESTED, SHADOW = "emulated_nested", "emulated_shadow"
+
+# Who emulates the host, and what the processor that it emulates says of itself.
+EMULATORS = {"QEMU TCG": {"svm", "hypervisor"}, "Bochs": {"vmx"}}
 
 Judge = Callable[[Record], Verdict]
 
@@ -234,55 +237,69 @@ def emulated(evidence: Evidence, name: str, judge: Judge) -> Verdict:
     seen = evidence[name]
     if "not_run" in seen:
         return not_observable(f"It was not run: {seen.text('not_run')}.", hint="HOST=npt runs it")
-    flags = seen.record("module").texts("cpu_flags", at_least=1)
-    if "svm" not in flags or "hypervisor" not in flags:
-        raise EvidenceProblem(f"{seen.place}.module.cpu_flags: expected an emulated processor with SVM, found {', '.join(flags)}")
+    emulator, flags = seen.text("emulator"), seen.record("module").texts("cpu_flags", at_least=1)
+    expected = next((flags for name, flags in EMULATORS.items() if emulator.startswith(name)), None)
+    if expected is None or not expected <= set(flags):
+        raise EvidenceProblem(f"{seen.place}: {emulator[:40]} with {', '.join(flags)} is none of the emulated processors")
     verdict = judge(seen)
-    return Verdict(
-        verdict.kind, f"{verdict.rationale} (Hardware walk emulated by QEMU TCG.)", verdict.expected, verdict.measured, verdict.hint
-    )
+    said = f"{verdict.rationale} (Hardware walk emulated by {emulator}.)"
+    return Verdict(verdict.kind, said, verdict.expected, verdict.measured, verdict.hint)
+
+
+def measured_there(part: str, judge: Judge) -> Judge:
+    """The judge of one part of what was measured on an emulated host, which may lack it."""
+
+    def judged(seen: Record) -> Verdict:
+        record = seen.record(part)
+        if "not_run" in record:
+            return not_observable(f"It was not measured: {record.text('not_run')}.", hint="HOST=npt measures it")
+        return judge(record)
+
+    return judged
 
 
 @check(points=1, claim="M13")
-def npt_claims(evidence: Evidence) -> Verdict:
+def nested_claims(evidence: Evidence) -> Verdict:
     """Emulated host: its kernel's module says that nested paging is on. A claim only; the checks below test it."""
-    return emulated(evidence, NPT, lambda seen: claims(seen.record("probe"), "Y"))
+    return emulated(evidence, NESTED, lambda seen: claims(seen.record("probe"), "Y"))
 
 
 @check(points=1, claim="M13")
-def npt_runs_on_the_processor(evidence: Evidence) -> Verdict:
+def nested_runs_on_the_processor(evidence: Evidence) -> Verdict:
     """Emulated host: KVM's guest is run by the (emulated) processor; KVM itself decodes none of its instructions."""
-    return emulated(evidence, NPT, lambda seen: runs_on_the_processor(seen.record("probe")))
+    return emulated(evidence, NESTED, lambda seen: runs_on_the_processor(seen.record("probe")))
 
 
-@check(points=2, claim="M13", after="npt_runs_on_the_processor")
-def npt_leaves_the_guest_alone(evidence: Evidence) -> Verdict:
+@check(points=2, claim="M13", after="nested_runs_on_the_processor")
+def nested_leaves_the_guest_alone(evidence: Evidence) -> Verdict:
     """Nested paging: a guest that maps another page, loads CR3 or takes a page fault never leaves for the host."""
-    return emulated(evidence, NPT, lambda seen: leaves_the_guest_alone(seen.record("probe")))
+    return emulated(evidence, NESTED, lambda seen: leaves_the_guest_alone(seen.record("probe")))
 
 
-@check(points=2, claim="M13", after="npt_runs_on_the_processor")
-def npt_reads_the_guests_tables(evidence: Evidence) -> Verdict:
+@check(points=2, claim="M13", after="nested_runs_on_the_processor")
+def nested_reads_the_guests_tables(evidence: Evidence) -> Verdict:
     """Nested paging: the processor walks the guest's tables through the host's. Each table page that the host swaps costs one fault.
 
     Four tables and the page make five: the number of walks of the second set that one walk of the guest's needs.
     """
-    return emulated(evidence, NPT, lambda seen: reads_the_guests_tables(seen.record("probe")))
+    return emulated(evidence, NESTED, lambda seen: reads_the_guests_tables(seen.record("probe")))
 
 
-@check(points=2, claim="M13", after="npt_reads_the_guests_tables")
-def npt_names_each_fault(evidence: Evidence) -> Verdict:
+@check(points=2, claim="M13", after="nested_reads_the_guests_tables")
+def nested_names_each_fault(evidence: Evidence) -> Verdict:
     """Nested paging: of the five faults of a walk the processor says itself that four were at tables of the guest's and one at the page.
 
     Seen by root in the kernel's trace: bits 33 and 32 of the error code, which an AMD processor sets.
     """
-    return emulated(evidence, NPT, lambda seen: each_fault_is_named(seen.record("faults")))
+    return emulated(evidence, NESTED, measured_there("faults", each_fault_is_named))
 
 
 @check(points=2, claim="M13")
-def npt_shows_in_a_whole_guest(evidence: Evidence) -> Verdict:
+def nested_shows_in_a_whole_guest(evidence: Evidence) -> Verdict:
     """Nested paging: a whole guest maps thousands of pages anew, takes faults and switches, and KVM's counters stand still."""
-    return emulated(evidence, NPT, lambda seen: counters_show_nested(seen.record("nested").record("loops"), evidence.parameters))
+    return emulated(
+        evidence, NESTED, measured_there("nested", lambda guest: counters_show_nested(guest.record("loops"), evidence.parameters))
+    )
 
 
 @check(points=1, claim="M13")
@@ -291,7 +308,7 @@ def shadow_is_the_same_host(evidence: Evidence) -> Verdict:
 
     def judge(seen: Record) -> Verdict:
         verdict = claims(seen.record("probe"), "N")
-        ids = [each.record("module").text("boot_id") for each in (evidence[NPT], seen)]
+        ids = [each.record("module").text("boot_id") for each in (evidence[NESTED], seen)]
         if len(set(ids)) != 1:
             return inconclusive("The two worlds are not one host with two settings.", measured=f"boot ids {ids[0]} and {ids[1]}")
         return verdict
@@ -320,13 +337,15 @@ def shadow_never_reads_the_guests_tables(evidence: Evidence) -> Verdict:
 @check(points=1, claim="M13", after="shadow_never_reads_the_guests_tables")
 def shadow_names_none(evidence: Evidence) -> Verdict:
     """Control: with shadow page tables the faults name no table, and they are at the guest's virtual address instead of a physical one."""
-    return emulated(evidence, SHADOW, lambda seen: no_fault_is_named(seen.record("faults")))
+    return emulated(evidence, SHADOW, measured_there("faults", no_fault_is_named))
 
 
 @check(points=1, claim="M13")
 def shadow_shows_in_a_whole_guest(evidence: Evidence) -> Verdict:
     """Control: with shadow page tables KVM follows a whole guest, page by page and switch by switch."""
-    return emulated(evidence, SHADOW, lambda seen: counters_show_shadow(seen.record("nested").record("loops"), evidence.parameters))
+    return emulated(
+        evidence, SHADOW, measured_there("nested", lambda guest: counters_show_shadow(guest.record("loops"), evidence.parameters))
+    )
 
 
 # --- this machine, and the lab's own guest ------------------------------------------------------------------------------------------------

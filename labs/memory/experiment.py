@@ -31,6 +31,8 @@ DRAWN = (
 
 def experiment(bench: Bench) -> None:
     """The lab's own two guests first, then who walks the second set of page tables: on this machine, and on one that is emulated."""
+    if bench.parameters["host"] == "ept":
+        bench.require_intel_emulator()  # Before anything long.
     main, other = bench.guest("main"), bench.guest("other")
     bench.record("machine", {"accelerator": bench.accelerator, "root": os.geteuid() == 0, "ram": ram()})
 
@@ -52,7 +54,7 @@ def experiment(bench: Bench) -> None:
         bench.record("own_probe", own_probe(bench))
         bench.record("own_counters", own_counters(bench, main))
 
-    emulated_amd_host(bench)
+    emulated_host(bench)
 
 
 def ram() -> list[dict[str, str]]:
@@ -243,18 +245,36 @@ def wanted_loops(bench: Bench) -> list[dict[str, Any]]:
     ]
 
 
-# --- the emulated AMD host: nested paging, and shadow paging as its control -----------------------------------------------------------
+# --- the emulated host: nested paging, and shadow paging as its control -----------------------------------------------------------------
+
+
+def emulated_host(bench: Bench) -> None:
+    """KVM on a host whose processor is emulated, loaded twice, with nested paging and without; the same measurements each time."""
+    skipped = why_not_emulated(bench)
+    if skipped:
+        for name in ("emulated_nested", "emulated_shadow"):
+            bench.record(name, {"not_run": skipped})
+    elif bench.parameters["host"] == "ept":
+        emulated_intel_host(bench)
+    else:
+        emulated_amd_host(bench)
+
+
+def emulated_intel_host(bench: Bench) -> None:
+    """Bochs, whose emulated processor is Intel's. It is slow, so that it runs the probe and nothing else."""
+    seen = bench.emulated_intel_host("main")
+    skipped = {"not_run": "Bochs, which is slow, runs the probe alone"}
+    for name, world in (("emulated_nested", "ept"), ("emulated_shadow", "shadow")):
+        probe = seen[world]
+        module = {"cpu_flags": probe["claim"]["flags"], "boot_id": probe["claim"]["boot_id"]}
+        parts = {"emulator": seen["emulator"], "module": module, "probe": probe, "drawn": drawn(probe)}
+        bench.record(name, {**parts, "faults": skipped, "nested": skipped})
 
 
 def emulated_amd_host(bench: Bench) -> None:
-    """One guest that can run guests, KVM in it loaded twice, with nested paging and without; the same measurements each time."""
-    skipped = why_not_emulated(bench)
-    if skipped:
-        for name in ("emulated_npt", "emulated_shadow"):
-            bench.record(name, {"not_run": skipped})
-        return
+    """One guest that can run guests, its AMD processor emulated by QEMU."""
     host = bench.guest("amd_host")
-    for name, npt, title in (("emulated_npt", 1, "nested paging"), ("emulated_shadow", 0, "shadow page tables, the control")):
+    for name, npt, title in (("emulated_nested", 1, "nested paging"), ("emulated_shadow", 0, "shadow page tables, the control")):
         with bench.phase(f"an emulated AMD host, hardware walk emulated by QEMU TCG: {title}"):
             bench.record(name, emulated_world(bench, host, npt))
 
@@ -264,7 +284,7 @@ def why_not_emulated(bench: Bench) -> str:
     wanted = bench.parameters["host"]
     if wanted == "auto" and bench.accelerator == "kvm":
         return "this machine has KVM, so that nothing needs to be emulated (HOST=npt runs it all the same)"
-    return "" if wanted in ("auto", "npt") else f"the run was asked for HOST={wanted}"
+    return f"the run was asked for HOST={wanted}" if wanted == "none" else ""
 
 
 def emulated_world(bench: Bench, host: Guest, npt: int) -> dict[str, Any]:
@@ -274,7 +294,7 @@ def emulated_world(bench: Bench, host: Guest, npt: int) -> dict[str, Any]:
     # The probe again, once more measured, this time with the kernel's trace of the faults: 32 reads, 5 faults each at most.
     faults = host.script("walk_faults.py", GUEST_PROBE_DIR, 160, time_limit_s=LONG_S).record
     nested = host.script("nested.py", input=json.dumps(wanted_loops(bench)), time_limit_s=LONG_S).record
-    return {"module": module, "probe": probe, "drawn": drawn(probe), "faults": faults, "nested": nested}
+    return {"emulator": "QEMU TCG", "module": module, "probe": probe, "drawn": drawn(probe), "faults": faults, "nested": nested}
 
 
 def drawn(probe: dict[str, Any]) -> dict[str, Any]:

@@ -81,14 +81,14 @@ def test_without_kvm_nothing_of_this_machine_is_claimed(report: Report) -> None:
 
 
 def test_every_check_on_the_emulated_host_passes(report: Report) -> None:
-    emulated = [check for check in report.checks if check.id.startswith(("npt_", "shadow_"))]
+    emulated = [check for check in report.checks if check.id.startswith(("nested_", "shadow_"))]
     assert len(emulated) == 12
     assert {check.verdict for check in emulated} == {"pass"}
     assert all("emulated by QEMU TCG" in check.rationale for check in emulated)
 
 
 def test_the_integers_of_both_worlds(report: Report) -> None:
-    assert each(world(report, "emulated_npt")) == [5, 0, 0, 0]
+    assert each(world(report, "emulated_nested")) == [5, 0, 0, 0]
     assert each(world(report, "emulated_shadow")) == [1, 2, 2, 3]
 
 
@@ -97,8 +97,10 @@ def test_the_counters_of_a_whole_guest(report: Report) -> None:
         counted = world(report, name)["nested"]["loops"][loop]
         return int(counted["after"][counter] - counted["before"][counter])
 
-    assert [rose("emulated_npt", "remap", counter) for counter in ("pf_taken", "pf_fixed", "pf_guest")] == pytest.approx([0, 0, 0], abs=50)
-    assert rose("emulated_npt", "touch", "pf_guest") == 0
+    assert [rose("emulated_nested", "remap", counter) for counter in ("pf_taken", "pf_fixed", "pf_guest")] == pytest.approx(
+        [0, 0, 0], abs=50
+    )
+    assert rose("emulated_nested", "touch", "pf_guest") == 0
     assert rose("emulated_shadow", "remap", "pf_fixed") > 32768
     assert rose("emulated_shadow", "touch", "pf_guest") == pytest.approx(4096, abs=50)
 

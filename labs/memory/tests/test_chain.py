@@ -343,7 +343,7 @@ def machine(world: str) -> World:
 
 @pytest.mark.parametrize("name", OWN)
 def test_nested_paging_passes(name: str) -> None:
-    assert verdict(name, machine("emulated_npt")) is PASS
+    assert verdict(name, machine("emulated_nested")) is PASS
 
 
 @pytest.mark.parametrize("name", ["own_kvm_claims", *COUNTED, LAST])
@@ -352,14 +352,14 @@ def test_control_shadow_paging_fails(name: str) -> None:
 
 
 def test_control_a_software_kvm_fails() -> None:
-    seen = machine("emulated_npt")
+    seen = machine("emulated_nested")
     compute = seen["own_probe"]["phases"]["compute"]
     compute["counts"]["insn_emulation"] = 2 * compute["n"]
     assert verdict("own_kvm_runs_on_the_processor", seen) is FAIL
     assert verdict(LAST, seen) is FAIL
 
 
-@pytest.mark.parametrize(("world", "claim"), [("emulated_npt", "npt=N"), ("emulated_shadow", "npt=Y")])
+@pytest.mark.parametrize(("world", "claim"), [("emulated_nested", "npt=N"), ("emulated_shadow", "npt=Y")])
 def test_control_a_module_that_contradicts_the_counts_fails(world: str, claim: str) -> None:
     seen = machine(world)
     seen["own_probe"]["claim"]["nested_paging"] = claim
@@ -368,7 +368,7 @@ def test_control_a_module_that_contradicts_the_counts_fails(world: str, claim: s
 
 def test_each_count_is_needed() -> None:
     for part in ("own_probe", "own_counters"):
-        seen = machine("emulated_npt")
+        seen = machine("emulated_nested")
         seen[part] = machine("emulated_shadow")[part]
         assert verdict(LAST, seen) is FAIL
         del seen[part]

@@ -21,15 +21,15 @@ from runner.lab.verdict import VerdictKind
 
 LAB = Path(__file__).resolve().parents[1]
 RECORDED = json.loads((LAB / "tests" / "emulated_host.json").read_text())
-CHECKS = {each.id: each for each in read_lab(LAB).load_checks() if each.id.startswith(("npt_", "shadow_", "own_guest_"))}
+CHECKS = {each.id: each for each in read_lab(LAB).load_checks() if each.id.startswith(("nested_", "shadow_", "own_guest_"))}
 PASS, FAIL, INCONCLUSIVE, NOT_OBSERVABLE = VerdictKind.PASS, VerdictKind.FAIL, VerdictKind.INCONCLUSIVE, VerdictKind.NOT_OBSERVABLE
 
 # The checks D, E and H of the verdict table, in both worlds.
-NESTED = ["npt_leaves_the_guest_alone", "npt_reads_the_guests_tables", "npt_shows_in_a_whole_guest"]
+NESTED = ["nested_leaves_the_guest_alone", "nested_reads_the_guests_tables", "nested_shows_in_a_whole_guest"]
 SHADOW = ["shadow_steps_in", "shadow_never_reads_the_guests_tables", "shadow_shows_in_a_whole_guest"]
 # And check F.
-NAMED, UNNAMED = "npt_names_each_fault", "shadow_names_none"
-WORLD_OF = {name: "emulated_npt" if name.startswith("npt_") else "emulated_shadow" for name in CHECKS if not name.startswith("own_")}
+NAMED, UNNAMED = "nested_names_each_fault", "shadow_names_none"
+WORLD_OF = {name: "emulated_nested" if name.startswith("nested_") else "emulated_shadow" for name in CHECKS if not name.startswith("own_")}
 
 World = dict[str, Any]
 
@@ -54,27 +54,27 @@ def test_each_check_passes_on_what_a_real_run_recorded(name: str, worlds: World)
 
 @pytest.mark.parametrize("name", [*NESTED, NAMED])
 def test_control_shadow_evidence_is_no_nested_paging(name: str, worlds: World) -> None:
-    worlds["emulated_npt"] = worlds["emulated_shadow"]
+    worlds["emulated_nested"] = worlds["emulated_shadow"]
     assert verdict(name, worlds) is FAIL
 
 
 @pytest.mark.parametrize("name", [*SHADOW, UNNAMED])
 def test_control_nested_evidence_is_no_shadow_paging(name: str, worlds: World) -> None:
-    worlds["emulated_shadow"] = worlds["emulated_npt"]
+    worlds["emulated_shadow"] = worlds["emulated_nested"]
     assert verdict(name, worlds) is FAIL
 
 
 def test_control_the_wrong_setting_of_the_module(worlds: World) -> None:
-    worlds["emulated_npt"], worlds["emulated_shadow"] = worlds["emulated_shadow"], worlds["emulated_npt"]
-    assert verdict("npt_claims", worlds) is FAIL
+    worlds["emulated_nested"], worlds["emulated_shadow"] = worlds["emulated_shadow"], worlds["emulated_nested"]
+    assert verdict("nested_claims", worlds) is FAIL
     assert verdict("shadow_is_the_same_host", worlds) is FAIL
 
 
 def test_control_a_claim_does_not_help(worlds: World) -> None:
     """A module that says npt=Y while its tables are shadow ones, or a student who writes that into the evidence."""
     worlds["emulated_shadow"]["probe"]["claim"]["nested_paging"] = "npt=Y"
-    worlds["emulated_npt"] = worlds["emulated_shadow"]
-    assert verdict("npt_claims", worlds) is PASS
+    worlds["emulated_nested"] = worlds["emulated_shadow"]
+    assert verdict("nested_claims", worlds) is PASS
     assert [verdict(name, worlds) for name in NESTED] == [FAIL] * 3
 
 
@@ -83,7 +83,7 @@ def test_control_two_hosts_are_no_control_of_each_other(worlds: World) -> None:
     assert verdict("shadow_is_the_same_host", worlds) is INCONCLUSIVE
 
 
-@pytest.mark.parametrize("name", ["npt_runs_on_the_processor", "shadow_runs_on_the_processor"])
+@pytest.mark.parametrize("name", ["nested_runs_on_the_processor", "shadow_runs_on_the_processor"])
 def test_control_instructions_that_kvm_decodes(name: str, worlds: World) -> None:
     """What a software KVM shows: two emulated instructions an iteration."""
     compute = worlds[WORLD_OF[name]]["probe"]["phases"]["compute"]
@@ -102,18 +102,18 @@ def test_control_instructions_that_kvm_decodes(name: str, worlds: World) -> None
     [("remap", "exits", 100, 102), ("reload_cr3", "exits", 100, 102), ("page_fault", "pf_guest", 99, 101)],
 )
 def test_a_stray_exit_is_nothing_and_one_in_twenty_operations_is(phase: str, counter: str, within: int, beyond: int, worlds: World) -> None:
-    measured = worlds["emulated_npt"]["probe"]["phases"][phase]
+    measured = worlds["emulated_nested"]["probe"]["phases"][phase]
     measured["counts"].pop("irq_exits", None)
     for count, expected in ((within, PASS), (beyond, FAIL)):
         measured["counts"][counter] = count
-        assert verdict("npt_leaves_the_guest_alone", worlds) is expected
+        assert verdict("nested_leaves_the_guest_alone", worlds) is expected
 
 
 @pytest.mark.parametrize("phase", ["swap_data", "swap_table", "swap_walk"])
 @pytest.mark.parametrize("change", [-2, 2])
 def test_two_faults_of_thirty_two_reads_are_one_too_many(phase: str, change: int, worlds: World) -> None:
-    worlds["emulated_npt"]["probe"]["phases"][phase]["counts"]["pf_taken"] += change
-    assert verdict("npt_reads_the_guests_tables", worlds) is FAIL
+    worlds["emulated_nested"]["probe"]["phases"][phase]["counts"]["pf_taken"] += change
+    assert verdict("nested_reads_the_guests_tables", worlds) is FAIL
 
 
 @pytest.mark.parametrize(
@@ -127,10 +127,10 @@ def test_two_faults_of_thirty_two_reads_are_one_too_many(phase: str, change: int
     ],
 )
 def test_each_counter_of_a_whole_guest_matters(loop: str, counter: str, operations: int, worlds: World) -> None:
-    measured = worlds["emulated_npt"]["nested"]["loops"][loop]
+    measured = worlds["emulated_nested"]["nested"]["loops"][loop]
     for rose, expected in ((0.049, PASS), (0.051, FAIL)):
         measured["after"][counter] = measured["before"][counter] + round(rose * operations)
-        assert verdict("npt_shows_in_a_whole_guest", worlds) is expected
+        assert verdict("nested_shows_in_a_whole_guest", worlds) is expected
     measured = worlds["emulated_shadow"]["nested"]["loops"][loop]
     if (loop, counter) != ("remap", "pf_guest"):  # (The guest maps sixteen pages at one fault.)
         measured["after"][counter] = measured["before"][counter] + round(0.94 * operations)
@@ -158,12 +158,12 @@ def another_place(fault: World) -> None:
 @pytest.mark.parametrize("change", [wrong_code, both_codes, another_place])
 @pytest.mark.parametrize("number", [0, 77, 158])
 def test_one_fault_that_is_another_than_it_should_be(number: int, change: Callable[[World], None], worlds: World) -> None:
-    change(worlds["emulated_npt"]["faults"]["last"][number])
+    change(worlds["emulated_nested"]["faults"]["last"][number])
     assert verdict(NAMED, worlds) is FAIL
 
 
 def test_a_walk_that_is_one_fault_short(worlds: World) -> None:
-    faults = worlds["emulated_npt"]["faults"]["last"]
+    faults = worlds["emulated_nested"]["faults"]["last"]
     faults.insert(0, faults[0])
     del faults[42]
     assert verdict(NAMED, worlds) is FAIL
@@ -230,45 +230,88 @@ def test_whatever_is_cut_out_or_turned_into_garbage_no_check_breaks(name: str, w
 
 def test_counters_that_stand_still_prove_nothing(worlds: World) -> None:
     """The forger's easiest way: nothing moved, so everything is below the bound."""
-    for loop in worlds["emulated_npt"]["nested"]["loops"].values():
+    for loop in worlds["emulated_nested"]["nested"]["loops"].values():
         loop["after"] = loop["before"]
-    for phase in worlds["emulated_npt"]["probe"]["phases"].values():
+    for phase in worlds["emulated_nested"]["probe"]["phases"].values():
         phase["counts"] = {}
     assert [verdict(name, worlds) for name in NESTED] == [INCONCLUSIVE] * 3
-    assert verdict("npt_runs_on_the_processor", worlds) is INCONCLUSIVE
+    assert verdict("nested_runs_on_the_processor", worlds) is INCONCLUSIVE
 
 
 def test_counters_that_were_never_moved_prove_nothing(worlds: World) -> None:
-    for loop in worlds["emulated_npt"]["nested"]["loops"].values():
+    for loop in worlds["emulated_nested"]["nested"]["loops"].values():
         loop["before"] = dict.fromkeys(loop["before"], 0)
         loop["after"] = {**loop["before"], "exits": 1}
-    assert verdict("npt_shows_in_a_whole_guest", worlds) is INCONCLUSIVE
+    assert verdict("nested_shows_in_a_whole_guest", worlds) is INCONCLUSIVE
 
 
 def test_counters_that_fall_prove_nothing(worlds: World) -> None:
-    remap = worlds["emulated_npt"]["nested"]["loops"]["remap"]
+    remap = worlds["emulated_nested"]["nested"]["loops"]["remap"]
     remap["after"]["pf_taken"] = remap["before"]["pf_taken"] - 1
-    assert verdict("npt_shows_in_a_whole_guest", worlds) is INCONCLUSIVE
+    assert verdict("nested_shows_in_a_whole_guest", worlds) is INCONCLUSIVE
 
 
 @pytest.mark.parametrize("loop", ["remap", "touch", "switch", "idle"])
 def test_a_loop_that_did_something_else_proves_nothing(loop: str, worlds: World) -> None:
-    worlds["emulated_npt"]["nested"]["loops"][loop]["operations"] -= 1
-    assert verdict("npt_shows_in_a_whole_guest", worlds) is INCONCLUSIVE
-    assert verdict("npt_shows_in_a_whole_guest", copy.deepcopy(RECORDED["observations"]), rounds=80) is INCONCLUSIVE
+    worlds["emulated_nested"]["nested"]["loops"][loop]["operations"] -= 1
+    assert verdict("nested_shows_in_a_whole_guest", worlds) is INCONCLUSIVE
+    assert verdict("nested_shows_in_a_whole_guest", copy.deepcopy(RECORDED["observations"]), rounds=80) is INCONCLUSIVE
 
 
 @pytest.mark.parametrize("phase", ["remap", "reload_cr3", "page_fault", "swap_walk", "compute"])
 def test_wrong_results_prove_nothing(phase: str, worlds: World) -> None:
-    worlds["emulated_npt"]["probe"]["phases"][phase]["correct"] = False
-    affected = {"compute": "npt_runs_on_the_processor", "swap_walk": NESTED[1]}.get(phase, NESTED[0])
+    worlds["emulated_nested"]["probe"]["phases"][phase]["correct"] = False
+    affected = {"compute": "nested_runs_on_the_processor", "swap_walk": NESTED[1]}.get(phase, NESTED[0])
     assert verdict(affected, worlds) is INCONCLUSIVE
 
 
 @pytest.mark.parametrize("flags", [[], ["svm"], ["vmx", "hypervisor"]])
 def test_a_processor_that_is_not_the_emulated_one(flags: list[str], worlds: World) -> None:
-    worlds["emulated_npt"]["module"]["cpu_flags"] = flags
+    worlds["emulated_nested"]["module"]["cpu_flags"] = flags
     assert verdict(NESTED[0], worlds) is INCONCLUSIVE
+
+
+# --- the other emulated host: Intel's, by Bochs -----------------------------------------------------------------------------------------
+
+BY_THE_PROBE = ["claims", "runs_on_the_processor", "leaves_the_guest_alone", "reads_the_guests_tables"]
+IN_SHADOW = ["is_the_same_host", "runs_on_the_processor", "steps_in", "never_reads_the_guests_tables"]
+
+
+@pytest.fixture
+def bochs() -> World:
+    """What two runs of the probe in Bochs recorded, as the experiment writes it down."""
+    records = LAB.parents[1] / "tests" / "unit" / "kvm_records"
+    names = {"emulated_nested": "ept-bochs-6.12", "emulated_shadow": "shadow-vmx-6.12"}
+    skipped = {"not_run": "Bochs, which is slow, runs the probe alone"}
+    return {
+        world: {
+            "emulator": "Bochs 2.7",
+            "module": {"cpu_flags": ["vmx", "ept"], "boot_id": "one"},
+            "probe": json.loads((records / f"{name}.json").read_text()),
+            "faults": skipped,
+            "nested": skipped,
+        }
+        for world, name in names.items()
+    }
+
+
+def test_an_intel_host_is_judged_by_the_same_counts(bochs: World) -> None:
+    assert [verdict(f"nested_{name}", bochs) for name in BY_THE_PROBE] == [PASS] * 4
+    assert [verdict(f"shadow_{name}", bochs) for name in IN_SHADOW] == [PASS] * 4
+    rest = ["nested_names_each_fault", "nested_shows_in_a_whole_guest", "shadow_names_none", "shadow_shows_in_a_whole_guest"]
+    assert [verdict(name, bochs) for name in rest] == [NOT_OBSERVABLE] * 4
+
+
+def test_control_the_intel_hosts_worlds_taken_for_each_other(bochs: World) -> None:
+    bochs["emulated_nested"], bochs["emulated_shadow"] = bochs["emulated_shadow"], bochs["emulated_nested"]
+    assert [verdict(f"nested_{name}", bochs) for name in BY_THE_PROBE if name != "runs_on_the_processor"] == [FAIL] * 3
+    assert [verdict(f"shadow_{name}", bochs) for name in IN_SHADOW if name != "runs_on_the_processor"] == [FAIL] * 3
+
+
+@pytest.mark.parametrize("emulator", ["QEMU TCG", "a machine of my own", ""])
+def test_an_emulator_that_has_no_such_processor(emulator: str, bochs: World) -> None:
+    bochs["emulated_nested"]["emulator"] = emulator
+    assert verdict("nested_reads_the_guests_tables", bochs) is INCONCLUSIVE
 
 
 # --- where it is not run ------------------------------------------------------------------------------------------------------------
@@ -277,12 +320,12 @@ def test_a_processor_that_is_not_the_emulated_one(flags: list[str], worlds: Worl
 @pytest.mark.parametrize("name", CHECKS)
 def test_what_was_not_run_is_not_observable(name: str) -> None:
     skipped = {"not_run": "the run was asked for HOST=none"}
-    assert verdict(name, {"emulated_npt": skipped, "emulated_shadow": skipped, "own_counters": skipped}) is NOT_OBSERVABLE
+    assert verdict(name, {"emulated_nested": skipped, "emulated_shadow": skipped, "own_counters": skipped}) is NOT_OBSERVABLE
 
 
 def test_the_labs_own_guest_is_judged_by_the_same_counters(worlds: World) -> None:
     """Under a real KVM; here the two worlds' nested guests stand in for it."""
-    for world, expected in (("emulated_npt", PASS), ("emulated_shadow", FAIL)):
+    for world, expected in (("emulated_nested", PASS), ("emulated_shadow", FAIL)):
         worlds["own_counters"] = {"loops": worlds[world]["nested"]["loops"]}
         assert verdict("own_guest_shows_nested_paging", worlds) is expected
     worlds["own_counters"] = {"loops": {}}

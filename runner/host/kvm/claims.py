@@ -13,7 +13,8 @@ def read(root: Path = Path("/")) -> dict[str, Any]:
     """The claims of the machine whose files lie at ``root``; what it does not tell is empty.
 
     ``flags`` are those of /proc/cpuinfo that concern virtualisation, ``module`` is kvm_intel, kvm_amd or empty, ``nested_paging`` its
-    parameter (``ept=Y``, ``npt=1``), ``other_modules`` any others with kvm in their name: a software KVM shows there.
+    parameter (``ept=Y``, ``npt=1``), ``other_modules`` any others with kvm in their name: a software KVM shows there. ``boot_id`` tells one
+    start of the machine from another.
     """
     modules = sorted(path.name for path in (root / "sys/module").glob("kvm*"))
     module = next((name for name in _NESTED_PAGING if name in modules), "")
@@ -22,6 +23,7 @@ def read(root: Path = Path("/")) -> dict[str, Any]:
     flags = cpuinfo(root, "flags").split()
     return {
         "kernel": text(root / "proc/sys/kernel/osrelease"),
+        "boot_id": text(root / "proc/sys/kernel/random/boot_id"),
         "cpu_model": cpuinfo(root, "model name"),
         "flags": [flag for flag in _FLAGS if flag in flags],
         "module": module,
