@@ -19,7 +19,7 @@ from runner.host.view import HostView
 # (measured by benchmarks/clone.py: "QEMU's after 100 commands"); less under KVM, for which the same is reserved.
 GUEST_OVERHEAD_BYTES = 300 * MIB
 
-# What a run's own process takes: 104 to 107 MiB that it shares with nobody (benchmarks/many.py).
+# What a run's own process takes (its proportional set size, proc_pid_smaps(5)), rounded up.
 RUNNER_BYTES = 128 * MIB
 
 # Left to the rest of the system: a tenth of the memory, and no more than this.
