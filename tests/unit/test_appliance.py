@@ -138,6 +138,15 @@ def test_pruning_removes_what_cannot_be_used(store: ApplianceStore, image: Image
     assert not made.kernel.exists()
 
 
+def test_another_versions_appliance_is_replaced(store: ApplianceStore, image: Image, monkeypatch: pytest.MonkeyPatch):
+    old = store.get(image, Guest().start, Deadline(60))
+    monkeypatch.setattr(appliance, "FORMAT", appliance.FORMAT + 1)
+    assert store.find(image) is None
+    new = store.get(image, Guest().start, Deadline(60))
+    assert new != old
+    assert not old.disk.exists()
+
+
 def test_the_initrd_holds_all_of_it():
     with tarfile.open(fileobj=io.BytesIO(PACKED)) as packed:
         entries = {entry.path: entry for entry in appliance._entries(packed)}
