@@ -166,9 +166,10 @@ def template_prune(everything: bool) -> None:
 @click.command()
 def clean() -> None:
     """Remove what killed runs left behind: guests, working directories, half-built images and templates, images of old recipes."""
+    from runner.guest import appliance
     from runner.guest.templates import prune
     from runner.guest.workdir import sweep
 
     removed = sweep()
-    freed = images_of(click.echo).prune() + prune()
+    freed = images_of(click.echo).prune() + prune() + appliance.prune()
     click.echo(f"removed {len(removed)} working directories and {freed >> 20} MiB of images and templates")

@@ -45,8 +45,8 @@ _FILES = (_KERNEL, _INITRD, _DISK)
 
 PACK_LIMIT_S = 120.0
 
-# Two small partitions stand before it, and Linux runs from the initrd: the root partition is there for the table's sake alone.
-_LAYOUT = bootloader.Layout(root_size=1 << 20)
+# Linux runs from the initrd: the root partition is there for the table's sake alone. Kernel and initrd take half of the boot partition.
+_LAYOUT = bootloader.Layout(root_size=1 << 20, esp_size=60 << 20, root_start=64 << 20)
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,12 @@ class ApplianceStore:
                 (out / _INITRD).write_bytes(initrd.cpio(_entries(packed)))
             _write_disk(out, partial, image, deadline)
             manifest = {name: {"size": (out / name).stat().st_size, "sha256": sha256(out / name)} for name in _FILES}
-            (out / _MANIFEST).write_text(json.dumps({"format": FORMAT, "image": image.digest, "files": manifest}, indent=2))
-            return _load(self._cache.publish(out, entry))
+            (out / _MANIFEST).write_text(json.dumps({"maker": _maker(), "image": image.digest, "files": manifest}, indent=2))
+            directory = self._cache.publish(out, entry)
         finally:
             remove(partial)
+        _drop_useless(self._cache)
+        return _load(directory)
 
 
 def pack(machine: Machine, target: Path, deadline: Deadline) -> None:
@@ -126,10 +128,15 @@ def pack(machine: Machine, target: Path, deadline: Deadline) -> None:
 
 def key_of(image: Image) -> str:
     """What an appliance is made of, as one digest."""
-    made_of = hashlib.sha256(f"{FORMAT} {image.digest} {CMDLINE}".encode())
+    return hashlib.sha256(f"{_maker()} {image.digest}".encode()).hexdigest()
+
+
+def _maker() -> str:
+    """How this version of vmlab makes appliances, as one digest: whatever differs in it makes those of another version useless."""
+    made_by = hashlib.sha256(f"{FORMAT} {CMDLINE} {_LAYOUT}".encode())
     for path in (_INSIDE, _PACK, *probe.files().values()):
-        made_of.update(path.read_bytes())
-    return made_of.hexdigest()
+        made_by.update(path.read_bytes())
+    return made_by.hexdigest()
 
 
 def entry_name(image: Image) -> str:
@@ -138,10 +145,13 @@ def entry_name(image: Image) -> str:
 
 
 def prune(directory: Path | None = None) -> int:
-    """Remove what killed makers left, and appliances that no present version of vmlab would use; returns the bytes freed."""
+    """Remove what killed makers left, and appliances that this version of vmlab does not use; returns the bytes freed."""
     cache = Cache(directory or paths.cache_dir() / "appliances", log.info)
-    freed = sum(cache.discard(entry, cache.partial(entry)) for entry in cache.leftovers())
-    return freed + sum(cache.discard(entry) for entry in cache.entries() if _manifest(cache.final(entry)) is None)
+    return sum(cache.discard(entry, cache.partial(entry)) for entry in cache.leftovers()) + _drop_useless(cache)
+
+
+def _drop_useless(cache: Cache) -> int:
+    return sum(cache.discard(entry) for entry in cache.entries() if _manifest(cache.final(entry)) is None)
 
 
 def _load(directory: Path) -> Appliance:
@@ -155,7 +165,7 @@ def _manifest(directory: Path) -> dict[str, dict[str, Any]] | None:
         files = {name: {"size": manifest["files"][name]["size"], "sha256": manifest["files"][name]["sha256"]} for name in _FILES}
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return files if manifest["format"] == FORMAT else None
+    return files if manifest.get("maker") == _maker() else None
 
 
 def _entries(packed: tarfile.TarFile) -> Iterator[initrd.Entry]:
