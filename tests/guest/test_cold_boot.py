@@ -15,14 +15,16 @@ from tests.guest.conftest import World, world_of
 
 pytestmark = [pytest.mark.guest, pytest.mark.xdist_group("cold-boot")]
 
-# Runs before anything else under systemd, and says what the kernel was told and whether the last boot left something.
-GENERATOR = r"""#!/bin/sh
+# A PID 1 that says what the kernel was told and whether the last boot left something.
+HELLO = r"""#!/bin/sh
 read -r cmdline </proc/cmdline
 read -r clock _ </proc/uptime
 echo "hello $clock $cmdline" >/dev/ttyS1
-[ -e /left ] && echo "left" >/dev/ttyS1
-: >/left
+[ ! -e /left ] || echo "left" >/dev/ttyS1
+echo something >/left
+sync
 echo "over" >/dev/ttyS1
+exec sleep 1000
 """
 
 
@@ -31,7 +33,7 @@ def frozen(debian13: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with world_of(debian13, tmp_path_factory.mktemp("logs")) as world:
         guest = world.bench.guest(cloud_init={"write_files": [{"path": "/from-the-run", "content": "yes"}]})
         assert guest.read_text("/from-the-run") == "yes"
-        guest.run("cat >/etc/systemd/system-generators/hello && chmod 755 /etc/systemd/system-generators/hello", input=GENERATOR)
+        guest.run("cat >/hello && chmod 755 /hello", input=HELLO)
         disk = guest.freeze()
         with pytest.raises(SshError):
             guest.run("true")
@@ -42,7 +44,7 @@ def test_a_boot_is_timed_and_leaves_nothing(frozen: tuple[World, FrozenDisk]) ->
     world, disk = frozen
     before = disk.digest()
     for word in ("first", "second"):
-        boot = world.bench.cold_boot(disk, init="systemd", kernel_args=f"cloud-init=disabled {word}", cpus=1, until="over")
+        boot = world.bench.cold_boot(disk, init="systemd", kernel_args=f"init=/hello {word}", cpus=1, until="over")
         said = {line["text"].split()[0]: line for line in boot["port"]}
         assert set(said) == {"hello", "over"}, "nothing of a boot is there in the next"
         words = said["hello"]["text"].split()
@@ -62,7 +64,7 @@ def test_a_line_that_never_comes_ends_in_time_with_the_guests_last_words(frozen:
     world, disk = frozen
     began = time.monotonic()
     with pytest.raises(BootTimeout, match="never said") as caught:
-        world.bench.cold_boot(disk, init="systemd", kernel_args="cloud-init=disabled", until="never said", time_limit_s=20)
+        world.bench.cold_boot(disk, init="systemd", kernel_args="init=/hello", until="never said", time_limit_s=20)
     assert time.monotonic() - began < 30
     assert "vmlab-initrd: up" in caught.value.detail
 
