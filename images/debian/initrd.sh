@@ -42,7 +42,9 @@ until [ -b "$root" ]; do
 done
 
 $bb mount -t ext4 -o "$mode" "$root" /root || exit 1
-$bb umount /proc
-$bb umount /sys
-$bb mount --move /dev /root/dev
-exec $bb switch_root /root "$init"
+# As Debian's own initrd does: SysV's first scripts look for words in /proc/cmdline before anything has mounted /proc.
+for mounted in proc sys dev; do
+    $bb mount --move /$mounted /root/$mounted
+done
+# (What is left of the kernel's command line is meant for init: a runlevel, "single".)
+exec $bb switch_root /root "$init" "$@"

@@ -12,12 +12,14 @@ from runner.bench.bench import START_LIMIT_S, Bench, boot_request
 from runner.bench.guest import GUEST_LAB_DIR, GUEST_PROBE_DIR, Guest, ScriptResult
 from runner.bench.notebook import Listener, Notebook
 from runner.errors import HostError
+from runner.guest.frozen import FrozenDisk
 
 __all__ = [
     "GUEST_LAB_DIR",
     "GUEST_PROBE_DIR",
     "START_LIMIT_S",
     "Bench",
+    "FrozenDisk",
     "Guest",
     "HostError",
     "Listener",

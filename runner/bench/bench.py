@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import jinja2
+
 from runner import process
 from runner.bench.guest import Guest
 from runner.bench.notebook import Listener, Notebook
 from runner.deadline import Deadline
 from runner.errors import ScriptError, UnsuitableImage, UsageError
-from runner.guest import appliance_console, bochs, start
+from runner.guest import appliance_console, bochs, frozen, seed, start
 from runner.guest.appliance import ApplianceStore
 from runner.guest.image import Image
 from runner.guest.machine import BootRequest, Machine
@@ -24,6 +27,7 @@ from runner.guest.workdir import WorkDir
 from runner.host import facts, probe
 from runner.lab.definition import GuestRequest, Lab
 from runner.process import CommandError
+from runner.yamlfile import load
 
 # No guest of ours boots slower than this even on a loaded machine under emulation; a start that takes longer hangs.
 START_LIMIT_S = 400.0
@@ -99,13 +103,19 @@ class Bench:
         """What runs the guests of this run (but for those that lab.yaml gives a processor of their own: ``virtualisation``)."""
         return self._accelerator
 
-    def guest(self, name: str = "main") -> Guest:
-        """The guest that lab.yaml declares under this name: started at the first call, ended with the run."""
+    def guest(self, name: str = "main", *, cloud_init: Mapping[str, Any] | None = None) -> Guest:
+        """The guest that lab.yaml declares under this name: started at the first call, ended with the run.
+
+        ``cloud_init`` is merged into what lab.yaml says of it, for what only the run knows; it counts at the first call.
+        """
         if name not in self._guests:
             requests = self._lab.definition.guests
             if name not in requests:
                 raise UsageError(f"lab.yaml of {self._lab.name} declares no guest named {name!r}", hint=f"it has: {', '.join(requests)}")
-            self._guests[name] = self._start(name, requests[name])
+            wanted = requests[name]
+            if cloud_init:
+                wanted = wanted.model_copy(update={"cloud_init": seed.merge(wanted.cloud_init, cloud_init)})
+            self._guests[name] = self._start(name, wanted)
         return self._guests[name]
 
     def _start(self, name: str, wanted: GuestRequest) -> Guest:
@@ -129,6 +139,54 @@ class Bench:
             guest.put_scripts()
             self._listener.waiting("")
         return guest
+
+    def cold_boot(
+        self,
+        disk: frozen.FrozenDisk,
+        *,
+        init: Literal["systemd", "sysv"],
+        kernel_args: str = "",
+        cpus: int | None = None,
+        until: str | None = None,
+        time_limit_s: float = 180.0,
+    ) -> dict[str, Any]:
+        """Boot from a fresh overlay of a frozen disk, time it, and throw it away. The machine is the frozen guest's, but for ``cpus``.
+
+        It ends when a line of the guest's second serial port matches the regular expression ``until``; without one, when the guest
+        has switched itself off. Returns ``console`` and ``port``, the lines of both ports as {"at_s", "text"} with the seconds since QEMU
+        was executed; ``argv``; ``noise``, what else the host did (`runner.host.noise.Noise`); and ``attempts``, more than 1 where the
+        emulator broke a kernel's start. Raises BootTimeout, GuestPanicked or GuestExited, which need not be caught.
+        """
+        before = disk.request
+        request = dataclasses.replace(before, name=f"{before.name}-again", init=init, kernel_args=kernel_args, cpus=cpus or before.cpus)
+        deadline = self._deadline.within(time_limit_s)
+        found = frozen.cold_boot(disk, request, self._work, until=until, deadline=deadline, waiting=self._listener.waiting)
+        self._listener.waiting("")
+        lines = {
+            name: [{"at_s": line.at, "text": line.text} for line in said]
+            for name, said in (("console", found.console), ("port", found.port))
+        }
+        return {"argv": found.argv, **lines, "noise": dataclasses.asdict(found.noise), "attempts": found.attempts}
+
+    def data(self, name: str) -> Any:
+        """What a YAML file of the lab's folder holds; UsageError with the line when it is no YAML of the kind that lab.yaml is."""
+        return load(self._lab.directory / name).value
+
+    def render(self, template: str, **values: Any) -> str:
+        """A text file of the lab's folder with its jinja2 expressions filled in; a name that it uses and is not given is an error."""
+        environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(self._lab.directory),
+            undefined=jinja2.StrictUndefined,
+            autoescape=False,  # noqa: S701  (What a lab renders are files for a guest, not pages.)
+            keep_trailing_newline=True,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        try:
+            return environment.get_template(template).render(values)
+        except jinja2.TemplateError as exc:
+            line = f":{exc.lineno}" if isinstance(exc, jinja2.TemplateSyntaxError) else ""
+            raise UsageError(f"{self._lab.name}/{template}{line}: {type(exc).__name__}: {exc}") from exc
 
     def _note_end(self, name: str) -> None:
         """Write down how a guest was ended (not one that never became ready: then the run's error says all)."""

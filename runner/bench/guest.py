@@ -11,6 +11,7 @@ from typing import Any
 
 from runner.deadline import Deadline
 from runner.errors import ScriptError, UsageError
+from runner.guest import frozen
 from runner.guest.machine import Machine
 from runner.guest.memory import MemoryView
 from runner.guest.qemu import Virtualisation
@@ -27,6 +28,8 @@ _RUNS_GUESTS_BY: dict[Virtualisation, str] = {"none": "", "svm": "AMD SVM with n
 
 # Where the KVM probe's package lies in a guest.
 GUEST_PROBE_DIR = "/run/vmlab/probe"
+# A guest that stops its services takes seconds; systemd itself gives one that hangs a minute and a half.
+POWER_OFF_LIMIT_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,10 @@ class Guest:
     def wait_for_console(self, pattern: str, time_limit_s: float = 10.0) -> str | None:
         """The first console line that matches the regular expression and came since the last call; None when none came in time."""
         return self.machine.console.wait_for(pattern, min(time_limit_s, self._deadline.left_s()))
+
+    def freeze(self) -> frozen.FrozenDisk:
+        """Shut the guest down properly and keep its disk for `Bench.cold_boot`. The guest can do nothing more."""
+        return frozen.freeze(self.machine, self._deadline.within(POWER_OFF_LIMIT_S))
 
     def _command(self, name: str, args: tuple[str | int | float, ...]) -> str:
         self.put_scripts()

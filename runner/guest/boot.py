@@ -56,8 +56,10 @@ def launch(
             waiting("QEMU")
             with output.open("wb") as log_file:
                 child = process.spawn(argv, stdout=log_file, stderr=log_file, pass_fds=fds, huge_pages=not request.small_pages)
-        machine = Machine(request, identity, argv, child, output, Sockets(*(pair[0] for pair in pairs)), began=began)
+        sockets = Sockets(*(pair[0] for pair in pairs))
+        machine = Machine(request, identity, argv, child, output, sockets, began=began, disk=guest.disk, seed_iso=guest.seed)
         stack.callback(machine.stop)
+        machine.executed = prepared
         machine.reached += [readiness.Reached("disk", round(prepared - began, 4))]
         machine.note("exec")
         machine.listen(console_log, preface)
@@ -88,7 +90,7 @@ def boot(
         place = keep_in or directory
         (place / "ram").unlink(missing_ok=True)
         seed.write_iso(seed.render(identity, user=request.image.default_user, extra=request.cloud_init), place / "seed.iso")
-        _overlay(request.image.disk, place / "disk.qcow2", deadline)
+        overlay(request.image.disk, place / "disk.qcow2", deadline)
         return cold_spec(request, place, wires, ram=qemu.RamFile(keep_in / "ram") if keep_in else None)
 
     with launch(request, identity, work, spec=spec, console_log=console_log, deadline=deadline, waiting=waiting) as machine:
@@ -185,7 +187,7 @@ def require_space(directory: Path) -> None:
         )
 
 
-def _overlay(backing: Path, path: Path, deadline: Deadline) -> None:
+def overlay(backing: Path, path: Path, deadline: Deadline) -> None:
     """A private, empty disk over the image's, which is never written."""
     require_space(path.parent)
     process.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(backing), "-F", "qcow2", str(path)], deadline=deadline)

@@ -1,4 +1,4 @@
-"""The guest's serial console: read as it comes, kept in a file of bounded size, searched for what must end a wait at once."""
+"""A guest's serial port: read as it comes, each line stamped, kept in a file of bounded size, searched for what must end a wait at once."""
 
 from __future__ import annotations
 
@@ -6,28 +6,46 @@ import contextlib
 import re
 import socket
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 # A guest's root may write to its console without end; a log beyond this is cut, and says so.
 LOG_LIMIT_BYTES = 16 << 20
 _KEPT_TEXT = 1 << 20
+_KEPT_LINES = 20_000
+# A line without an end is not one; what is longer is kept in the text alone.
+_LONGEST_LINE = 4096
 
 # The kernel's own words, from kernel/panic.c and arch/x86: each means that the guest will not come back.
 PANIC = re.compile(rb"Kernel panic - not syncing: [^\r\n]*|Attempted to kill init![^\r\n]*")
 
 
+@dataclass(frozen=True)
+class Line:
+    """A line and when its last byte came, on the host's monotonic clock."""
+
+    at: float
+    text: str
+
+
 class Console:
-    """Reads a guest's console on a thread of its own.
+    """Reads a guest's console (or another serial port of it) on a thread of its own.
 
     ``on_panic`` is called once, on that thread, with the line that says that the kernel panicked. ``preface`` begins the log: what the
     guest printed before it was saved, when it is a clone. It is not searched.
     """
 
-    def __init__(self, sock: socket.socket, log_file: Path, *, on_panic: Callable[[str], None], preface: bytes = b"") -> None:
+    def __init__(
+        self, sock: socket.socket, log_file: Path, *, on_panic: Callable[[str], None] = lambda _line: None, preface: bytes = b""
+    ) -> None:
         self._sock = sock
         self._on_panic = on_panic
         self._text = bytearray()
+        self._lines: deque[Line] = deque(maxlen=_KEPT_LINES)
+        self._unfinished = bytearray()
         self._dropped = 0
         self._seen = 0
         self._changed = threading.Condition()
@@ -44,6 +62,7 @@ class Console:
                 data = self._sock.recv(65536)
             except OSError:
                 data = b""
+            at = time.monotonic()
             if not data:
                 break
             room = LOG_LIMIT_BYTES - written
@@ -53,6 +72,7 @@ class Console:
                 if len(data) >= room:
                     self._log.write(b"\n[vmlab: the console's log was cut here: the guest wrote more than 16 MiB]\n")
             with self._changed:
+                self._stamp(data, at)
                 self._text += data
                 excess = len(self._text) - _KEPT_TEXT
                 if excess > 0:
@@ -66,6 +86,20 @@ class Console:
                 self._on_panic(found.group().decode(errors="replace"))
         with self._changed:
             self._changed.notify_all()
+
+    def _stamp(self, data: bytes, at: float) -> None:
+        *ended, rest = data.split(b"\n")
+        for part in ended:
+            self._unfinished += part
+            self._lines.append(Line(at, self._unfinished[:_LONGEST_LINE].decode(errors="replace").strip("\r")))
+            self._unfinished.clear()
+        if len(self._unfinished) <= _LONGEST_LINE:
+            self._unfinished += rest
+
+    def lines(self) -> list[Line]:
+        """The finished lines, each with the moment of its arrival; the last twenty thousand."""
+        with self._changed:
+            return list(self._lines)
 
     def text(self) -> str:
         """What the console has printed, the last MiB of it."""

@@ -92,12 +92,18 @@ class Machine:
         sockets: Sockets,
         *,
         began: float,
+        disk: Path,
+        seed_iso: Path,
     ) -> None:
         self.request = request
         self.identity = identity
         self.argv = argv
         self.sockets = sockets
         self.began = began
+        self.executed = began
+        """When QEMU was executed, on the monotonic clock."""
+        self.disk = disk
+        self.seed_iso = seed_iso
         self.reached: list[readiness.Reached] = []
         self.system = System("", "", "")
         self.template = ""
@@ -119,6 +125,7 @@ class Machine:
         self._death: RunError | None = None
         self._died_at = 0.0
         self._stopping = False
+        self._may_end = False
         self._lock = threading.Lock()
         self._migration = ""
         self._migrated = threading.Condition()
@@ -187,7 +194,7 @@ class Machine:
     def _watch(self) -> None:
         """Wait for QEMU's end on a thread of its own, so that an early exit is noticed whatever the others wait for."""
         status = self._child.wait()
-        if self._stopping:
+        if self._stopping or (self._may_end and status == 0):
             return
         said = self._said()
         cause = said.splitlines()[-1] if said else f"exit status {status}"
@@ -365,6 +372,22 @@ class Machine:
             "cpu_s": round(times.user + times.system, 2),
             "panicked": isinstance(self._death, GuestPanicked),
         }
+
+    def may_end(self) -> None:
+        """From now on the guest may switch itself off; that is not its death."""
+        self._may_end = True
+
+    def has_ended(self) -> bool:
+        """Whether QEMU has ended, whoever ended it. Raises what `check_alive` raises when that was the guest's death."""
+        if self._child.poll() is None:
+            self.check_alive()
+            return False
+        if self._child.returncode != 0:
+            # The thread that watches QEMU knows why, a moment later.
+            time.sleep(LAST_WORDS_S)
+        self.check_alive()
+        self.ended_how = "switched off"
+        return True
 
     def stop(self) -> None:
         """End the guest: QMP ``quit``, then SIGTERM, then SIGKILL. How it ended is kept in ``ended_how``."""

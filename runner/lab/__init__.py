@@ -5,7 +5,8 @@ A lab's ``checks.py`` and its tests import everything they need from here.
 
 from runner.lab.checks import check, judge
 from runner.lab.evidence import Evidence, EvidenceProblem, Record
-from runner.lab.statistics import Interval, median_interval
+from runner.lab.loading import beside
+from runner.lab.statistics import Interval, median_interval, ratio_interval
 from runner.lab.verdict import Verdict, VerdictKind, failed, inconclusive, not_observable, passed
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Record",
     "Verdict",
     "VerdictKind",
+    "beside",
     "check",
     "failed",
     "inconclusive",
@@ -22,4 +24,5 @@ __all__ = [
     "median_interval",
     "not_observable",
     "passed",
+    "ratio_interval",
 ]

@@ -75,6 +75,7 @@ class Parameter(Strict):
     minimum: float | None = Field(default=None, description="smallest number accepted")
     maximum: float | None = Field(default=None, description="largest number accepted")
     choices: list[str] = Field(default_factory=list, description="the only texts accepted; empty: any")
+    several: bool = Field(default=False, description="several of the choices may be given, with commas between them")
 
     @model_validator(mode="after")
     def _consistent(self) -> Parameter:
@@ -86,6 +87,8 @@ class Parameter(Strict):
             raise ValueError("only an integer or a number has a minimum or a maximum")
         if self.choices and self.type != "text":
             raise ValueError("only a text has choices")
+        if self.several and not self.choices:
+            raise ValueError("several is for a text with choices")
         wrong = self.objection(value)
         if wrong:
             raise ValueError(f"the default must be {wrong}")
@@ -93,8 +96,9 @@ class Parameter(Strict):
 
     def objection(self, value: int | float | str | bool) -> str:
         """What a value of the right type must be and is not (``at least 1``); empty when it is fine."""
-        if self.choices and value not in self.choices:
-            return "one of " + ", ".join(self.choices)
+        given = [part.strip() for part in str(value).split(",")] if self.several else [value]
+        if self.choices and not set(given) <= set(self.choices):
+            return ("one or several of " if self.several else "one of ") + ", ".join(self.choices)
         if isinstance(value, str | bool):
             return ""
         if self.minimum is not None and value < self.minimum:
@@ -149,6 +153,7 @@ class Series(Strict):
     rows: str = Field(description="place of a list of objects in the evidence, e.g. accumulation.samples")
     x: str = Field(description="member of each object that is x")
     y: str = Field(description="member of each object that is y")
+    end: str = Field(default="", description="in a Gantt chart, where x is a bar's begin and y its lane: member that is its end")
 
 
 class Plot(Strict):
@@ -156,11 +161,17 @@ class Plot(Strict):
 
     id: Id = Field(description="its name in the report")
     title: str = Field(description="its heading")
-    kind: Literal["line", "points", "bars"] = Field(description="how it is drawn")
+    kind: Literal["line", "points", "bars", "gantt"] = Field(description="how it is drawn")
     x: Axis = Field(description="the horizontal axis")
     y: Axis = Field(description="the vertical axis")
     series: list[Series] = Field(min_length=1, description="what is drawn")
     shows: str = Field(description="what a reader should see in it; part of the text alternative")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Plot:
+        if any(bool(series.end) is not (self.kind == "gantt") for series in self.series):
+            raise ValueError("each series of a gantt names the member that is a bar's end, and no other plot's does")
+        return self
 
 
 class Stage(Strict):

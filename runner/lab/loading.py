@@ -22,6 +22,11 @@ class _FromText(SourceFileLoader):
         return self.source_to_code(self.get_data(self.path), self.path)
 
 
+def beside(file: str, name: str) -> ModuleType:
+    """The module in ``name``.py beside a lab's file, for what its experiment and its checks share: ``beside(__file__, "graph")``."""
+    return module_from(Path(file).with_name(f"{name}.py"))
+
+
 def module_from(path: Path) -> ModuleType:
     """Run one Python file and return it as a module; UsageError names the file and the line at fault."""
     if not path.is_file():

@@ -11,12 +11,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from runner.lab.definition import Claim, Question, QuestionKind
+from runner.lab.definition import Claim, Plot, Question, QuestionKind
 from runner.lab.verdict import VerdictKind
 from runner.report import text, translation
 from runner.report.model import AnswerPart, CheckPart, GuestPart, ObservationPart, PhasePart, Report, StepPart
 from runner.report.page import page_template
-from runner.report.plots import Drawing, drawings, unit_label
+from runner.report.plots import Drawing, SeriesData, drawings, unit_label
 
 ROWS = 200
 LISTED = 500  # observations and phases: no lab has as many
@@ -218,17 +218,17 @@ def _translation(picture: translation.Picture) -> PlotView:
 
 
 def _plot(drawing: Drawing) -> PlotView:
-    tables = [
-        TableView(
-            data.name,
-            [unit_label(drawing.plot.x), unit_label(drawing.plot.y)],
-            [[text.number(a), text.number(b)] for a, b in data.rows[:ROWS]],
-            f"The first {ROWS} of {len(data.rows):,} rows; all are in report.json." if len(data.rows) > ROWS else "",
-        )
-        for data in drawing.series
-        if data.rows
-    ]
+    tables = [_table(drawing.plot, data) for data in drawing.series if data.rows]
     return PlotView(drawing.id, drawing.plot.title, drawing.plot.shows, drawing.svg, drawing.note, drawing.notes, tables)
+
+
+def _table(plot: Plot, data: SeriesData) -> TableView:
+    x, y = unit_label(plot.x), unit_label(plot.y)
+    note = f"The first {ROWS} of {len(data.rows):,} rows; all are in report.json." if len(data.rows) > ROWS else ""
+    if data.ends:
+        bars = [[str(lane), text.number(start), text.number(end)] for (lane, start), end in zip(data.rows, data.ends, strict=True)]
+        return TableView(data.name, [y, f"{x}: begin", f"{x}: end"], bars[:ROWS], note)
+    return TableView(data.name, [x, y], [[text.number(a), text.number(b)] for a, b in data.rows[:ROWS]], note)
 
 
 def _phases(phases: Sequence[PhasePart], duration_s: float) -> list[BarView]:

@@ -9,39 +9,32 @@ from __future__ import annotations
 import io
 import itertools
 import logging
-import re
 import statistics
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from xml.etree import ElementTree as ET
 
 from runner.lab.definition import Axis, Plot, Series
+from runner.report import gantt
 from runner.report.predictions import as_number, look_up
+from runner.report.svg import GRID, INK, SERIES, SURFACE, for_the_page
 from runner.report.text import clip, counted, number, plain, size
 
 log = logging.getLogger(__name__)
 
-_SVG = "http://www.w3.org/2000/svg"
-_XLINK = "http://www.w3.org/1999/xlink"
 _DRAWN = 1500  # points a series: more cannot be told apart at this size, and a page should stay light
 _CATEGORIES = 24
 _LABEL = 60
 _TICK = 26
+_LEGEND_COLUMNS = 4
 _WIDTH, _HEIGHT = 720, 320  # CSS pixels
 _PX = 72  # matplotlib's SVG has 72 units an inch, so that a font of 13 is 13 pixels
 
-# Colours that nobody uses by accident; each stands for a CSS variable of the page.
-_INK, _GRID, _SURFACE = "#010203", "#010204", "#010205"
-_SERIES = ("#020301", "#020302", "#020303", "#020304", "#020305")
-_VARIABLES = {_INK: "--muted", _GRID: "--line", _SURFACE: "--surface"} | {c: f"--plot-{i}" for i, c in enumerate(_SERIES, 1)}
 _MARKERS = ("o", "s", "^", "D", "v")
 _DASHES = ("solid", (0, (5, 2)), (0, (1.5, 1.5)), (0, (7, 2, 1.5, 2)), (0, (3, 3)))
 _HATCHES = ("", "////", "....", "xxxx", "----")
-_REFERENCE = re.compile(r"#[\w.:-]+")
-_DECIMALS = re.compile(r"(\.\d\d)\d+")
 
 # matplotlib's settings belong to the process; one thread draws at a time.
 _drawing = threading.Lock()
@@ -49,12 +42,16 @@ _drawing = threading.Lock()
 
 @dataclass(frozen=True)
 class SeriesData:
-    """The rows of one series that can be drawn, and how many cannot."""
+    """The rows of one series that can be drawn, and how many cannot.
+
+    In a Gantt chart a row is a lane and the moment at which a bar begins; ``ends`` holds the moment at which it ends.
+    """
 
     name: str
     rows: list[tuple[float | str, float]]
     left_out: int = 0
     place: str = ""
+    ends: list[float] = field(default_factory=list)
 
     @property
     def ys(self) -> list[float]:
@@ -105,6 +102,8 @@ def _read(series: Series, observations: Mapping[str, Any]) -> SeriesData:
     rows = look_up(observations, series.rows)
     if not isinstance(rows, list):
         return SeriesData(plain(series.name), [], place=series.rows)
+    if series.end:
+        return _read_bars(series, rows)
     pairs = [(_x(look_up(row, series.x)), as_number(look_up(row, series.y))) for row in rows]
     kept = [(x, y) for x, y in pairs if x is not None and y is not None]
     words = sum(isinstance(x, str) for x, _ in kept)
@@ -112,6 +111,15 @@ def _read(series: Series, observations: Mapping[str, Any]) -> SeriesData:
         # A stray word among numbers must not turn a scale into a list of names.
         kept = [(x, y) for x, y in kept if not isinstance(x, str)]
     return SeriesData(plain(series.name), kept, len(pairs) - len(kept), series.rows)
+
+
+def _read_bars(series: Series, rows: list[Any]) -> SeriesData:
+    found = [(_x(look_up(row, series.y)), as_number(look_up(row, series.x)), as_number(look_up(row, series.end))) for row in rows]
+    kept = [
+        (str(lane), start, end) for lane, start, end in found if lane is not None and start is not None and end is not None and end >= start
+    ]
+    bars: list[tuple[float | str, float]] = [(lane, start) for lane, start, _ in kept]
+    return SeriesData(plain(series.name), bars, len(found) - len(kept), series.rows, [end for _, _, end in kept])
 
 
 def _x(value: Any) -> float | str | None:
@@ -148,6 +156,9 @@ def _is_bytes(axis: Axis) -> bool:
 
 def _describe(plot: Plot, usable: Sequence[SeriesData]) -> str:
     """The picture in words: what each series holds, its range, its last value, and what a reader should see."""
+    if plot.kind == "gantt":
+        told = [f"{data.name}: {gantt.told(data.ys, data.ends, lambda value: _value(value, plot.x))}." for data in usable]
+        return plain(" ".join([f"Gantt chart: {plot.y.label} by {unit_label(plot.x)}.", *told, plot.shows]))
     kind = {"line": "Line plot", "points": "Point plot", "bars": "Bar chart"}[plot.kind]
     parts = [f"{kind} of {unit_label(plot.y)} by {unit_label(plot.x)}."]
     for data in usable:
@@ -174,13 +185,17 @@ def _svg(plot: Plot, usable: Sequence[SeriesData], id_: str, description: str) -
         warnings.simplefilter("ignore")
         mpl.rcdefaults()
         mpl.rcParams.update(_settings(id_))
-        figure = Figure(figsize=(_WIDTH / _PX, _HEIGHT / _PX), dpi=_PX, layout="constrained")
+        panels = [gantt.Panel(data.name, [(str(lane), start) for lane, start in data.rows], data.ends) for data in usable if data.ends]
+        height = gantt.height(panels) if panels else _HEIGHT
+        figure = Figure(figsize=(_WIDTH / _PX, height / _PX), dpi=_PX, layout="constrained")
         canvas: Any = FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        _Picture(axes, plot, usable).draw()
+        if panels:
+            gantt.draw(figure, panels, _axis_label(plot.x, plot.x.unit), _tick)
+        else:
+            _Picture(figure.add_subplot(), plot, usable).draw()
         buffer = io.BytesIO()
         canvas.print_svg(buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return _for_the_page(buffer.getvalue(), id_, plain(plot.title), description)
+    return for_the_page(buffer.getvalue(), id_, plain(plot.title), description)
 
 
 def _settings(salt: str) -> Any:
@@ -190,8 +205,8 @@ def _settings(salt: str) -> Any:
         "svg.hashsalt": salt,
         "text.parse_math": False,
         "font.size": 13,
-        "axes.edgecolor": _INK,
-        "axes.labelcolor": _INK,
+        "axes.edgecolor": INK,
+        "axes.labelcolor": INK,
         "axes.facecolor": "none",
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -199,12 +214,12 @@ def _settings(salt: str) -> Any:
         "axes.grid": True,
         "axes.axisbelow": True,
         "figure.facecolor": "none",
-        "grid.color": _GRID,
+        "grid.color": GRID,
         "grid.linewidth": 1,
         "hatch.linewidth": 1.2,
-        "text.color": _INK,
-        "xtick.color": _INK,
-        "ytick.color": _INK,
+        "text.color": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
         "xtick.major.size": 0,
         "ytick.major.size": 0,
         "legend.frameon": False,
@@ -277,13 +292,14 @@ class _Picture:
             self.axes.bar(xs, heights, width * 0.9, label=data.name, edgecolor=_color(index), linewidth=1.5, **look)
             for x, values in zip(xs, groups.values(), strict=True):
                 if len(values) > 1:
-                    self.axes.plot([x, x], [min(values), max(values)], color=_INK, linewidth=1.5, solid_capstyle="butt")
+                    self.axes.plot([x, x], [min(values), max(values)], color=INK, linewidth=1.5, solid_capstyle="butt")
 
     def _decorate(self) -> None:
         axes = self.axes
         axes.set_xlabel(_axis_label(self.plot.x, self.x_unit))
         # The label of y stands above the axis, to be read without turning the head.
-        axes.set_title(_axis_label(self.plot.y, self.y_unit), loc="left", fontsize=13, color=_INK, pad=32 if len(self.usable) > 1 else 12)
+        legend_rows = -(-len(self.usable) // _LEGEND_COLUMNS) if len(self.usable) > 1 else 0
+        axes.set_title(_axis_label(self.plot.y, self.y_unit), loc="left", fontsize=13, color=INK, pad=12 + 20 * legend_rows)
         if self.categories is not None:
             axes.set_xticks(range(len(self.categories)), [clip_label(number(each), _TICK) for each in self.categories])
             axes.grid(visible=False, axis="x")
@@ -298,12 +314,17 @@ class _Picture:
             axes.set_ylim(0, max(values) * 1.07 or 1)
         if len(self.usable) > 1:
             axes.legend(
-                loc="lower left", bbox_to_anchor=(0, 1), ncols=min(len(self.usable), 4), borderaxespad=0.5, borderpad=0, handlelength=2.4
+                loc="lower left",
+                bbox_to_anchor=(0, 1),
+                ncols=min(len(self.usable), _LEGEND_COLUMNS),
+                borderaxespad=0.5,
+                borderpad=0,
+                handlelength=2.4,
             )
 
 
 def _color(index: int) -> str:
-    return _SERIES[index % len(_SERIES)]
+    return SERIES[index % len(SERIES)]
 
 
 def _dash(index: int) -> Any:
@@ -312,7 +333,7 @@ def _dash(index: int) -> Any:
 
 def _marks(index: int, points: int) -> dict[str, Any]:
     """Marker and colour of a series; with no marker for long lines, where they would hide the line."""
-    look: dict[str, Any] = {"color": _color(index), "markeredgecolor": _SURFACE, "markeredgewidth": 0.8}
+    look: dict[str, Any] = {"color": _color(index), "markeredgecolor": SURFACE, "markeredgewidth": 0.8}
     return look | ({"marker": _MARKERS[index % len(_MARKERS)], "markersize": points} if points else {})
 
 
@@ -368,56 +389,3 @@ def _thin(xs: list[float], ys: list[float]) -> tuple[list[float], list[float]]:
 
 def _tick(value: float, _position: int) -> str:
     return number(round(value, 12))
-
-
-def _for_the_page(source: bytes, id_: str, title: str, description: str) -> str:
-    """matplotlib's SVG without what a page does not need, with the page's colours, ids of its own, and a text alternative."""
-    root = ET.fromstring(source)  # noqa: S314 (made by matplotlib a moment ago)
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):
-                parent.remove(child)
-    used = {name for element in root.iter() for value in element.attrib.values() for name in _REFERENCE.findall(value)}
-    for element in root.iter():
-        _adapt(element, id_, used)
-    for name in ("width", "height", "version"):
-        root.attrib.pop(name, None)
-    root.set("role", "img")
-    root.set("class", "plot")
-    root.set("aria-labelledby", f"{id_}-title")
-    root.set("aria-describedby", f"{id_}-desc")
-    root.insert(0, _text_element("desc", f"{id_}-desc", description))
-    root.insert(0, _text_element("title", f"{id_}-title", title))
-    return ET.tostring(root, encoding="unicode")
-
-
-def _adapt(element: ET.Element, id_: str, used: set[str]) -> None:
-    """One element for use in an HTML page: there, names have no namespace, and ids must be unique over all plots."""
-    element.tag = element.tag.rpartition("}")[2]
-    if element.tag != "text":
-        element.text = (element.text or "").strip()
-    element.tail = (element.tail or "").strip()
-    for name, value in list(element.attrib.items()):
-        del element.attrib[name]
-        if name == "id":
-            if f"#{value}" in used:
-                element.set("id", f"{id_}-{value}")
-        elif name == f"{{{_XLINK}}}href":
-            element.set("href", f"#{id_}-{value[1:]}")
-        elif name == "style":
-            element.set("style", _restyle(value.replace("url(#", f"url(#{id_}-")))
-        else:
-            element.set(name, _DECIMALS.sub(r"\1", value.replace("url(#", f"url(#{id_}-")))
-
-
-def _restyle(style: str) -> str:
-    """The page's variables for our colours, and its font for matplotlib's."""
-    style = re.sub(r"font: (\d+)px [^;]*;?", r"font-size: \1px;", style)
-    style = re.sub(r"font-family: [^;]*;?", "", style)
-    return _REFERENCE.sub(lambda match: f"var({_VARIABLES[match[0]]})" if match[0] in _VARIABLES else match[0], style)
-
-
-def _text_element(tag: str, id_: str, text: str) -> ET.Element:
-    element = ET.Element(tag, {"id": id_})
-    element.text = text
-    return element

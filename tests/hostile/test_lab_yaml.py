@@ -126,7 +126,8 @@ MISTAKES = [
     ("    prediction: 50\n", "    prediction: half\n", r"questions\[0\]: the prediction of a number question must be a number"),
     ("    kind: number\n", "    kind: choice\n", r"must be one of its choices"),
     ("    kind: number\n", "    kind: numbre\n", r"questions\[0\]\.kind: expected 'number', 'choice' or 'text', found the text 'numbre'"),
-    ("    kind: line\n", "    kind: pie\n", r"plots\[0\]\.kind: expected 'line', 'points' or 'bars'"),
+    ("    kind: line\n", "    kind: pie\n", r"plots\[0\]\.kind: expected 'line', 'points', 'bars' or 'gantt'"),
+    ("    kind: line\n", "    kind: gantt\n", r"plots\[0\]: each series of a gantt names the member that is a bar's end"),
     ("title:", "tilte:", r"title: is missing"),
     ("title:", "tilte:", r":2: tilte: unknown key; did you mean 'title'\?"),
 ]
@@ -143,7 +144,7 @@ def test_a_mistake_is_answered_with_its_line_and_what_was_expected(lab: Path, ri
     assert found, error.message
     named = re.search(r"lab\.yaml:(\d+):", found.string[: found.end()].splitlines()[-1])
     key = wrong.strip().split(":")[0]
-    if key and named and not re.search("missing|its choices|number question|the default must", says):
+    if key and named and not re.search("missing|its choices|number question|the default must|of a gantt", says):
         assert key in path.read_text().splitlines()[int(named[1]) - 1]
 
 

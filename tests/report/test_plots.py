@@ -158,3 +158,61 @@ def test_the_settings_of_matplotlib_are_left_as_they_were() -> None:
     finally:
         mpl.rcdefaults()
     assert draw(plot(), evidence(LINE), "p").svg == one
+
+
+def gantt(names: int = 2) -> Plot:
+    return Plot.model_validate(
+        {
+            "id": "p",
+            "title": "When each ran",
+            "kind": "gantt",
+            "x": {"label": "time", "unit": "s"},
+            "y": {"label": "service"},
+            "series": [{"name": f"way {i}", "rows": f"o.rows{i}", "x": "b", "end": "e", "y": "s"} for i in range(names)],
+            "shows": "A staircase.",
+        }
+    )
+
+
+STAIRS = [{"s": "first", "b": 0, "e": 1}, {"s": "second", "b": 1, "e": 2.5}]
+TOGETHER = [{"s": "second", "b": 0, "e": 1.5}, {"s": "first", "b": 0, "e": 1}]
+
+
+def test_a_gantt_chart_has_a_panel_a_series_and_tells_it_in_words() -> None:
+    drawing = draw(gantt(), evidence(STAIRS, TOGETHER), "plot-1")
+    root = ET.fromstring(drawing.svg)
+    text = "".join(root.itertext())
+    assert text.count("second") >= 2, "each panel names its lanes"
+    assert "way 0" in text
+    assert "way 1" in text
+    assert root.findtext("desc") == (
+        "Gantt chart: service by time (s). way 0: 2 bars, from 0 s to 2.5 s, at most 1 at once. "
+        "way 1: 2 bars, from 0 s to 1.5 s, at most 2 at once. A staircase."
+    )
+    assert not re.search(r"#0[12]0[0-9]{3}", drawing.svg), "a colour that follows no theme"
+    assert drawing.series[0].rows == [("first", 0.0), ("second", 1.0)]
+    assert drawing.series[0].ends == [1.0, 2.5]
+
+
+def test_a_gantt_chart_is_as_tall_as_its_lanes_need() -> None:
+    many = [{"s": f"s{i}", "b": 0, "e": 1} for i in range(30)]
+    low, high = (ET.fromstring(draw(gantt(1), evidence(rows), "p").svg).get("viewBox") for rows in (STAIRS, many))
+    assert low is not None
+    assert high is not None
+    assert float(high.split()[3]) > float(low.split()[3]) + 300
+
+
+@pytest.mark.parametrize(
+    "row", [{"s": "x", "b": 2, "e": 1}, {"s": "x", "b": "now", "e": 1}, {"s": None, "b": 0, "e": 1}, {"s": "x", "b": 0}, 7, None]
+)
+def test_bars_that_are_none_are_left_out_and_counted(row: Any) -> None:
+    drawing = draw(gantt(1), evidence([*STAIRS, row]), "p")
+    assert drawing.series[0].left_out == 1
+    assert drawing.notes == ["way 0: 1 row without usable numbers left out"]
+    assert draw(gantt(1), evidence([row]), "p").svg == ""
+
+
+def test_a_series_without_bars_has_no_panel() -> None:
+    drawing = draw(gantt(), evidence(STAIRS, []), "p")
+    assert drawing.svg
+    assert drawing.notes == ["way 1: no rows at o.rows1"]

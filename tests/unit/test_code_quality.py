@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = [name for name in ("runner", "tests", "labs", "benchmarks") if any((ROOT / name).rglob("*.py"))]
-CODE_OF_LABS = sorted(str(path.relative_to(ROOT)) for part in ("experiment.py", "checks.py") for path in ROOT.glob(f"labs/*/{part}"))
+CODE_OF_LABS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("labs/*/*.py"))
 BENCHMARKS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("benchmarks/*.py"))
 
 

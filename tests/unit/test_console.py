@@ -76,3 +76,32 @@ def test_a_flood_is_cut_in_the_file_and_in_memory(wire: Wire, monkeypatch: pytes
     wire.say(b"y" * (3 << 20) + b"\nreally the end\n")
     wire.settle("really the end")
     assert len(wire.console.text()) <= (1 << 20)
+
+
+def test_lines_are_stamped_when_their_end_comes(wire: Wire) -> None:
+    began = time.monotonic()
+    wire.say(b"begin a 1.00\r\nbegin")
+    wire.settle("begin a")
+    time.sleep(0.1)
+    wire.say(b" b 2.00\n\n")
+    wire.settle("2.00\n\n")
+    first, second, empty = wire.console.lines()
+    assert [first.text, second.text, empty.text] == ["begin a 1.00", "begin b 2.00", ""]
+    assert began <= first.at < first.at + 0.1 <= second.at <= empty.at <= time.monotonic()
+
+
+def test_a_line_without_end_takes_no_room(wire: Wire) -> None:
+    for _ in range(20):
+        wire.say(b"x" * 1000)
+    wire.say(b"\nshort\n")
+    wire.settle("short")
+    long, short = wire.console.lines()
+    assert 4000 <= len(long.text) <= 4096 + 1000
+    assert short.text == "short"
+
+
+def test_only_so_many_lines_are_kept(wire: Wire) -> None:
+    wire.say(b"".join(b"%d\n" % number for number in range(25_000)))
+    wire.settle("24999")
+    assert len(wire.console.lines()) == 20_000
+    assert wire.console.lines()[-1].text == "24999"

@@ -177,3 +177,22 @@ def test_a_definition_that_contradicts_itself(more: dict[str, Any], says: str):
 def test_a_question_must_be_answerable():
     with pytest.raises(ValueError, match="must be a number"):
         Question.model_validate({"id": "a", "ask": "?", "kind": "number", "prediction": "many"})
+
+
+ARMS = {"type": "text", "default": "all", "help": "which", "choices": ["all", "first", "second"], "several": True}
+
+
+@pytest.mark.parametrize("text", ["all", "first", "first,second", " second , first "])
+def test_several_of_the_choices(text: str):
+    assert resolve(definition(parameters={"arms": ARMS}), {"arms": text}) == {"arms": text.strip()}
+
+
+@pytest.mark.parametrize("text", ["third", "first,third", "first second", "", "first,"])
+def test_something_else_among_several_is_refused(text: str):
+    with pytest.raises(UsageError, match="expected one or several of all, first, second, found"):
+        resolve(definition(parameters={"arms": ARMS}), {"arms": text})
+
+
+def test_several_needs_choices():
+    with pytest.raises(ValueError, match="several is for a text with choices"):
+        definition(parameters={"arms": {"type": "text", "default": "", "help": "which", "several": True}})

@@ -1,0 +1,190 @@
+"""One disk, many cold boots: the same services under two init systems, sequential and parallel; only the kernel's command line differs."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Sequence
+from statistics import median
+from typing import Any, Literal
+
+from runner.bench import Bench, FrozenDisk
+from runner.lab import EvidenceProblem, Record, beside
+
+model = beside(__file__, "graph")
+reading = beside(__file__, "boots")
+
+# An arm is an init system and what is added to the kernel's command line. These are all the differences between arms.
+ARMS: dict[str, tuple[Literal["sysv", "systemd"], str]] = {
+    "sysv-sequential": ("sysv", "concurrency=none"),
+    "sysv-startpar": ("sysv", ""),
+    "systemd-lsb": ("systemd", "bootlab.units=lsb"),
+    "systemd-native": ("systemd", "bootlab.units=native"),
+}
+QUICK = ("sysv-sequential", "systemd-native")
+# What each boot is given beside that: cloud-init has done its work on the first boot, and would cost each later one seconds of CPU time.
+ALWAYS = "cloud-init=disabled"
+THEN_OFF = "bootlab.then=poweroff"
+HOME = "/usr/lib/bootlab"
+
+
+def experiment(bench: Bench) -> None:
+    """Predict, set up one disk, freeze it, boot it many times by turns. Nothing is judged here."""
+    arms, repeats, controls = chosen(bench)
+    graphs = bench.data("graph.yaml")
+    with bench.phase("predicting from the graph"):
+        bench.record("plan", plan(graphs, float(bench.parameters["scale"]), arms, repeats, controls))
+
+    guest = bench.guest(cloud_init=installation(bench, graphs))
+    with bench.phase("what SysV init will read"):
+        bench.record("sysv", guest.script("sysv.py").record)
+    with bench.phase("the unit file of the course page"):
+        bench.record("page_unit", guest.script("page_unit.py", time_limit_s=180).record)
+    with bench.phase("shutting down and freezing the disk"):
+        disk = guest.freeze()
+        before = disk.digest()
+
+    with bench.phase("first boots, not counted"):
+        # What the host reads for the first time is in its memory afterwards. These boots also go on to the end, and switch themselves off.
+        bench.record("warm_up", {"boots": [boot(bench, disk, graphs, "chain", arm, 0, off=True) for arm in arms]})
+    with bench.phase("measuring"):
+        boots = [boot(bench, disk, graphs, "services", arm, turn) for turn in range(1, repeats + 1) for arm in rotated(arms, turn)]
+        bench.record("boots", {"boots": boots})
+    with bench.phase("controls"):
+        turns = [(graph, turn) for turn in range(1, controls + 1) for graph in ("chain", "burners")]
+        control = [boot(bench, disk, graphs, graph, arm, turn) for graph, turn in turns for arm in rotated(QUICK, turn)]
+        bench.record("controls", {"boots": control})
+    bench.record("disk", {"sha256_before": before, "sha256_after": disk.digest()})
+    bench.record("charts", charts([*boots, *control], graphs, float(bench.parameters["scale"])))
+
+
+def chosen(bench: Bench) -> tuple[list[str], int, int]:
+    """The arms, how often each is measured, and how often each control."""
+    quick, asked = bool(bench.parameters["quick"]), [name.strip() for name in str(bench.parameters["arms"]).split(",")]
+    arms = list(QUICK if quick else ARMS) if "all" in asked else [name for name in ARMS if name in asked]
+    return arms, 3 if quick else int(bench.parameters["repeats"]), 0 if quick else int(bench.parameters["controls"])
+
+
+def plan(graphs: Any, scale: float, arms: Sequence[str], repeats: int, controls: int) -> dict[str, Any]:
+    """What is going to be done, and what the graphs say will come out."""
+    predicted = {}
+    for name, described in graphs.items():
+        services = model.services(described, scale)
+        predicted[name] = {arm: takes_s(services, described["cpus"]) for arm, takes_s in model.PREDICT.items()}
+    return {"graphs": graphs, "scale": scale, "arms": list(arms), "repeats": repeats, "controls": controls, "predicted_s": predicted}
+
+
+def rotated(arms: Sequence[str], turn: int) -> list[str]:
+    """The arms in another order each turn, so that none is always first or after the same other one."""
+    start = turn % len(arms)
+    return [*arms[start:], *arms[:start]]
+
+
+def installation(bench: Bench, graphs: Any) -> dict[str, Any]:
+    """The cloud-config that puts all services into both init systems on the first boot."""
+    scripts = ("service.sh", "report.sh", "inittab.sh", "install.py")
+    files = {f"{HOME}/{name}": bench.render(f"templates/{name}") for name in scripts}
+    files["/etc/systemd/system-generators/bootlab"] = bench.render("templates/generator.sh")
+    for graph, described in graphs.items():
+        services = model.services(described, float(bench.parameters["scale"]))
+        last = model.Service(f"ready-{graph}", "ready", 0.0, tuple(each.name for each in services))
+        for each in [*services, last]:
+            # A burner's cost is counted in the kernel's clock ticks, of which user space sees a hundred a second (time(7), USER_HZ).
+            values = {"service": each, "graph": graph, "cost": round(each.cost_s * 100) if each.kind == "burn" else each.cost_s}
+            after = [f"lab-{name}" for name in each.after]
+            units = " ".join(f"{name}.service" for name in after)
+            runlevel = described["runlevel"]
+            files[f"/etc/init.d/lab-{each.name}"] = bench.render("templates/lsb.j2", **values, after=" ".join(after), runlevel=runlevel)
+            files[f"{HOME}/native-{runlevel}/lab-{each.name}.service"] = bench.render("templates/unit.j2", **values, after=units)
+    return {
+        "write_files": [{"path": path, "content": text} for path, text in files.items()],
+        "runcmd": [["python3", f"{HOME}/install.py"]],
+    }
+
+
+def boot(bench: Bench, disk: FrozenDisk, graphs: Any, graph: str, arm: str, turn: int, *, off: bool = False) -> dict[str, Any]:
+    """One cold boot of one arm, as it is kept: what was said on both ports, taken apart into words."""
+    init, arm_args = ARMS[arm]
+    described = graphs[graph]
+    # Without a runlevel on the command line SysV init enters the one that /etc/inittab names, which is 2.
+    runlevel = "" if described["runlevel"] == 2 else str(described["runlevel"])
+    words = " ".join(word for word in (ALWAYS, runlevel, arm_args, THEN_OFF if off else "") if word)
+    with bench.phase(f"{arm}, {graph}" + (f", turn {turn}" if turn else "")):
+        seen = bench.cold_boot(disk, init=init, kernel_args=words, cpus=described["cpus"], until=None if off else "report ends")
+    marks, facts, units, rest = parse(seen["port"])
+    kept = {"arm": arm, "graph": graph, "turn": turn, "init": init, "kernel_args": words, "cpus": described["cpus"]}
+    kept |= {"marks": marks, "facts": facts, "units": units, "rest": rest, "console": seen["console"][:40], "noise": seen["noise"]}
+    # The command of each is 2 KiB long; those of the first boots show that all are alike.
+    return kept | ({"argv": seen["argv"]} if off else {}) | {"attempts": seen["attempts"]}
+
+
+def parse(lines: Sequence[Any]) -> tuple[list[dict[str, Any]], dict[str, str], list[dict[str, str]], list[str]]:
+    """The lines of the port: marks, facts about the boot, systemd's units, and whatever is none of these (cut short)."""
+    marks: list[dict[str, Any]] = []
+    facts: dict[str, str] = {}
+    units: list[dict[str, str]] = []
+    rest: list[str] = []
+    for line in lines:
+        word, _, text = line["text"].partition(" ")
+        mark = re.fullmatch(r"(\S+) (\d+\.\d+)(?: (\d+) (\d+))?", text.strip())
+        if word in ("begin", "end", "stop", "inittab") and mark:
+            name, clock, ticks, work = mark.groups()
+            spent = {"cpu_s": int(ticks) / 100, "work": int(work)} if ticks else {}
+            marks.append({"event": word, "service": name, "host_s": line["at_s"], "guest_s": float(clock), **spent})
+        elif word == "fact":
+            name, _, value = text.partition(" ")
+            facts[name] = value
+        elif word == "unit" and "=" in text:
+            name, _, value = text.partition("=")
+            if name == "Id" or not units or name in units[-1]:
+                units.append({})
+            units[-1][name] = value
+        elif line["text"].strip() and not line["text"].startswith("report ends"):
+            rest.append(line["text"][:200])
+    return marks, facts, units, rest[:40]
+
+
+def charts(kept: Sequence[Any], graphs: Any, scale: float) -> dict[str, Any]:
+    """What the report's pictures and questions show; no check reads it. A boot that cannot be read is in no picture."""
+    boots = []
+    for number, each in enumerate(kept):
+        with contextlib.suppress(EvidenceProblem):
+            boots.append(reading.read(Record(f"boots[{number}]", each)))
+    main = [each for each in boots if each.graph == "services"]
+    arms = {arm: those for arm in ARMS if (those := [each for each in main if each.arm == arm])}
+    services = model.services(graphs["services"], scale)
+    typical = {arm: reading.in_the_middle(those) for arm, those in arms.items()}
+    phases = {arm: each.phases() for arm, each in typical.items()}
+    debians = [each.at_once for each in arms.get("sysv-startpar", [])]
+    return {
+        "gantt": {arm: bars(each) for arm, each in typical.items()},
+        "predicted": [{"arm": arm, "seconds": model.PREDICT[arm](services, graphs["services"]["cpus"])} for arm in arms],
+        "measured": [{"arm": arm, "seconds": each.services_s} for arm, those in arms.items() for each in those],
+        "whole": [{"arm": arm, "seconds": each.whole_s} for arm, those in arms.items() for each in those],
+        "phases": {name: [{"arm": arm, "seconds": took[name]} for arm, took in phases.items()] for name in reading.PHASES},
+        "controls": [{"arm": f"{each.graph}, {each.arm}", "seconds": each.services_s} for each in boots if each not in main],
+        "sequential_s": median_s(boots, "services", QUICK[0]),
+        "native_s": median_s(boots, "services", QUICK[1]),
+        "speedup": ratio(median_s(boots, "services", QUICK[0]), median_s(boots, "services", QUICK[1])),
+        "one_cpu_speedup": ratio(median_s(boots, "burners", QUICK[0]), median_s(boots, "burners", QUICK[1])),
+        "debians_way": ("several at a time" if min(debians) > 1 else "one after another") if debians else None,
+    }
+
+
+def median_s(boots: Sequence[Any], graph: str, arm: str) -> float | None:
+    """How long the services took in the median."""
+    took = [float(each.services_s) for each in boots if each.graph == graph and each.arm == arm]
+    return round(median(took), 2) if took else None
+
+
+def ratio(slow: float | None, quick: float | None) -> float | None:
+    """How many times as long one takes as the other."""
+    return round(slow / quick, 2) if slow and quick else None
+
+
+def bars(boot_: Any) -> list[dict[str, Any]]:
+    """One row a service, counted from the first one's begin."""
+    return [
+        {"service": name, "begin_s": round(mark.guest_s - boot_.first_s, 2), "end_s": round(boot_.ends[name].guest_s - boot_.first_s, 2)}
+        for name, mark in boot_.begins.items()
+    ]

@@ -1,0 +1,134 @@
+"""The boot lab's evidence, read: which boots there are of an arm, and what each said that it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from runner.lab import Evidence, EvidenceProblem, Record, beside
+
+if TYPE_CHECKING:
+    from labs.boot.boots import Boot
+    from labs.boot.graph import Service
+
+graphs = beside(__file__, "graph")
+boots = beside(__file__, "boots")
+
+SEQUENTIAL, STARTPAR, LSB, NATIVE = "sysv-sequential", "sysv-startpar", "systemd-lsb", "systemd-native"
+# What each arm must have been started with (beside what all have), and what must have been PID 1.
+ARMS: Mapping[str, tuple[str, frozenset[str]]] = {
+    SEQUENTIAL: ("/sbin/init", frozenset({"concurrency=none"})),
+    STARTPAR: ("/sbin/init", frozenset()),
+    LSB: ("/lib/systemd/systemd", frozenset({"bootlab.units=lsb"})),
+    NATIVE: ("/lib/systemd/systemd", frozenset({"bootlab.units=native"})),
+}
+TELLING = frozenset().union(*(words for _, words in ARMS.values()))
+MAKEFILE = "Using makefile-style concurrent boot in runlevel"
+
+TICK_S = 0.02
+"""The guest's clock is read in hundredths of a second, before and after: two readings may be wrong by so much."""
+
+
+class LeftOut(Exception):
+    """The run was asked not to boot what the check is about."""
+
+
+def graph_of(evidence: Evidence, name: str = "services") -> list[Service]:
+    """The services of a graph as they were described before the run."""
+    plan = evidence["plan"]
+    described = plan.record("graphs").record(name)
+    plain: dict[str, Any] = {}
+    for service in described.record("services"):
+        each = described.record("services").record(service)
+        (kind,) = [kind for kind in ("sleep", "burn") if kind in each] or ["nothing"]
+        plain[service] = {kind: each.number(kind, minimum=0), "after": each.texts("after") if "after" in each else []}
+    try:
+        found: list[Service] = graphs.services({"services": plain}, plan.number("scale", minimum=0.01))
+    except ValueError as exc:
+        raise EvidenceProblem(f"{described.place}: {exc}") from exc
+    return found
+
+
+def cpus_of(evidence: Evidence, name: str = "services") -> int:
+    """With how many processors a graph is booted."""
+    return evidence["plan"].record("graphs").record(name).integer("cpus", minimum=1)
+
+
+def records_of(evidence: Evidence, arm: str, graph: str = "services") -> list[Record]:
+    """The measured boots of an arm. LeftOut when none was asked for; EvidenceProblem when there are not as many as were asked for."""
+    plan = evidence["plan"]
+    many = plan.integer("repeats" if graph == "services" else "controls", minimum=0)
+    if (graph == "services" and arm not in plan.texts("arms", at_least=1)) or many == 0:
+        raise LeftOut(f"the run left out {arm if graph == 'services' else 'the controls'} (ARMS=, QUICK=1 or CONTROLS=0)")
+    source = evidence["boots" if graph == "services" else "controls"]
+    found = [each for each in source.records("boots", at_least=0) if each.text("arm") == arm and each.text("graph") == graph]
+    if len(found) != many:
+        raise EvidenceProblem(f"{source.place}.boots: expected {many} boots of {arm} with the graph {graph}, found {len(found)}")
+    return found
+
+
+def boots_of(evidence: Evidence, arm: str, graph: str = "services") -> list[Boot]:
+    """The same, read. EvidenceProblem where one did not start exactly the services of its graph."""
+    names = {each.name for each in graph_of(evidence, graph)}
+    found: list[Boot] = [boots.read(each) for each in records_of(evidence, arm, graph)]
+    for each in found:
+        if set(each.begins) != names:
+            raise EvidenceProblem(f"{each.place}: expected the services {', '.join(sorted(names))}, found {', '.join(sorted(each.begins))}")
+    return found
+
+
+def arms_of(evidence: Evidence) -> list[str]:
+    """The arms of this run."""
+    return [arm for arm in ARMS if arm in evidence["plan"].texts("arms", at_least=1)]
+
+
+def all_boots(evidence: Evidence) -> list[Record]:
+    """Every boot of the run, those that do not count first."""
+    return [each for name in ("warm_up", "boots", "controls") for each in evidence[name].records("boots", at_least=0)]
+
+
+def contradictions(each: Record, arm: str, evidence: Evidence) -> list[str]:
+    """What in a boot's own words speaks against its label."""
+    init, words = ARMS[arm]
+    graph, facts = each.text("graph"), each.record("facts")
+    described = evidence["plan"].record("graphs").record(graph)
+    pid1, given = facts.text("pid1"), set(facts.text("cmdline").split())
+    runlevel = str(described.integer("runlevel"))
+    wrong = [] if pid1.removeprefix("/usr") == init else [f"PID 1 is {pid1}"]
+    # The default runlevel is not named: then it is /etc/inittab that says it.
+    if given & TELLING != words or given & set("12345") != {runlevel} - {"2"} or f"init={init}" not in given:
+        wrong.append(f"its command line is {facts.text('cmdline')!r}")
+    if facts.text("cpus") != str(described.integer("cpus")):
+        wrong.append(f"it has {facts.text('cpus')} processors")
+    said = any(line.text("text").startswith(f"{MAKEFILE} {runlevel}") for line in each.records("console"))
+    if said is not (arm == STARTPAR):
+        wrong.append("rc says that it starts services concurrently" if said else "rc does not say that it starts services concurrently")
+    wrong += [f"a unit is from {origin}" for origin in origins(each, graph, evidence) - allowed_origins(arm)]
+    return wrong
+
+
+def origins(each: Record, graph: str, evidence: Evidence) -> set[str]:
+    """Where systemd has the units of the graph's services from; ``nowhere`` for one that it does not know, and under SysV for all."""
+    units = {unit.text("Id"): unit for unit in each.records("units", at_least=0)}
+    found = set()
+    for service in graph_of(evidence, graph):
+        unit = units.get(f"lab-{service.name}.service")
+        source, file = (unit.text("SourcePath"), unit.text("FragmentPath")) if unit else ("", "nowhere")
+        found.add("an LSB script" if source == f"/etc/init.d/lab-{service.name}" else file.rpartition("/")[0] or file)
+    return found
+
+
+def allowed_origins(arm: str) -> set[str]:
+    """Where an arm's units come from."""
+    return {LSB: {"an LSB script"}, NATIVE: {"/run/systemd/generator"}}.get(arm, {"nowhere"})
+
+
+def too_short(each: Boot, graph: Sequence[Service]) -> list[str]:
+    """Services that ended sooner than what they do takes, or burned less CPU time than they should."""
+    short = []
+    for service in graph:
+        took = each.ends[service.name].guest_s - each.begins[service.name].guest_s
+        spent = each.ends[service.name].cpu_s
+        if took < service.cost_s - TICK_S or (service.kind == "burn" and spent < service.cost_s - TICK_S):
+            short.append(service.name)
+    return short

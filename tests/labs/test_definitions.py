@@ -1,0 +1,65 @@
+"""What a lab.yaml refers to is there: checked on the lab's recorded sound run (tests/sound.json in its folder). No guest needed."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.lab.answers import template
+from runner.lab.collection import read_lab
+from runner.lab.definition import Lab, Question, QuestionKind
+from runner.report.plots import drawings
+from runner.report.predictions import compare
+from tests.conftest import ROOT
+
+LABS = [path.parents[1].name for path in sorted(ROOT.glob("labs/*/tests/sound.json"))]
+
+
+@cache
+def lab(name: str) -> Lab:
+    return read_lab(ROOT / "labs" / name)
+
+
+@cache
+def sound(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path(ROOT, "labs", name, "tests", "sound.json").read_text())["observations"]
+    return found
+
+
+QUESTIONS = [(name, question) for name in LABS for question in lab(name).definition.questions]
+
+
+@pytest.mark.parametrize("name", LABS)
+def test_the_experiment_loads(name: str) -> None:
+    assert callable(lab(name).load_experiment())
+
+
+@pytest.mark.parametrize(("name", "question"), QUESTIONS, ids=[f"{name}-{question.id}" for name, question in QUESTIONS])
+def test_each_question_is_measured_and_predicted_rightly(name: str, question: Question) -> None:
+    """The lab's own predictions hold on the sound run: they are its author's claim to know the answer."""
+    (answer,) = compare([question], {}, sound(name))
+    if question.kind is not QuestionKind.TEXT:
+        assert answer.prediction_right is True, f"predicted {answer.prediction}, measured {answer.measured}"
+    assert question.because
+    assert question.check in {check.id for check in lab(name).load_checks()}
+
+
+@pytest.mark.parametrize("name", LABS)
+def test_the_form_for_answers_asks_them_all(name: str) -> None:
+    form = template(lab(name).definition)
+    assert all(f"\n{question.id}:" in form for question in lab(name).definition.questions)
+
+
+@pytest.mark.parametrize("name", LABS)
+def test_each_plot_has_its_numbers(name: str) -> None:
+    for drawing in drawings(lab(name).definition.plots, sound(name)):
+        assert drawing.svg, f"{drawing.plot.id}: {drawing.note}"
+        assert drawing.notes == [], "each series has rows, and each row can be drawn"
+
+
+def test_there_are_labs() -> None:
+    assert "zombies" in LABS

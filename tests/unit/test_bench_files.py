@@ -1,0 +1,72 @@
+"""What an experiment makes of the files in its lab's folder."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runner.bench import Bench, Notebook
+from runner.deadline import Deadline
+from runner.errors import UsageError
+from runner.guest.workdir import work_dir
+from runner.lab import beside
+from runner.lab.collection import read_lab
+from runner.lab.skeleton import create
+from tests.guest.conftest import Listener
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return create("files", tmp_path)
+
+
+@pytest.fixture
+def bench(folder: Path) -> Iterator[Bench]:
+    with contextlib.ExitStack() as stack:
+        yield Bench(
+            read_lab(folder),
+            parameters={},
+            images={},
+            accelerator="tcg",
+            work=stack.enter_context(work_dir()),
+            logs=folder,
+            deadline=Deadline(60),
+            notebook=Notebook(),
+            listener=Listener(),
+            recorded=lambda: None,
+            stack=stack,
+        )
+
+
+def test_a_yaml_file_is_read_as_lab_yaml_is(bench: Bench, folder: Path) -> None:
+    (folder / "graph.yaml").write_text("services: {a: {sleep: 1.5, after: [no]}}\n")
+    assert bench.data("graph.yaml") == {"services": {"a": {"sleep": 1.5, "after": ["no"]}}}
+    (folder / "graph.yaml").write_text("a: 1\na: 2\n")
+    with pytest.raises(UsageError, match=r"graph\.yaml:2"):
+        bench.data("graph.yaml")
+
+
+def test_a_template_is_filled_in(bench: Bench, folder: Path) -> None:
+    (folder / "templates").mkdir()
+    (folder / "templates" / "unit.j2").write_text("[Unit]\n{% if after %}\nAfter={{ after }}\n{% endif %}\nName={{ name }}\n")
+    assert bench.render("templates/unit.j2", name="a<b", after="") == "[Unit]\nName=a<b\n"
+    assert bench.render("templates/unit.j2", name="a", after="b") == "[Unit]\nAfter=b\nName=a\n"
+
+
+@pytest.mark.parametrize("text", ["{{ missing }}", "line\n{% if %}", "{% include 'none' %}"])
+def test_a_template_that_cannot_be_filled_in_is_the_authors_to_mend(bench: Bench, folder: Path, text: str) -> None:
+    (folder / "x.j2").write_text(text)
+    with pytest.raises(UsageError, match=r"files/x\.j2"):
+        bench.render("x.j2")
+
+
+def test_what_two_files_of_a_lab_share(folder: Path) -> None:
+    (folder / "graph.py").write_text("def twice(x):\n    return 2 * x\n")
+    assert beside(str(folder / "checks.py"), "graph").twice(21) == 42
+    (folder / "graph.py").write_text("def twice(x):\n    return 3 * x\n")
+    assert beside(str(folder / "checks.py"), "graph").twice(21) == 63
+    with pytest.raises(UsageError, match=r"none\.py does not exist"):
+        beside(str(folder / "checks.py"), "none")
