@@ -181,6 +181,7 @@ def test_claims_of_a_machine(tmp_path: Path):
     for name, text in {
         "proc/cpuinfo": "model name : Some Xeon\nflags : fpu vmx ept hypervisor\n",
         "proc/sys/kernel/osrelease": "6.1.0\n",
+        "proc/sys/kernel/random/boot_id": "0f0f\n",
         "sys/module/kvm_intel/parameters/ept": "Y\n",
         "sys/module/kvm/parameters/tdp_mmu": "Y\n",
         "sys/module/kvm_odd/parameters/x": "1\n",
@@ -189,6 +190,7 @@ def test_claims_of_a_machine(tmp_path: Path):
         (tmp_path / name).write_text(text)
     assert claims.read(tmp_path) == {
         "kernel": "6.1.0",
+        "boot_id": "0f0f",
         "cpu_model": "Some Xeon",
         "flags": ["vmx", "ept", "hypervisor"],
         "module": "kvm_intel",
