@@ -172,7 +172,6 @@ def _entries(packed: tarfile.TarFile) -> Iterator[initrd.Entry]:
     """The initrd's files: what was packed, with modules unpacked, and our own."""
     file, link = stat.S_IFREG, stat.S_IFLNK
     files = {"init": (file | 0o755, _INSIDE.read_bytes())}
-    files |= {f"kvm/{name}": (file | 0o644, path.read_bytes()) for name, path in probe.files().items()}
     for member in packed:
         opened = packed.extractfile(member) if member.isfile() else None
         content = opened.read() if opened is not None else member.linkname.encode()

@@ -44,6 +44,7 @@ def tar_of(members: dict[str, bytes | str]) -> bytes:
 PACKED = tar_of(
     {
         "python/usr/bin/python3": b"an interpreter",
+        "python/kvm/__main__.pyc": b"the probe",
         "python/usr/lib/libz.so.1.3.1": b"a library",
         "python/usr/lib/libz.so.1": "libz.so.1.3.1",
         "modules/kvm_intel/00-irqbypass.ko.xz": lzma.compress(b"a module"),
@@ -155,7 +156,7 @@ def test_the_initrd_holds_all_of_it():
     assert entries["modules/kvm_intel/00-irqbypass.ko"].content == b"a module"
     assert entries["modules/kvm_intel/01-kvm.ko"].content == b"another"
     assert entries["init"].content.startswith(b"#!/usr/bin/python3")
-    assert {"kvm/__main__.py", "dev/console", "proc", "sys", "usr/lib"} <= set(entries)
+    assert {"kvm/__main__.pyc", "dev/console", "proc", "sys", "usr/lib"} <= set(entries)
     names = list(entries)
     assert all(names.index(str(Path(name).parent)) < names.index(name) for name in names if "/" in name), "a file comes before its folder"
 

@@ -83,6 +83,8 @@ def main() -> None:
         for path in modules:
             if path.suffix == ".py" and HERE not in path.parents:
                 add(f"python{path}c", compiled(path))
+        for path in sorted(HERE.glob("kvm/*.py")):
+            add(f"python/kvm/{path.name}c", compiled(path))
         for driver in DRIVERS:
             for number, path in enumerate(load_order(driver)):
                 add(f"modules/{driver}/{number:02}-{path.name}", path.read_bytes())

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from . import counters, interface, programs
+from .counters import Counters
 
 PAGE = 4096
 MEMORY_BYTES = 16 << 20
@@ -96,7 +97,7 @@ class Ran(NamedTuple):
 class TinyMachine:
     """The guest. `create` makes one; ``memory`` is its physical memory, ours to read and write at any time."""
 
-    def __init__(self, memory: mmap.mmap, vcpu: int, shared: mmap.mmap, statistics: tuple[int, ...]) -> None:
+    def __init__(self, memory: mmap.mmap, vcpu: int, shared: mmap.mmap, statistics: tuple[Counters, ...]) -> None:
         self.memory = memory
         self._vcpu = vcpu
         self._shared = shared
@@ -143,7 +144,7 @@ class TinyMachine:
         return Ran(left, came_back.exit_reason, came_back.detail, time_ns, counters.since(before, after))
 
     def _count(self) -> dict[str, int]:
-        return {name: value for descriptor in self._statistics for name, value in counters.read(descriptor).items()}
+        return {name: value for each in self._statistics for name, value in each.read().items()}
 
 
 @contextlib.contextmanager
@@ -166,7 +167,8 @@ def create(device: int) -> Iterator[TinyMachine]:
         interface.exchange(vm, interface.KVM_SET_USER_MEMORY_REGION, region)
         vcpu = kept(interface.ask(vm, interface.KVM_CREATE_VCPU))
         shared = stack.enter_context(mmap.mmap(vcpu, interface.ask(device, interface.KVM_GET_VCPU_MMAP_SIZE)))
-        machine = TinyMachine(memory, vcpu, shared, tuple(map(kept, _statistics(vm, vcpu))))
+        statistics = tuple(Counters.of(kept(descriptor)) for descriptor in _statistics(vm, vcpu))
+        machine = TinyMachine(memory, vcpu, shared, statistics)
         _fill(machine)
         _set_processor(device, vcpu)
         yield machine
