@@ -54,7 +54,7 @@ doctor: ## what this machine is and can do for labs, and what is missing
 	$(SETUP) python && exec $(VENV)/vmlab doctor $(ARGS)
 
 test: ## all tests; guests are booted, images are built [WORKERS=2 ARGS=]
-	$(SETUP) test && exec $(VENV)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	$(SETUP) test && exec $(VENV)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not kvm" $(ARGS)
 
 test-fast: ## the tests without guests, browser and long measurements: about a minute [WORKERS=2 ARGS=]
 	$(SETUP) lint && exec $(VENV)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not (guest or browser or slow)" $(ARGS)

@@ -31,7 +31,8 @@ from runner.report import store
 from runner.report.model import Report
 from tests.conftest import BOOT_S, ROOT
 
-pytestmark = [pytest.mark.guest, pytest.mark.kvm, pytest.mark.xdist_group("kvm")]
+# Its first guest takes minutes, and its first test waits for it.
+pytestmark = [pytest.mark.guest, pytest.mark.kvm, pytest.mark.timeout(3600)]
 
 # Debian 13's.
 PYTHON = "3.13"
