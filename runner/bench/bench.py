@@ -206,7 +206,7 @@ class Bench:
         """Make sure that `emulated_intel_host` can run. HostError with the command that installs Bochs when it is missing."""
         bochs.find()
 
-    def emulated_intel_host(self, guest: str = "main", *, time_limit_s: float = 300.0) -> dict[str, Any]:
+    def emulated_intel_host(self, guest: str = "main", *, time_limit_s: float = 600.0) -> dict[str, Any]:
         """What the KVM probe finds on an Intel processor that Bochs emulates, with its second set of page tables (EPT) and without.
 
         ``ept`` and ``shadow`` are its records, ``judged``; the serial console is kept as console-intel_host.log. What runs there is made
