@@ -21,6 +21,13 @@ BOOT_S = 400.0
 Vmlab = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def slots_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Each worker's runs share slots among themselves alone: a lab that wants the machine to itself must not keep another worker's test
+    waiting beyond its time limit. (pytest-xdist's workers are as many as the machine bears.)"""
+    os.environ["VMLAB_SLOTS"] = str(tmp_path_factory.mktemp("slots"))
+
+
 @pytest.fixture(scope="session")
 def debian13() -> Image:
     """The default image, from the user's own cache (built when it is not there, as for any user)."""
