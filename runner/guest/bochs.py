@@ -22,7 +22,7 @@ from runner.guest.workdir import WorkDir
 from runner.packages import which
 
 PROGRAM = "bochs"
-INSTALL = "sudo apt-get install bochs bochs-term bochsbios vgabios"
+INSTALL = "sudo apt-get install bochs bochs-term bochsbios"
 
 CPU_MODEL = "corei7_skylake_x"
 """Has VMX with EPT, and is known to Bochs since 2.6.10 (`bochs --help cpu` lists them)."""
