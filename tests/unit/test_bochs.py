@@ -69,7 +69,9 @@ def test_one_that_is_too_old_is_refused(programs: Path):
 
 
 def test_the_configuration_opens_no_port_and_writes_no_disk():
-    text = bochs.config(bochs.Bochs("2.7", True, Path("/b"), Path("/v")), Path("/cache/disk.img"), Path("/place"), Path("/logs/console.log"))
+    text = bochs.config(
+        bochs.Bochs("2.7", True, Path("/b"), Path("/v")), Path("/cache/disk.img"), Path("/place"), Path("/logs/console.log")
+    )
     assert "display_library: term" in text
     assert 'mode=volatile, path="/cache/disk.img", journal="/place/disk.redolog"' in text
     assert 'com1: enabled=1, mode=file, dev="/logs/console.log"' in text
