@@ -91,7 +91,7 @@ def argv(spec: GuestSpec) -> list[str]:
     The devices are the few that a cloud kernel has drivers for (no AHCI: the seed is a virtio disk too). ``hostfwd`` with port 0 lets
     the kernel choose a free port on the loopback address; the port is read back by QMP, so no two runs race for one.
     """
-    accel = f"tcg,thread={_threads(spec)},tb-size={TCG_BUFFER_MIB}" if spec.accelerator == "tcg" else "kvm"
+    accel = f"tcg,thread=multi,tb-size={TCG_BUFFER_MIB}" if spec.accelerator == "tcg" else "kvm"
     command = [
         PROGRAM,
         *("-name", f"vmlab-{spec.name},process=vmlab-{spec.name}"[:200]),
@@ -137,15 +137,6 @@ def versioned_machine(version: tuple[int, ...]) -> str:
     """The machine type that means the same hardware for ever: ``q35`` alone is another machine in each version of QEMU."""
     major, minor = (*version, 0, 0)[:2]
     return f"pc-q35-{major}.{minor}"
-
-
-def _threads(spec: GuestSpec) -> str:
-    """One thread of the host's for each of the guest's CPUs, or one for all of them.
-
-    The kernel of a guest that runs guests patches its own code whenever it makes or ends one (KVM's static keys, in the scheduler too), and
-    with a thread for each CPU QEMU can run a stale translation of what it patched (see `runner.guest.boot.is_emulators_fault`).
-    """
-    return "single" if spec.virtualisation == "svm" else "multi"
 
 
 def _cpu(spec: GuestSpec) -> str:

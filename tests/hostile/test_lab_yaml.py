@@ -112,6 +112,7 @@ MISTAKES = [
     ("    memory_mib: 512\n", "    memroy_mib: 512\n", r"guests\.main\.memroy_mib: unknown key; did you mean 'memory_mib'\?"),
     ("    memory_mib: 512\n", "    init: upstart\n", r"guests\.main\.init: expected 'systemd' or 'sysv', found the text 'upstart'"),
     ("    memory_mib: 512\n", "    internet: yes\n", r"expected true or false, found the text 'yes'"),
+    ("    cpus: 1\n", "    cpus: 2\n    virtualisation: svm\n", r"guests\.main: a guest that runs guests must have cpus: 1"),
     ("    memory_mib: 512\n", "    images: gcc\n", r"guests\.main\.images: expected a list, found the text 'gcc'"),
     ("    memory_mib: 512\n", "    images: [gcc, 3]\n", r"guests\.main\.images\[1\]: expected text, found the number 3"),
     ("  main:\n", "  Main Guest:\n", r"guests\.Main Guest: expected text of the form"),

@@ -121,7 +121,7 @@ def host(disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]
     with ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setattr(qemu, "argv", with_disk)
-        request = BootRequest("l1", image, "tcg", memory_mib=3072, cpus=2, virtualisation="svm")
+        request = BootRequest("l1", image, "tcg", memory_mib=3072, cpus=1, virtualisation="svm")
         work = stack.enter_context(work_dir())
         ready = boot(request, work, console_log=logs / "console.log", deadline=Deadline(BOOT_S), waiting=lambda what: None)
         machine = stack.enter_context(ready)

@@ -15,7 +15,7 @@ from runner.run import image_for
 
 GUESTS = {
     "main": GuestRequest(images=["debian-13-kvm", "debian-12"]),
-    "amd_host": GuestRequest(images=["debian-13-kvm"], virtualisation="svm"),
+    "amd_host": GuestRequest(images=["debian-13-kvm"], cpus=1, virtualisation="svm"),
     "any": GuestRequest(),
 }
 
