@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,12 @@ CPU = 0
 PAGE_BYTES = 4096
 FRAME = (1 << 55) - 1
 
+# How many pages at a time the memory that was used before is filled with, and how much of the guest's memory at most.
+FILL_PAGES = 4096
+FILL_SHARE = 0.5
+# Used memory lies behind some that never was, here and there: how often growth is looked for, until nearly all pages had no frame before.
+TRIES = 5
+NEARLY_ALL = 0.95
 
 LONG_S = 240.0
 
@@ -147,35 +154,69 @@ def answered(view: Any, process: Any, ready: Mapping[str, Any], host_virtual: in
 
 
 def growth(guest: Guest, pages: int, steps: int) -> dict[str, Any]:
-    """How many frames of the host QEMU's process has after each step of touching, and after touching everything once more."""
+    """How many frames of the host QEMU's process has after each step of touching, and after touching everything once more.
+
+    A guest gives away first what others in it used before, and such pages have a frame. So another mapping takes those before.
+    """
     view = guest.memory
     base = view.host_virtual(0)
     if base is None:
         return {"refused": "QEMU names no address of its own for the guest's memory"}
-    samples: list[dict[str, Any]] = []
-    with guest.start("touch.py", pages) as process:
-        mapped = process.read()
-        samples.append({"touched": 0, "unbacked": 0, **resident(view, base)})
-        for step in range(steps):
-            count = pages // steps + (pages % steps if step == steps - 1 else 0)
-            samples.append(touched(view, process, base, {"touch": count}))
-        again = touched(view, process, base, {"again": True})
+    tries: list[int] = []
+    with ExitStack() as kept:
+        while len(tries) < TRIES and not any(unbacked >= NEARLY_ALL * pages for unbacked in tries):
+            # Each keeps what it has taken until the end, so that the next one gets other memory.
+            process = kept.enter_context(guest.start("touch.py", pages))
+            seen = grown(view, process, base, pages, steps)
+            tries.append(seen["samples"][-1]["unbacked_so_far"])
         process.finish()
+    return {"pages": pages, "tries": tries, **seen}
+
+
+def grown(view: Any, process: Any, base: int, pages: int, steps: int) -> dict[str, Any]:
+    """One look at it."""
+    mapped, filled = process.read(), fill(view, process, base)
+    samples = [{"touched": 0, "unbacked": 0, **resident(view, base)}]
+    for step in range(steps):
+        count = pages // steps + (pages % steps if step == steps - 1 else 0)
+        samples.append(touched(view, process, base, {"touch": count}))
+    again = touched(view, process, base, {"again": True})
     unbacked = 0
     for sample in samples:
         unbacked += sample["unbacked"]
         sample["unbacked_so_far"] = unbacked
         sample["own_growth_pages"] = (sample["own_bytes"] - samples[0]["own_bytes"]) // PAGE_BYTES
-    return {"pages": pages, "mapped": mapped, "samples": samples, "again": again}
+    return {"mapped": mapped, "filled": filled, "samples": samples, "again": again}
+
+
+def fill(view: Any, process: Any, base: int) -> list[dict[str, int]]:
+    """Have pages touched, round by round, until nearly all had no frame before; how many had none, each time."""
+    rounds: list[dict[str, int]] = []
+    most = int(FILL_SHARE * view.memory_bytes) // (FILL_PAGES * PAGE_BYTES)
+    while len(rounds) < most and not any(each["unbacked"] >= NEARLY_ALL * each["pages"] for each in rounds):
+        before = backed(view, base)
+        process.send({"fill": FILL_PAGES})
+        rounds.append({"pages": FILL_PAGES, "unbacked": sum(not before[frame] for frame in each_frame(process.read()))})
+    return rounds
+
+
+def backed(view: Any, base: int) -> list[bool]:
+    """Of each page of the guest's memory: whether it has a frame of QEMU's own."""
+    return [page.own for page in view.host_pages(base, view.memory_bytes // PAGE_BYTES)]
+
+
+def each_frame(said: Mapping[str, Any]) -> list[int]:
+    """The frame numbers that a guest script told as runs."""
+    return [frame for first, count in said["frames"] for frame in range(first, first + count)]
 
 
 def touched(view: Any, process: Any, base: int, order: Mapping[str, Any]) -> dict[str, Any]:
     """One step of touching: which of its frames had a frame of the host before, and which have after."""
     # The whole of the guest's memory is looked at before, for nobody knows yet which frames it will be.
-    before = [page.own for page in view.host_pages(base, view.memory_bytes // PAGE_BYTES)]
+    before = backed(view, base)
     process.send(order)
     said = process.read()
-    frames = [frame for first, count in said["frames"] for frame in range(first, first + count)]
+    frames = each_frame(said)
     after = [view.host_pages(base + first * PAGE_BYTES, count) for first, count in said["frames"]]
     return {
         "touched": said["touched"],

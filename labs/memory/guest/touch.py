@@ -4,7 +4,7 @@
 
 Maps so many pages and prints {"event": "mapped", ...}. For each line {"touch": N} on standard input it stores a byte into each of the next
 N pages and prints {"event": "touched", "frames": [[first, count], ...]} with their frame numbers; for {"again": true} it stores into all
-that it has touched once more.
+that it has touched once more. For {"fill": N} it maps N pages more, keeps them and stores into each: {"event": "filled", "frames": ...}.
 """
 
 import ctypes
@@ -20,17 +20,29 @@ def say(**record: object) -> None:
     print(json.dumps(record), flush=True)
 
 
-def main(pages: int) -> None:
-    """Map, then touch as told."""
+def mapped(pages: int) -> tuple[mmap.mmap, int]:
+    """Memory of so many small pages, none of them touched yet, and its address."""
     memory = mmap.mmap(-1, pages * PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(mmap.MADV_NOHUGEPAGE)
-    base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    return memory, ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
+def main(pages: int) -> None:
+    """Map, then touch as told."""
+    memory, base = mapped(pages)
+    kept: list[mmap.mmap] = []
     pagemap = Pagemap()
     present = sum(bool(entry & PRESENT) for entry in pagemap.entries(base, pages))
     say(event="mapped", pages=pages, present=present)
     done = 0
     for line in sys.stdin:
         order = json.loads(line)
+        if "fill" in order:
+            more, start = mapped(order["fill"])
+            more[::PAGE_BYTES] = bytes([1]) * order["fill"]
+            kept.append(more)
+            say(event="filled", frames=runs([entry & FRAME for entry in pagemap.entries(start, order["fill"])]))
+            continue
         count = done if order.get("again") else order["touch"]
         first = 0 if order.get("again") else done
         for page in range(first, first + count):
