@@ -51,10 +51,11 @@ def world_of(image: Image, logs: Path, *, time_limit_s: float = 1400) -> Iterato
     notebook = Notebook()
     with contextlib.ExitStack() as stack:
         work = stack.enter_context(work_dir())
+        lab = read_lab(LAB)
         bench = Bench(
-            read_lab(LAB),
+            lab,
             parameters={},
-            images={"main": image, "other": image},
+            images=dict.fromkeys(lab.definition.guests, image),
             accelerator="tcg",
             work=work,
             logs=logs,

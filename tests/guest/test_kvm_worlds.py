@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from runner.bench import Guest
-from runner.guest import qemu
 from runner.guest.image import Image
 from tests.guest.conftest import world_of
 
@@ -22,9 +21,8 @@ pytestmark = pytest.mark.guest
 def l1(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
     """An L1 guest: Linux 6.1 and 6.12 differ in what KVM demands of the program."""
     image: Image = request.getfixturevalue(request.param)
-    with pytest.MonkeyPatch.context() as patch, world_of(image, tmp_path_factory.mktemp("logs")) as world:
-        patch.setattr(qemu, "EMULATED_CPU", "EPYC,+svm,+npt")
-        yield world.guest
+    with world_of(image, tmp_path_factory.mktemp("logs")) as world:
+        yield world.bench.guest("host")
 
 
 def reload(guest: Guest, npt: int) -> None:

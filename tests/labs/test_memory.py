@@ -1,8 +1,5 @@
 """The memory lab in real guests, as a student runs it: the chain of addresses in one run, the emulated AMD host in another.
 
-The second is run by `make test-kvm`: QEMU's emulation of a processor that runs guests has been seen to hang or to break the kernel on a
-busy machine, and such a run says nothing about the lab.
-
 The lab's negative controls stand beside it, in labs/memory/tests/.
 """
 
@@ -93,7 +90,6 @@ def test_without_kvm_nothing_of_this_machine_is_claimed(chain: Report) -> None:
     assert set(own.values()) == {"not-observable"}
 
 
-@pytest.mark.kvm
 def test_every_check_on_the_emulated_host_passes(report: Report) -> None:
     emulated = [check for check in report.checks if check.id.startswith(("nested_", "shadow_"))]
     assert len(emulated) == 12
@@ -101,13 +97,11 @@ def test_every_check_on_the_emulated_host_passes(report: Report) -> None:
     assert all("emulated by QEMU TCG" in check.rationale for check in emulated)
 
 
-@pytest.mark.kvm
 def test_the_integers_of_both_worlds(report: Report) -> None:
     assert each(world(report, "emulated_nested")) == [5, 0, 0, 0]
     assert each(world(report, "emulated_shadow")) == [1, 2, 2, 3]
 
 
-@pytest.mark.kvm
 def test_the_counters_of_a_whole_guest(report: Report) -> None:
     def rose(name: str, loop: str, counter: str) -> int:
         counted = world(report, name)["nested"]["loops"][loop]
@@ -121,7 +115,6 @@ def test_the_counters_of_a_whole_guest(report: Report) -> None:
     assert rose("emulated_shadow", "touch", "pf_guest") == pytest.approx(4096, abs=50)
 
 
-@pytest.mark.kvm
 def test_the_report_says_that_the_walk_is_emulated(report: Report) -> None:
     (host,) = [guest for guest in report.guests if guest.name == "amd_host"]
     assert host.virtualisation == "AMD SVM with nested paging: hardware walk emulated by QEMU TCG"
@@ -130,6 +123,5 @@ def test_the_report_says_that_the_walk_is_emulated(report: Report) -> None:
     assert [guest.virtualisation for guest in report.guests if guest.name != "amd_host"] == [""]
 
 
-@pytest.mark.kvm
 def test_the_console_of_the_host_is_kept(report: Report) -> None:
     assert "console-amd_host.log" in {Path(file.path).name for file in report.evidence.files}
