@@ -191,7 +191,7 @@ def cluster_at(address: str, prepared: list[tuple[Job, RunRequest]], *, kvm: boo
 
     with cluster_extra():
         from runner.cluster import Cluster
-    return Cluster(address, {job.id: need_of(request.lab) for job, request in prepared}, kvm=kvm, room=room)
+    return Cluster(address, {job.id: need_of(request) for job, request in prepared}, kvm=kvm, room=room)
 
 
 def _one(job: Job, request: RunRequest, *, quiet: bool, as_json: bool) -> int:

@@ -78,6 +78,7 @@ class Cluster:
         _be_quiet()
         self.room = room
         self._needs, self._kvm = needs, kvm
+        self._most_cpus = 0.0
         self._topic = f"vmlab-{uuid.uuid4().hex}"
         self._heard: queue.Queue[Event] = queue.Queue()
         self._futures: dict[str, distributed.Future] = {}
@@ -141,7 +142,8 @@ class Cluster:
         return Result(place, cpu_s=delivery.cpu_s)
 
     def _resources(self, need: Need) -> dict[str, float]:
-        return {_MEMORY: need.memory_bytes, _CPUS: need.cpus, **({_KVM: _KVM_TAKEN} if self._kvm else {})}
+        """(A lab with more virtual CPUs than any worker offers takes a worker's all: it may run where it is alone, as anywhere.)"""
+        return {_MEMORY: need.memory_bytes, _CPUS: min(need.cpus, self._most_cpus), **({_KVM: _KVM_TAKEN} if self._kvm else {})}
 
     def _look_at_workers(self, address: str) -> None:
         workers = self._client.scheduler_info(n_workers=-1)["workers"]
@@ -153,6 +155,7 @@ class Cluster:
                 differs = ", ".join(f"{key} {theirs.get(key)} there, {ours[key]} here" for key in ours if theirs.get(key) != ours[key])
                 raise HostError(f"the worker {name} is not the same vmlab as this: {differs}", hint="install the same version on both")
         offers = [worker["resources"] for worker in workers.values()]
+        self._most_cpus = max(offer.get(_CPUS, 0) for offer in offers)
         for job, need in self._needs.items():
             asked = self._resources(need)
             if not any(all(offer.get(key, 0) >= value for key, value in asked.items()) for offer in offers):

@@ -16,7 +16,7 @@ from runner.host.accelerator import Wanted
 from runner.host.capacity import Need, check_fits
 from runner.lab.definition import Lab
 from runner.live import View
-from runner.run import image_for, take_slot
+from runner.run import image_for, share_of, take_slot
 
 
 def make_templates(lab: Lab, images: ImageStore, view: View, *, wanted_accelerator: Wanted, image: str | None) -> Iterator[tuple[str, str]]:
@@ -29,7 +29,7 @@ def make_templates(lab: Lab, images: ImageStore, view: View, *, wanted_accelerat
     for name, wanted in lab.definition.guests.items():
         if wanted.start != "clone":
             continue
-        need = Need({name: wanted.memory_mib << 20})
+        need = Need({name: share_of(wanted)})
         check_fits(need, f"guest {name} of the lab {lab.name}")
         ready = image_for(lab, name, images, image, notebook, view)
         with contextlib.ExitStack() as stack:

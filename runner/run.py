@@ -21,14 +21,14 @@ from runner.guest.image import Image, ImageStore
 from runner.guest.templates import TemplateStore
 from runner.guest.workdir import work_dir
 from runner.host import accelerator, facts
-from runner.host.capacity import Need, check_fits
+from runner.host.capacity import Need, Share, check_fits
 from runner.host.slots import Slot, Slots
 from runner.host.view import HostView
 from runner.lab.answers import Answer, read_answers
 from runner.lab.checks import Check, settled
-from runner.lab.definition import Experiment, Lab
+from runner.lab.definition import Experiment, GuestRequest, Lab
 from runner.lab.evidence import Evidence
-from runner.lab.parameters import resolve
+from runner.lab.parameters import check_programs, resolve
 from runner.lab.verdict import VerdictKind
 from runner.live import View
 from runner.report import assemble, store
@@ -104,14 +104,22 @@ def prepare(
         cold=cold,
     )
     if here:
-        check_fits(need_of(lab), f"the lab {lab.name}")
+        check_programs(lab.definition, request.parameters)
+        check_fits(need_of(request), f"the lab {lab.name}")
     return request
 
 
-def need_of(lab: Lab) -> Need:
-    """What a run of the lab takes of the machine: all its guests at once, whether the experiment starts them at once or not."""
-    definition = lab.definition
-    return Need({name: wanted.memory_mib << 20 for name, wanted in definition.guests.items()}, exclusive=definition.exclusive)
+def need_of(request: RunRequest) -> Need:
+    """What a run takes of the machine: all its guests at once, whether the experiment starts them at once or not."""
+    definition = request.lab.definition
+    return Need(
+        {name: share_of(guest) for name, guest in definition.guests_for(request.parameters).items()}, exclusive=definition.exclusive
+    )
+
+
+def share_of(guest: GuestRequest) -> Share:
+    """What a guest takes of the machine."""
+    return Share(guest.memory_mib << 20, guest.cpus)
 
 
 def run_lab(request: RunRequest, images: ImageStore, view: View) -> Outcome:
@@ -123,15 +131,14 @@ def run_lab(request: RunRequest, images: ImageStore, view: View) -> Outcome:
     facts.require_qemu()
     chosen = accelerator.choose(request.accelerator)
     host = facts.gather()
-    definition = request.lab.definition
+    definition, need = request.lab.definition, need_of(request)
     started_at, cpu_before_s = datetime.now(UTC), _own_cpu_s()
     notebook = Notebook()
     view.begin(
         definition.title,
         [f"accelerator {chosen.sentence}", *([f"  {chosen.hint}"] if chosen.hint else []), f"host {host.cpu_model}, {host.cpus} CPUs"],
     )
-    ready = {name: image_for(request.lab, name, images, request.image, notebook, view) for name in definition.guests}
-    need = need_of(request.lab)
+    ready = {name: image_for(request.lab, name, images, request.image, notebook, view) for name in need.guests}
     with contextlib.ExitStack() as held:
         slot = take_slot(held, need, request.lab.name, notebook, view)
         directory = store.new_directory(request.reports, request.lab.name, started_at)

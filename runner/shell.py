@@ -20,7 +20,7 @@ from runner.host import accelerator, facts
 from runner.host.capacity import Need, check_fits
 from runner.lab.definition import Lab
 from runner.live import View
-from runner.run import image_for, take_slot
+from runner.run import image_for, share_of, take_slot
 
 
 def open_shell(
@@ -42,7 +42,7 @@ def open_shell(
     facts.require_qemu()
     process.require("ssh")
     chosen = accelerator.choose(wanted_accelerator)
-    need = Need({name: requests[name].memory_mib << 20})
+    need = Need({name: share_of(requests[name])})
     check_fits(need, f"guest {name} of the lab {lab.name}")
     view.begin(f"{lab.definition.title}: guest {name}", [f"accelerator {chosen.sentence}"])
     notebook = Notebook()

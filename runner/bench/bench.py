@@ -113,6 +113,9 @@ class Bench:
             if name not in requests:
                 raise UsageError(f"lab.yaml of {self._lab.name} declares no guest named {name!r}", hint=f"it has: {', '.join(requests)}")
             wanted = requests[name]
+            if name not in self._images:
+                needed = " and ".join(f"{parameter}={'|'.join(values)}" for parameter, values in wanted.when.items())
+                raise UsageError(f"guest {name} is for runs with {needed}", hint="see its `when` in lab.yaml")
             if cloud_init:
                 wanted = wanted.model_copy(update={"cloud_init": seed.merge(wanted.cloud_init, cloud_init)})
             self._guests[name] = self._start(name, wanted)

@@ -76,7 +76,7 @@ def obstacle(entry: Entry, others: Sequence[Entry], whole: Capacity) -> str:
     """Why a run must wait, in words for ``waiting for ...``; empty when it may start. ``others`` are all that are alive, in any order.
 
     Strictly first come first served: nobody passes a run that waits longer, not even one that would fit. A run that is larger than the
-    machine (a lab of three guests on two CPUs) starts when it is alone.
+    machine (a lab with three virtual CPUs on two) starts when it is alone.
     """
     before = [each for each in others if not each.running and each.ticket < entry.ticket]
     running = [each for each in others if each.running]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -64,6 +64,9 @@ class GuestRequest(Strict):
     small_pages: bool = Field(
         default=False, description="whether the host may back its memory with small pages only, so that it grows page by page"
     )
+    when: dict[str, list[str]] = Field(
+        default_factory=dict, description="values of text parameters with which it is needed, by the parameter's name; empty: always"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> GuestRequest:
@@ -73,6 +76,13 @@ class GuestRequest(Strict):
         if self.virtualisation != "none" and self.cpus != 1:
             raise ValueError("a guest that runs guests must have cpus: 1, because QEMU does not emulate several of its kind reliably")
         return self
+
+
+class Program(Strict):
+    """A program of the machine that runs the lab."""
+
+    program: Text = Field(description="its name")
+    packages: list[Text] = Field(min_length=1, description="the Debian packages that bring it and what it needs")
 
 
 class Parameter(Strict):
@@ -85,6 +95,9 @@ class Parameter(Strict):
     maximum: float | None = Field(default=None, description="largest number accepted")
     choices: list[str] = Field(default_factory=list, description="the only texts accepted; empty: any")
     several: bool = Field(default=False, description="several of the choices may be given, with commas between them")
+    requires: dict[str, Program] = Field(
+        default_factory=dict, description="programs without which a choice is refused, by the choice: {program: bochs, packages: [bochs]}"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Parameter:
@@ -98,6 +111,8 @@ class Parameter(Strict):
             raise ValueError("only a text has choices")
         if self.several and not self.choices:
             raise ValueError("several is for a text with choices")
+        if not set(self.requires) <= set(self.choices):
+            raise ValueError("requires is for its choices")
         wrong = self.objection(value)
         if wrong:
             raise ValueError(f"the default must be {wrong}")
@@ -227,7 +242,19 @@ class LabDefinition(Strict):
             double = next((each for each in ids if ids.count(each) > 1), None)
             if double:
                 raise ValueError(f"two {name}s have the id {double!r}")
+        for guest in self.guests.values():
+            for name, values in guest.when.items():
+                if name not in self.parameters or not set(values) <= set(self.parameters[name].choices):
+                    raise ValueError("a guest's when must name a parameter with choices, and some of these")
         return self
+
+    def guests_for(self, parameters: Mapping[str, int | float | str | bool]) -> dict[str, GuestRequest]:
+        """The guests that a run with these parameters needs, by name."""
+        return {
+            name: guest
+            for name, guest in self.guests.items()
+            if all(str(parameters[parameter]) in values for parameter, values in guest.when.items())
+        }
 
 
 class Lab:

@@ -11,7 +11,7 @@ import yaml
 from runner.errors import UsageError
 from runner.lab.answers import read_answers, template
 from runner.lab.definition import LabDefinition, Question
-from runner.lab.parameters import resolve, split
+from runner.lab.parameters import check_programs, resolve, split
 from runner.yamlfile import load
 
 
@@ -196,3 +196,34 @@ def test_something_else_among_several_is_refused(text: str):
 def test_several_needs_choices():
     with pytest.raises(ValueError, match="several is for a text with choices"):
         definition(parameters={"arms": {"type": "text", "default": "", "help": "which", "several": True}})
+
+
+# --- guests and programs that depend on a parameter ------------------------------------------------------------------------------------
+
+HOSTS = {"type": "text", "default": "none", "help": "which", "choices": ["none", "amd", "intel"]}
+
+
+def test_a_guest_takes_part_with_the_choices_that_it_names():
+    lab = definition(guests={"main": {}, "host": {"when": {"host": ["amd", "intel"]}}}, parameters={"host": HOSTS})
+    assert list(lab.guests_for({"host": "none"})) == ["main"]
+    assert list(lab.guests_for({"host": "intel"})) == ["main", "host"]
+
+
+@pytest.mark.parametrize("when", [{"hosts": ["amd"]}, {"host": ["arm"]}, {"rounds": ["5"]}])
+def test_a_guest_cannot_depend_on_what_there_is_not(when: dict[str, list[str]]):
+    rounds = {"type": "integer", "default": 5, "help": "how many"}
+    with pytest.raises(ValueError, match="a guest's when must name a parameter with choices"):
+        definition(guests={"main": {"when": when}}, parameters={"host": HOSTS, "rounds": rounds})
+
+
+def test_a_choice_whose_program_is_missing_is_refused_with_the_command_that_installs_it():
+    needed = {
+        "intel": {"program": "no-such-emulator", "packages": ["no-such-emulator", "its-bios"]},
+        "amd": {"program": "sh", "packages": ["dash"]},
+    }
+    lab = definition(parameters={"host": HOSTS | {"requires": needed}})
+    check_programs(lab, {"host": "none"})
+    check_programs(lab, {"host": "amd"})
+    with pytest.raises(UsageError, match="parameter host: intel needs no-such-emulator, which is not installed") as caught:
+        check_programs(lab, {"host": "intel"})
+    assert caught.value.hint == "sudo apt-get install no-such-emulator its-bios"

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from runner.lab import Record, checks, verdict
-from runner.lab.definition import Axis, Claim, GuestRequest, LabDefinition, Parameter, Plot, Question, Series, Stage, Translation
+from runner.lab.definition import Axis, Claim, GuestRequest, LabDefinition, Parameter, Plot, Program, Question, Series, Stage, Translation
 from runner.lab.skeleton import create
 
 GUIDE = Path(__file__).resolve().parents[2] / "labs" / "README.md"
@@ -25,6 +25,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "claims": Claim,
     "guests": GuestRequest,
     "parameters": Parameter,
+    "requires": Program,
     "questions": Question,
     "plots": Plot,
     "x, y": Axis,

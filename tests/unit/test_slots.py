@@ -18,14 +18,14 @@ import pytest
 
 from runner.errors import HostError, UsageError
 from runner.host import slots
-from runner.host.capacity import GUEST_OVERHEAD_BYTES, RUNNER_BYTES, Capacity, Need, capacity, check_fits
+from runner.host.capacity import GUEST_OVERHEAD_BYTES, RUNNER_BYTES, Capacity, Need, Share, capacity, check_fits
 from runner.host.facts import GIB, MIB
 from runner.host.slots import Entry, Slots, obstacle
 from tests.conftest import ROOT, Vmlab
 from tests.unit.test_host import World
 
 SMALL = Capacity(memory_bytes=4 * GIB, cpus=2, free_bytes=16 * GIB, total_bytes=4 * GIB + GIB // 2)
-ONE = Need({"main": GIB})
+ONE = Need({"main": Share(GIB, 1)})
 
 
 def silent(_: str) -> None:
@@ -70,16 +70,16 @@ def test_a_run_beside_others_waits_until_its_memory_is_free_now_and_one_alone_do
 
 
 def test_the_sum_of_what_a_run_needs():
-    need = Need({"main": GIB, "other": 512 * MIB})
+    need = Need({"main": Share(GIB, 2), "other": Share(512 * MIB, 1)})
     assert need.memory_bytes == GIB + 512 * MIB + 2 * GUEST_OVERHEAD_BYTES + RUNNER_BYTES
-    assert need.cpus == 2
+    assert need.cpus == 3
     with pytest.raises(UsageError) as caught:
-        check_fits(Need({"main": 4 * GIB, "other": 512 * MIB}), "the lab big", SMALL)
+        check_fits(Need({"main": Share(4 * GIB, 1), "other": Share(512 * MIB, 1)}), "the lab big", SMALL)
     assert caught.value.message == (
         "the lab big can never fit: 4.0 GiB for guest main + 512 MiB for guest other + 2 x 300 MiB for QEMU + 128 MiB for the runner"
         " = 5.2 GiB of memory, but guests may take 4.0 GiB here (of 4.5 GiB)"
     )
-    check_fits(Need({"a": GIB, "b": MIB, "c": MIB}), "three guests on two CPUs", SMALL)
+    check_fits(Need({"a": Share(GIB, 2), "b": Share(MIB, 1)}), "three virtual CPUs on two", SMALL)
 
 
 @pytest.mark.parametrize(
@@ -100,12 +100,12 @@ def test_control_groups_bound_what_is_given(tmp_path: Path, files: dict[str, str
 HOLDER = """
 import sys, time
 from pathlib import Path
-from runner.host.capacity import Capacity, Need
+from runner.host.capacity import Capacity, Need, Share
 from runner.host.slots import Slots
 
 gib = 1 << 30
 slots = Slots(Path(sys.argv[1]), lambda: Capacity(4 * gib, 2, 16 * gib, 5 * gib))
-with slots.hold(Need({"main": gib}, exclusive="exclusive" in sys.argv), "held", lambda why: print("waits for", why, flush=True)):
+with slots.hold(Need({"main": Share(gib, 1)}, exclusive="exclusive" in sys.argv), "held", lambda why: print("waits for", why, flush=True)):
     print("runs", flush=True)
     time.sleep(60)
 """
@@ -167,7 +167,7 @@ def test_fifty_runs_at_once_never_exceed_the_machine_and_come_in_order(tmp_path:
     lock = threading.Lock()
 
     def one(number: int) -> None:
-        need = Need({"main": GIB}, exclusive=number % 10 == 0)
+        need = Need({"main": Share(GIB, 1)}, exclusive=number % 10 == 0)
         with store.hold(need, f"run{number}", silent) as slot:
             time.sleep(0.02)
         with lock:
@@ -222,7 +222,7 @@ def test_first_come_first_served(tmp_path: Path):
 
 def test_what_can_never_fit_does_not_even_queue(tmp_path: Path):
     store = Slots(tmp_path / "slots", lambda: SMALL)
-    with pytest.raises(UsageError, match="can never fit"), store.hold(Need({"main": 8 * GIB}), "huge", silent):
+    with pytest.raises(UsageError, match="can never fit"), store.hold(Need({"main": Share(8 * GIB, 1)}), "huge", silent):
         pass
     assert not (tmp_path / "slots").exists()
 
