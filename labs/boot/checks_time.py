@@ -54,7 +54,7 @@ def judged(
     """
     share = boots.disturbed(measured)
     expected = f"{low:.2f} to {high:.2f} {unit}".strip() if low > float("-inf") else f"at most {high:.2f} {unit}".strip()
-    seen = f"{found} {unit}, with its 95 % interval; {said['seen']}; others had {share:.0%} of the host's CPUs"
+    seen = f"{found} {unit}, with the bootstrap's 95 % interval; {said['seen']}; others had {share:.0%} of the host's CPUs"
     where = found.against(low, high)
     if where == "inside":
         noisy = " (A noisy run: this machine was busy with other things.)" if share > NOISY else ""
