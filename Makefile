@@ -54,12 +54,12 @@ doctor: ## what this machine is and can do for labs, and what is missing
 	$(SETUP) python && exec $(VENV)/vmlab doctor $(ARGS)
 
 test: ## all tests; guests are booted, images are built [WORKERS=2 ARGS=]
-	$(SETUP) test && exec $(VENV)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not kvm" $(ARGS)
+	$(SETUP) test && exec $(VENV)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 test-fast: ## the tests without guests, browser and long measurements: about a minute [WORKERS=2 ARGS=]
 	$(SETUP) lint && exec $(VENV)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not (guest or browser or slow)" $(ARGS)
 
-test-kvm: ## the runner's KVM path, inside an emulated host that has KVM; needs none here [ARGS=]
+test-kvm: ## of these, the runner's KVM path alone: vmlab inside an emulated host that has KVM; needs none here [ARGS=]
 	$(SETUP) test && exec $(VENV)/python -m pytest -m kvm $(ARGS)
 
 lint: ## ruff and mypy

@@ -32,7 +32,7 @@ from runner.report.model import Report
 from tests.conftest import BOOT_S, ROOT
 
 # Its first guest takes minutes, and its first test waits for it.
-pytestmark = [pytest.mark.guest, pytest.mark.kvm, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.guest, pytest.mark.kvm, pytest.mark.timeout(2400), pytest.mark.xdist_group("kvm")]
 
 # Debian 13's.
 PYTHON = "3.13"
@@ -121,7 +121,7 @@ def host(disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]
     with ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setattr(qemu, "argv", with_disk)
-        request = BootRequest("l1", image, "tcg", memory_mib=3072, cpus=1, virtualisation="svm")
+        request = BootRequest("l1", image, "tcg", memory_mib=4096, cpus=1, virtualisation="svm")
         work = stack.enter_context(work_dir())
         ready = boot(request, work, console_log=logs / "console.log", deadline=Deadline(BOOT_S), waiting=lambda what: None)
         machine = stack.enter_context(ready)
@@ -173,6 +173,6 @@ def test_the_first_run_makes_a_template_and_the_second_clones_it(first: Run, sec
 
 def test_nested_paging_shows_in_the_labs_own_guest(host: Host) -> None:
     """The memory lab's check on KVM's counters, where KVM runs the lab's own guest."""
-    run = host.run("memory", "--param", "host=none", "--image", "debian-13")
+    run = host.run("memory", "--param", "host=none", "--image", "debian-13")  # (Its two guests of 1 GiB are why L1 has 4.)
     verdicts = {check.id: check.verdict for check in run.report.checks}
     assert verdicts["own_guest_shows_nested_paging"] is VerdictKind.PASS, run.said
