@@ -1,7 +1,8 @@
 """What the process does, once, that all jobs are forked from: importing it imports all that a run needs, and draws a first picture.
 
-matplotlib looks for fonts and builds its tables when it first draws, which each job would do again otherwise. What is there by then is
-taken out of the garbage collector's sight, so that it does not go over it again in every job (gc.freeze, made for this).
+matplotlib looks for fonts and builds its tables when it first draws, and jinja compiles the page's template when it is first wanted, which
+each job would do again otherwise. What is there by then is taken out of the garbage collector's sight, so that it does not go over it again
+in every job (gc.freeze, made for this).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import matplotlib.figure
 from runner import pool
 from runner.lab.definition import Axis, Plot, Series
 from runner.report import html, junit
+from runner.report.page import page_template
 from runner.report.plots import drawings
 
 _FIRST = Plot(
@@ -28,6 +30,7 @@ _FIRST = Plot(
 )
 
 drawings([_FIRST], {"o": {"rows": [{"x": 0, "y": 0}, {"x": 1, "y": 1}, {"x": 2, "y": 2}]}})
+page_template("report.html.j2")
 gc.collect()
 gc.freeze()
 

@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -101,15 +102,15 @@ class ImageStore:
     @property
     def default(self) -> str:
         """The name of the image that is meant when none is named."""
-        return self._catalog().default
+        return self._catalog.default
 
     def names(self) -> list[str]:
         """Every image's name, in the catalogue's order."""
-        return list(self._catalog().images)
+        return list(self._catalog.images)
 
     def entry(self, name: str) -> Entry:
         """The catalogue's entry for ``name``; UsageError with the nearest names when there is none."""
-        return self._catalog().entry(name)
+        return self._catalog.entry(name)
 
     def key(self, name: str) -> str:
         """What changes when the image of this name does, as far as its catalogue says: for caches of CI services."""
@@ -117,7 +118,7 @@ class ImageStore:
 
     def is_users_own(self, name: str) -> bool:
         """Whether an image is not one that ships with vmlab: a file, or an entry of a catalogue of the user's."""
-        return is_file_name(name) or (name in self._catalog().images and self._catalog().file_of(name) != self._catalog_path)
+        return is_file_name(name) or (name in self._catalog.images and self._catalog.file_of(name) != self._catalog_path)
 
     # --- getting one ------------------------------------------------------------------------------------------------------------
 
@@ -153,7 +154,7 @@ class ImageStore:
         the new one is found right. Raises `signature.Untrusted`, and what `runner.guest.download` raises.
         """
         entry = self._published(name)
-        wanted = published.expected(entry, self._catalog().file_of(name).parent, deadline, self._tell)
+        wanted = published.expected(entry, self._catalog.file_of(name).parent, deadline, self._tell)
         directory = _directory_name(name, wanted.digest)
         with self._cache().locked(directory, f"image {name}", deadline):
             if not _problems(self._cache(), directory):
@@ -201,7 +202,7 @@ class ImageStore:
     def status(self) -> list[ImageStatus]:
         """One row an image of the catalogue; looks at sizes only, `verify` reads the bytes."""
         rows = []
-        for name, entry in self._catalog().images.items():
+        for name, entry in self._catalog.images.items():
             cached = self._newest(name) if isinstance(entry, PublishedEntry) else self._entry_name(name)
             directory = self._cache().final(cached) if cached else None
             manifest = _read_manifest(directory) if directory else None
@@ -225,7 +226,7 @@ class ImageStore:
         What a running build holds is left alone.
         """
         cache = self._cache()
-        images = self._catalog().images.items()
+        images = self._catalog.images.items()
         current = {self._newest(name) if isinstance(entry, PublishedEntry) else self._entry_name(name) for name, entry in images}
         freed = sum(cache.discard(entry) for entry in cache.entries() if entry not in current)
         return freed + sum(cache.discard(entry, cache.partial(entry)) for entry in cache.leftovers())
@@ -316,6 +317,7 @@ class ImageStore:
 
     # --- places -----------------------------------------------------------------------------------------------------------------
 
+    @cached_property
     def _catalog(self) -> Catalog:
         return Catalog(self._catalog_path, self._more)
 
@@ -347,7 +349,7 @@ class ImageStore:
         return [(entry, manifest) for entry, manifest in read if manifest and manifest.get("kind") == "published"]
 
     def _folder(self, name: str) -> Path:
-        catalog = self._catalog().file_of(name)
+        catalog = self._catalog.file_of(name)
         folder = catalog.parent / self._recipe(name).recipe
         if not folder.is_dir():
             raise UsageError(f"{catalog}: images.{name}.recipe: expected a folder beside the catalogue, found no {folder}")
