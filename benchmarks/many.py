@@ -34,7 +34,7 @@ TINY = {
 title: A lab that takes a slot and starts no guest
 summary: For measuring what everything around a lab costs.
 claims: {X1: {says: "It ran."}}
-guests: {main: {memory_mib: 256}}
+guests: {main: {memory_mib: 256, cpus: 1}}
 """,
     "experiment.py": """\
 import time

@@ -20,7 +20,7 @@ while not (place / "go").exists():
 }
 
 
-def write_lab(labs: Path, name: str, does: str = "pass", *, exclusive: bool = False, memory_mib: int = 128) -> Path:
+def write_lab(labs: Path, name: str, does: str = "pass", *, exclusive: bool = False, memory_mib: int = 128, cpus: int = 1) -> Path:
     """A lab of one check, which passes unless the lab ``does`` something else; its folder."""
     folder = labs / name
     folder.mkdir(parents=True)
@@ -31,7 +31,7 @@ def write_lab(labs: Path, name: str, does: str = "pass", *, exclusive: bool = Fa
             claims:
               X1: {{says: "It is so."}}
             guests:
-              main: {{memory_mib: {512 if does == "guest" else memory_mib}}}
+              main: {{memory_mib: {512 if does == "guest" else memory_mib}, cpus: {cpus}}}
             parameters:
               answer: {{type: integer, default: 42, help: what is recorded}}
             exclusive: {str(exclusive).lower()}

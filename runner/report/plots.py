@@ -309,7 +309,8 @@ class _Picture:
             axes.xaxis.set_major_formatter(_tick)
         axes.yaxis.set_major_formatter(_tick)
         values = [y / self.y_scale for data in self.usable for y in data.ys]
-        if min(values) >= 0 and (self.plot.kind == "bars" or min(values) <= max(values) / 2):
+        # (What stands side by side is compared by its height.)
+        if min(values) >= 0 and (self.plot.kind == "bars" or self.categories is not None or min(values) <= max(values) / 2):
             # Some room above, so that no mark is cut in half.
             axes.set_ylim(0, max(values) * 1.07 or 1)
         if len(self.usable) > 1:

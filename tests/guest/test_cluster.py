@@ -135,6 +135,9 @@ def test_a_cluster_that_will_not_do_is_said_so_before_anything_runs(cluster: Clu
     write_lab(cluster.labs, "aa")
     refused(cluster.run("aa"), 3, "has no workers", f"vmlab worker {cluster.address}")
     cluster.add_worker()
+    # One with more virtual CPUs than any worker has is as on one machine: it runs where it is alone.
+    write_lab(cluster.labs, "wide", cpus=64)
+    assert cluster.run("wide").returncode == 0
     write_lab(cluster.labs, "huge", memory_mib=8_000_000)
     refused(cluster.run("huge"), 2, "huge can never fit: it takes 7812.5 GiB for guest main + 1 x 300 MiB", "no worker offers that")
     # (No worker here has KVM that is real, on most machines that run this test.)
