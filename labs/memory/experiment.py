@@ -20,7 +20,7 @@ CPU = 0
 PAGE_BYTES = 4096
 FRAME = (1 << 55) - 1
 
-# How many pages at a time the memory that was used before is filled with, and how much of the guest's memory at most.
+# How many pages at a time the memory that was used before is filled with, and how much of the guest's memory in all, at most.
 FILL_PAGES = 4096
 FILL_SHARE = 0.5
 # Used memory lies behind some that never was, here and there: how often growth is looked for, until nearly all pages had no frame before.
@@ -163,19 +163,21 @@ def growth(guest: Guest, pages: int, steps: int) -> dict[str, Any]:
     if base is None:
         return {"refused": "QEMU names no address of its own for the guest's memory"}
     tries: list[int] = []
+    rounds = int(FILL_SHARE * view.memory_bytes) // (FILL_PAGES * PAGE_BYTES)
     with ExitStack() as kept:
-        while len(tries) < TRIES and not any(unbacked >= NEARLY_ALL * pages for unbacked in tries):
+        while not tries or (tries[-1] < NEARLY_ALL * pages and len(tries) < TRIES and rounds > 0):
             # Each keeps what it has taken until the end, so that the next one gets other memory.
             process = kept.enter_context(guest.start("touch.py", pages))
-            seen = grown(view, process, base, pages, steps)
+            seen = grown(view, process, base, pages, steps, rounds)
+            rounds -= len(seen["filled"]) + -(-pages // FILL_PAGES)
             tries.append(seen["samples"][-1]["unbacked_so_far"])
         process.finish()
     return {"pages": pages, "tries": tries, **seen}
 
 
-def grown(view: Any, process: Any, base: int, pages: int, steps: int) -> dict[str, Any]:
+def grown(view: Any, process: Any, base: int, pages: int, steps: int, rounds: int) -> dict[str, Any]:
     """One look at it."""
-    mapped, filled = process.read(), fill(view, process, base)
+    mapped, filled = process.read(), fill(view, process, base, rounds)
     samples = [{"touched": 0, "unbacked": 0, **resident(view, base)}]
     for step in range(steps):
         count = pages // steps + (pages % steps if step == steps - 1 else 0)
@@ -189,15 +191,14 @@ def grown(view: Any, process: Any, base: int, pages: int, steps: int) -> dict[st
     return {"mapped": mapped, "filled": filled, "samples": samples, "again": again}
 
 
-def fill(view: Any, process: Any, base: int) -> list[dict[str, int]]:
-    """Have pages touched, round by round, until nearly all had no frame before; how many had none, each time."""
-    rounds: list[dict[str, int]] = []
-    most = int(FILL_SHARE * view.memory_bytes) // (FILL_PAGES * PAGE_BYTES)
-    while len(rounds) < most and not any(each["unbacked"] >= NEARLY_ALL * each["pages"] for each in rounds):
+def fill(view: Any, process: Any, base: int, rounds: int) -> list[dict[str, int]]:
+    """Have pages touched, at most so many rounds, until nearly all had no frame before; how many had none, each time."""
+    filled: list[dict[str, int]] = []
+    while len(filled) < rounds and not any(each["unbacked"] >= NEARLY_ALL * each["pages"] for each in filled):
         before = backed(view, base)
         process.send({"fill": FILL_PAGES})
-        rounds.append({"pages": FILL_PAGES, "unbacked": sum(not before[frame] for frame in each_frame(process.read()))})
-    return rounds
+        filled.append({"pages": FILL_PAGES, "unbacked": sum(not before[frame] for frame in each_frame(process.read()))})
+    return filled
 
 
 def backed(view: Any, base: int) -> list[bool]:
