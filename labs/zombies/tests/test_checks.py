@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from runner.lab import Evidence, Record
-from runner.lab.checks import Check, checks_of, judge
+from runner.lab.checks import Check, judge
+from runner.lab.collection import read_lab
 from runner.lab.definition import LabDefinition
-from runner.lab.loading import module_from
 from runner.lab.verdict import VerdictKind
 from runner.yamlfile import validate
 
 LAB = Path(__file__).resolve().parents[1]
-CHECKS = checks_of(module_from(LAB / "checks.py"))
+CHECKS = read_lab(LAB).load_checks()
 SOUND = json.loads((LAB / "tests" / "sound.json").read_text())
 FAIL, INCONCLUSIVE, PASS = VerdictKind.FAIL, VerdictKind.INCONCLUSIVE, VerdictKind.PASS
 

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from runner.lab import Evidence
-from runner.lab.checks import Check, checks_of, judge
-from runner.lab.loading import module_from
+from runner.lab.checks import Check, judge
+from runner.lab.collection import read_lab
 from runner.lab.verdict import Verdict, VerdictKind
 
 LAB = Path(__file__).resolve().parents[1]
-CHECKS = {check.id: check for check in checks_of(module_from(LAB / "checks.py"))}
+CHECKS = {check.id: check for check in read_lab(LAB).load_checks()}
 SOUND = json.loads((LAB / "tests" / "sound.json").read_text())
 FAIL, INCONCLUSIVE, PASS = VerdictKind.FAIL, VerdictKind.INCONCLUSIVE, VerdictKind.PASS
 
