@@ -228,7 +228,8 @@ class LiveBoard:
     def _table(self, *, whole: bool = False) -> Table:
         table = Table(box=None, pad_edge=False, header_style="dim", expand=False)
         table.add_column("lab", no_wrap=True)
-        table.add_column("", no_wrap=True, overflow="ellipsis")
+        # The only column that gives way on a narrow terminal; its texts are cut, not wrapped (see `_cells`).
+        table.add_column("")
         table.add_column("time", justify="right", no_wrap=True)
         table.add_column("checks", no_wrap=True)
         rows = list(self._labs.values())
@@ -258,7 +259,8 @@ def _cells(lab: Progress) -> tuple[Text, Text, Text, Text]:
     if lab.began is None:
         return name, Text("not started", style="dim"), Text(), Text()
     again = f" (attempt {lab.attempt})" if lab.attempt > 1 else ""
-    return name, Text(lab.now() + again), Text(f"{time.monotonic() - lab.began:.0f} s"), _signs(Counter(lab.verdicts.values()))
+    now = Text(lab.now() + again, no_wrap=True, overflow="ellipsis")
+    return name, now, Text(f"{time.monotonic() - lab.began:.0f} s"), _signs(Counter(lab.verdicts.values()))
 
 
 def _signs(counts: dict[VerdictKind, int] | Counter[VerdictKind]) -> Text:

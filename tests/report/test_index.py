@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,25 @@ def test_the_table_fits_the_terminal_and_shows_what_moves(height: int):
     with console.capture() as captured:
         console.print(board._table(whole=True))
     assert len(captured.get().splitlines()) == 41
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_a_long_phase_gives_way_to_all_else(width: int):
+    """On a narrow terminal it is cut, so that which lab, how long and how many checks can be read."""
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=width, height=24, highlight=False)
+    board = LiveBoard(console)
+    phase = "an emulated AMD host, hardware walk emulated by QEMU TCG: shadow page tables, the control"
+    board._labs = {
+        "memory": Progress("memory", began=time.monotonic() - 43, phase=phase, verdicts=dict.fromkeys("abc", VerdictKind.PASS)),
+        "zombies": Progress("zombies"),
+    }
+    with console.capture() as captured:
+        console.print(board._table())
+    heading, first, second = captured.get().rstrip().splitlines()
+    assert heading.split() == ["lab", "time", "checks"]
+    assert first.startswith("memory ")
+    assert first.split()[-3:] == ["43", "s", "✓3"]
+    assert (phase in first) == (width == 200)
+    assert second.split() == ["zombies", "not", "started"]
