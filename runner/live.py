@@ -244,7 +244,7 @@ def closing_lines(report: Report, where: str) -> list[str]:
     if error is not None:
         lines = [f"! {error.message}", *([f"  what to do: {error.hint}"] if error.hint else [])]
         lines += [f"  | {printable(line)}" for line in error.detail.strip().splitlines()[-8:]]
-    return [*lines, f"{report.lab.title}: {summary(report)} in {report.run.duration_s:.0f} s", f"report: {where}"]
+    return [*lines, f"{report.lab.title}: {summary(report)} in {report.run.took_s:.0f} s", f"report: {where}"]
 
 
 def printable(text: str) -> str:

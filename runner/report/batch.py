@@ -40,7 +40,7 @@ class LabRow(Part):
     key: str = Field(description="sha256 of the lab's files and of everything that was asked of it: equal keys are the same work")
     verdict: VerdictKind | None = Field(default=None, description="null: it was not run")
     score: ScorePart | None = None
-    duration_s: float = 0.0
+    duration_s: float = Field(default=0.0, description="without the wait for a slot")
     runner_cpu_s: float = Field(default=0.0, description="CPU seconds of the runner for it, its pages included and guests not counted")
     report: str = Field(default="", description="its report's directory, relative to this document; empty when there is none")
     report_sha256: str = Field(default="", description="of report.json")
@@ -88,7 +88,7 @@ def row_of(report: Report, directory: Path, base: Path, *, job: str, key: str) -
         key=key,
         verdict=report.verdict(),
         score=report.score,
-        duration_s=report.run.duration_s,
+        duration_s=report.run.took_s,
         report=relative(directory, base),
         report_sha256=hashlib.sha256((directory / store.REPORT_NAME).read_bytes()).hexdigest(),
         attention=[each for each in report.checks if each.verdict not in (VerdictKind.PASS, VerdictKind.NOT_OBSERVABLE)],

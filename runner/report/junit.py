@@ -62,7 +62,7 @@ def _suite(report: Report, directory: Path | None, name: str) -> TestSuite:
     suite.add_property("accelerator", report.host.accelerator.name)
     suite.add_property("runner_version", plain(report.run.runner_version))
     suite.add_property("evidence_sha256", plain(report.evidence.sha256))
-    suite.time = round(report.run.duration_s, 3)
+    suite.time = round(report.run.took_s, 3)
     return suite
 
 

@@ -58,6 +58,16 @@ class RunPart(Part):
     slot: SlotPart | None = Field(default=None, description="the right to run guests; null in reports of vmlab before it had slots")
     unsuitable: str = Field(default="", description="why the image could not show what the lab is about; empty when it could")
 
+    @property
+    def waited_s(self) -> float:
+        """How long it waited for its slot, for others."""
+        return max(0.0, self.slot.from_s - self.slot.asked_s) if self.slot else 0.0
+
+    @property
+    def took_s(self) -> float:
+        """How long it took by itself."""
+        return max(0.0, self.duration_s - self.waited_s)
+
 
 class SlotPart(Part):
     """The right to run guests, as the run had it. Times are of the host's CLOCK_MONOTONIC, which all runs since one boot share."""

@@ -14,7 +14,8 @@ import pytest
 import runner.report
 from runner.errors import UsageError
 from runner.report.html import report_html
-from runner.report.model import FilePart
+from runner.report.junit import junit_xml
+from runner.report.model import FilePart, SlotPart
 from runner.report.store import load
 
 NAMES = ["report", "passing", "broken", "empty", "nasty"]
@@ -118,6 +119,14 @@ def test_tables_have_captions_scopes_and_landmarks_are_there(sources: dict[str, 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_report_gives_the_same_page(samples: Any, sources: dict[str, str], name: str) -> None:
     assert report_html(getattr(samples, name)()) == sources[name]
+
+
+def test_the_wait_for_a_slot_is_told_and_does_not_count(samples: Any) -> None:
+    report = samples.report()
+    slot = SlotPart(boot_id="b", asked_s=100.0, from_s=117.5, until_s=121.0, memory_bytes=1 << 30, cpus=1, exclusive=False)
+    waited = report.model_copy(update={"run": report.run.model_copy(update={"slot": slot})})
+    assert "Ran for 3.87 s, after it had waited 17.5 s for a slot, under KVM" in Page(report_html(waited)).words()
+    assert b'time="3.87' in junit_xml(waited)
 
 
 def test_what_a_reader_finds(sources: dict[str, str]) -> None:
