@@ -59,7 +59,7 @@ test: ## all tests; guests are booted, images are built [WORKERS=2 ARGS=]
 test-fast: ## the tests without guests, browser and long measurements: about a minute [WORKERS=2 ARGS=]
 	$(SETUP) lint && exec $(VENV)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not (guest or browser or slow)" $(ARGS)
 
-test-kvm: ## of these, the runner's KVM path alone: vmlab inside an emulated host that has KVM; needs none here [ARGS=]
+test-kvm: ## those of the runner's KVM path: vmlab inside an emulated host that has KVM; needs none here [ARGS=]
 	$(SETUP) test && exec $(VENV)/python -m pytest -m kvm $(ARGS)
 
 lint: ## ruff and mypy

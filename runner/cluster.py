@@ -142,7 +142,7 @@ class Cluster:
         return Result(place, cpu_s=delivery.cpu_s)
 
     def _resources(self, need: Need) -> dict[str, float]:
-        """(A lab with more virtual CPUs than any worker offers takes a worker's all: it may run where it is alone, as anywhere.)"""
+        """What a worker must have free for a lab. One with more virtual CPUs than any worker takes a worker's all, and runs there alone."""
         return {_MEMORY: need.memory_bytes, _CPUS: min(need.cpus, self._most_cpus), **({_KVM: _KVM_TAKEN} if self._kvm else {})}
 
     def _look_at_workers(self, address: str) -> None:

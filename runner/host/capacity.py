@@ -33,8 +33,8 @@ class Share:
 
     memory_bytes: int
     cpus: int
-    """Its virtual CPUs. (More of them than the machine has cost more than they bring: a kernel waits for the other ones of its CPUs, and
-    cannot know that they do not run. Two guests with two each on two cores took a fifth more CPU time than one after the other.)"""
+    """Its virtual CPUs, all of them: two guests of two each on two cores gain less by running at the same time than two of one each
+    (benchmarks/many.py, with `cpus` of the zombies lab set to 2 and to 1)."""
 
 
 @dataclass(frozen=True)

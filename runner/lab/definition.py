@@ -118,10 +118,13 @@ class Parameter(Strict):
             raise ValueError(f"the default must be {wrong}")
         return self
 
+    def chosen(self, value: int | float | str | bool) -> list[str]:
+        """The choices that a value is: one, or those between commas where it may be several."""
+        return [part.strip() for part in str(value).split(",")] if self.several else [str(value)]
+
     def objection(self, value: int | float | str | bool) -> str:
         """What a value of the right type must be and is not (``at least 1``); empty when it is fine."""
-        given = [part.strip() for part in str(value).split(",")] if self.several else [value]
-        if self.choices and not set(given) <= set(self.choices):
+        if self.choices and not set(self.chosen(value)) <= set(self.choices):
             return ("one or several of " if self.several else "one of ") + ", ".join(self.choices)
         if isinstance(value, str | bool):
             return ""
@@ -253,7 +256,7 @@ class LabDefinition(Strict):
         return {
             name: guest
             for name, guest in self.guests.items()
-            if all(str(parameters[parameter]) in values for parameter, values in guest.when.items())
+            if all(set(self.parameters[parameter].chosen(parameters[parameter])) & set(values) for parameter, values in guest.when.items())
         }
 
 

@@ -47,12 +47,13 @@ def resolve(definition: LabDefinition, given: Mapping[str, str]) -> dict[str, Va
 def check_programs(definition: LabDefinition, parameters: Mapping[str, Value]) -> None:
     """Refuse a choice that needs a program which this machine lacks: UsageError with the command that installs it."""
     for name, parameter in definition.parameters.items():
-        needed = parameter.requires.get(str(parameters[name]))
-        if needed and which(needed.program) is None:
-            raise UsageError(
-                f"parameter {name}: {parameters[name]} needs {needed.program}, which is not installed",
-                hint=f"sudo apt-get install {' '.join(needed.packages)}",
-            )
+        for choice in parameter.chosen(parameters[name]):
+            needed = parameter.requires.get(choice)
+            if needed and which(needed.program) is None:
+                raise UsageError(
+                    f"parameter {name}: {choice} needs {needed.program}, which is not installed",
+                    hint=f"sudo apt-get install {' '.join(needed.packages)}",
+                )
 
 
 def _read(name: str, parameter: Parameter, text: str) -> Value:

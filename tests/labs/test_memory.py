@@ -21,10 +21,10 @@ from tests.conftest import ROOT
 pytestmark = [pytest.mark.guest, pytest.mark.xdist_group("memory")]
 
 
-def ran(host: str, reports: Path) -> Report:
+def ran(host: str, reports: Path, *options: str) -> Report:
     """What ``make lab LAB=memory HOST=...`` leaves. (Exit status 1 is a check that the machine's noise left undecided, or a failure.)"""
     ImageStore().get("debian-13-kvm", Deadline(1800))
-    argv = [sys.executable, "-m", "runner", "run", "memory", "--param", f"host={host}", "--reports", str(reports)]
+    argv = [sys.executable, "-m", "runner", "run", "memory", "--param", f"host={host}", "--reports", str(reports), *options]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     assert done.returncode in (0, 1), done.stdout + done.stderr
     return store.load(store.find_latest(reports, "memory"))
@@ -32,8 +32,8 @@ def ran(host: str, reports: Path) -> Report:
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    """The lab without an emulated host."""
-    return ran("none", tmp_path_factory.mktemp("memory"))
+    """The lab without an emulated host. Its guests have just booted, and have used much of their memory for that."""
+    return ran("none", tmp_path_factory.mktemp("memory"), "--cold")
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +75,14 @@ def test_one_byte_is_followed_down_and_back(chain: Report) -> None:
     assert [verdicts[name] for name in ("the_hosts_tables_name_a_frame", "one_byte_has_four_names")] == [last] * 2
 
 
-def test_memory_grows_by_what_is_touched(chain: Report) -> None:
-    """How much others in the guest touch meanwhile is the machine's affair; that every page got a frame is not."""
-    growth = world(chain, "growth")
+@pytest.mark.parametrize("start", ["chain", "report"])
+def test_memory_grows_by_what_is_touched(start: str, request: pytest.FixtureRequest) -> None:
+    """In a guest that has just booted as in a clone. How much others in it touch meanwhile is the machine's affair; the rest is not."""
+    run: Report = request.getfixturevalue(start)
+    growth = world(run, "growth")
     assert [sample["backed_after"] for sample in growth["samples"][1:]] == [512] * 8
-    assert next(check.verdict for check in chain.checks if check.id == "memory_grows_as_it_is_touched") in ("pass", "inconclusive")
+    assert growth["samples"][-1]["unbacked_so_far"] >= 0.95 * 4096
+    assert next(check.verdict for check in run.checks if check.id == "memory_grows_as_it_is_touched") in ("pass", "inconclusive")
 
 
 def test_without_kvm_nothing_of_this_machine_is_claimed(chain: Report) -> None:

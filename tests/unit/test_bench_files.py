@@ -70,3 +70,9 @@ def test_what_two_files_of_a_lab_share(folder: Path) -> None:
     assert beside(str(folder / "checks.py"), "graph").twice(21) == 63
     with pytest.raises(UsageError, match=r"none\.py does not exist"):
         beside(str(folder / "checks.py"), "none")
+
+
+def test_a_guest_that_is_for_other_runs_is_refused_with_those(bench: Bench) -> None:
+    (bench._lab.definition.guests["main"]).when["host"] = ["amd", "intel"]
+    with pytest.raises(UsageError, match=r"guest main is for runs with host=amd\|intel"):
+        bench.guest()

@@ -207,6 +207,9 @@ def test_a_guest_takes_part_with_the_choices_that_it_names():
     lab = definition(guests={"main": {}, "host": {"when": {"host": ["amd", "intel"]}}}, parameters={"host": HOSTS})
     assert list(lab.guests_for({"host": "none"})) == ["main"]
     assert list(lab.guests_for({"host": "intel"})) == ["main", "host"]
+    several = definition(guests={"host": {"when": {"host": ["amd"]}}}, parameters={"host": HOSTS | {"several": True}})
+    assert list(several.guests_for({"host": "none, amd"})) == ["host"]
+    assert list(several.guests_for({"host": "none,intel"})) == []
 
 
 @pytest.mark.parametrize("when", [{"hosts": ["amd"]}, {"host": ["arm"]}, {"rounds": ["5"]}])
@@ -227,3 +230,6 @@ def test_a_choice_whose_program_is_missing_is_refused_with_the_command_that_inst
     with pytest.raises(UsageError, match="parameter host: intel needs no-such-emulator, which is not installed") as caught:
         check_programs(lab, {"host": "intel"})
     assert caught.value.hint == "sudo apt-get install no-such-emulator its-bios"
+    several = definition(parameters={"host": HOSTS | {"requires": needed, "several": True}})
+    with pytest.raises(UsageError, match="intel needs no-such-emulator"):
+        check_programs(several, {"host": "amd,intel"})
