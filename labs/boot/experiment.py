@@ -115,7 +115,7 @@ def boot(bench: Bench, disk: FrozenDisk, graphs: Any, graph: str, arm: str, turn
     kept = {"arm": arm, "graph": graph, "turn": turn, "init": init, "kernel_args": words, "cpus": described["cpus"]}
     kept |= {"marks": marks, "facts": facts, "units": units, "rest": rest, "console": seen["console"][:40], "noise": seen["noise"]}
     # The command of each is 2 KiB long; those of the first boots show that all are alike.
-    return kept | ({"argv": seen["argv"]} if off else {}) | {"attempts": seen["attempts"]}
+    return kept | ({"argv": seen["argv"]} if off else {}) | ({"broken": seen["broken"]} if seen["broken"] else {})
 
 
 def parse(lines: Sequence[Any]) -> tuple[list[dict[str, Any]], dict[str, str], list[dict[str, str]], list[str]]:

@@ -157,8 +157,9 @@ class Bench:
 
         It ends when a line of the guest's second serial port matches the regular expression ``until``; without one, when the guest
         has switched itself off. Returns ``console`` and ``port``, the lines of both ports as {"at_s", "text"} with the seconds since QEMU
-        was executed; ``argv``; ``noise``, what else the host did (`runner.host.noise.Noise`); and ``attempts``, more than 1 where the
-        emulator broke a kernel's start. Raises BootTimeout, GuestPanicked or GuestExited, which need not be caught.
+        was executed; ``argv``; ``noise``, what else the host did (`runner.host.noise.Noise`); and ``broken``, the consoles' last lines
+        of boots before it that the emulator broke: they were thrown away. Raises BootTimeout, GuestPanicked or GuestExited, which need
+        not be caught.
         """
         before = disk.request
         request = dataclasses.replace(before, name=f"{before.name}-again", init=init, kernel_args=kernel_args, cpus=cpus or before.cpus)
@@ -169,7 +170,7 @@ class Bench:
             name: [{"at_s": line.at, "text": line.text} for line in said]
             for name, said in (("console", found.console), ("port", found.port))
         }
-        return {"argv": found.argv, **lines, "noise": dataclasses.asdict(found.noise), "attempts": found.attempts}
+        return {"argv": found.argv, **lines, "noise": dataclasses.asdict(found.noise), "broken": found.broken}
 
     def data(self, name: str) -> Any:
         """What a YAML file of the lab's folder holds; UsageError with the line when it is no YAML of the kind that lab.yaml is."""

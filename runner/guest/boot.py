@@ -16,6 +16,7 @@ from runner import process
 from runner.deadline import Deadline
 from runner.errors import GuestError, GuestPanicked, HostError
 from runner.guest import qemu, readiness, seed
+from runner.guest.console import PANIC
 from runner.guest.machine import BootRequest, Machine, Sockets
 from runner.guest.workdir import WorkDir
 
@@ -168,13 +169,17 @@ def boot_into(
 
 
 def is_emulators_fault(death: GuestPanicked, accelerator: str) -> bool:
-    """Whether the emulator broke the guest's kernel, so that booting again is right.
+    """Whether the emulator must be taken to have broken the guest's kernel, so that booting again is right.
 
     The kernel patches its own code with a breakpoint (int3) in place while it does so (Linux, arch/x86/kernel/alternative.c,
-    text_poke_bp). QEMU's multi-threaded TCG can, rarely, run a stale translation of that breakpoint after it is gone, and then the kernel
-    meets a breakpoint that it knows nothing of (seen with QEMU 7.2 on a loaded machine). A processor cannot do this.
+    text_poke_bp). QEMU's multi-threaded TCG can, rarely, run a stale translation after it is gone, and then the kernel meets a breakpoint
+    that it knows nothing of (seen with QEMU 7.2 on a loaded machine). A processor cannot do this. So an oops ("int3: 0000 [#1]") is held
+    against the emulator, and so is a panic without a word on the console; a panic that names another reason is the guest's own.
     """
-    return accelerator == "tcg" and re.search(r"int3: 0000 \[#1\]", death.detail) is not None
+    if accelerator != "tcg":
+        return False
+    said = f"{death.message}\n{death.detail}"
+    return PANIC.search(said.encode()) is None or re.search(r"\[#\d+\]", said) is not None
 
 
 def require_space(directory: Path) -> None:

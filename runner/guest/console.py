@@ -21,6 +21,7 @@ _LONGEST_LINE = 4096
 
 # The kernel's own words, from kernel/panic.c and arch/x86: each means that the guest will not come back.
 PANIC = re.compile(rb"Kernel panic - not syncing: [^\r\n]*|Attempted to kill init![^\r\n]*")
+END_OF_PANIC = "end Kernel panic"
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,8 @@ class ColdBoot:
     console: list[Line]
     port: list[Line]
     noise: Noise
-    attempts: int
+    broken: list[str]
+    """The consoles' last lines of the boots before it that the emulator broke."""
 
 
 def freeze(machine: Machine, deadline: Deadline) -> FrozenDisk:
@@ -96,14 +97,15 @@ def cold_boot(
     A kernel that the emulator broke (`boot.is_emulators_fault`) is booted again. BootTimeout when the line does not come, GuestPanicked
     and GuestExited when the guest dies first.
     """
-    for attempt in range(1, _ATTEMPTS + 1):
+    broken: list[str] = []
+    while True:
         try:
-            return _boot_once(frozen, request, work, until, deadline, waiting, attempt)
+            return _boot_once(frozen, request, work, until, deadline, waiting, broken)
         except GuestPanicked as death:
-            if attempt == _ATTEMPTS or not boot.is_emulators_fault(death, request.accelerator):
+            broken.append(death.detail)
+            if len(broken) == _ATTEMPTS or not boot.is_emulators_fault(death, request.accelerator):
                 raise
             log.info("the emulator broke a kernel's start: booting again")
-    raise AssertionError("unreachable")
 
 
 def _boot_once(
@@ -113,7 +115,7 @@ def _boot_once(
     until: str | None,
     deadline: Deadline,
     waiting: Callable[[str], None],
-    attempt: int,
+    broken: list[str],
 ) -> ColdBoot:
     def spec(directory: Path, wires: qemu.Wires) -> qemu.GuestSpec:
         boot.overlay(frozen.disk, directory / "disk.qcow2", deadline)
@@ -144,7 +146,7 @@ def _boot_once(
             _wait_for(machine, port, until, deadline)
         noise = meter.stop(machine.pid)
         machine.stop()
-        return ColdBoot(machine.argv, _since(machine, machine.console.lines()), _since(machine, port.lines()), noise, attempt)
+        return ColdBoot(machine.argv, _since(machine, machine.console.lines()), _since(machine, port.lines()), noise, broken)
 
 
 def _wait_for(machine: Machine, port: Console, until: str, deadline: Deadline) -> None:

@@ -20,15 +20,17 @@ from runner import process
 from runner.deadline import Deadline
 from runner.errors import GuestError, GuestExited, GuestPanicked, HostError, RunError, SshError, StrangerError, TemplateError
 from runner.guest import qemu, readiness, seed
-from runner.guest.console import Console
+from runner.guest.console import END_OF_PANIC, Console
 from runner.guest.image import Image
 from runner.guest.qmp import Qmp, QmpError
 from runner.guest.ssh import Connection, wait_for_banner
 
 log = logging.getLogger(__name__)
 
-# How long after the first sign of a guest's death its console may still say why.
+# How long after the first sign of a guest's death its console may still say why. A kernel that panics says when it has told all; it may
+# tell most of it only after pvpanic was told, when the console was busy (Linux, kernel/panic.c: console_flush_on_panic).
 LAST_WORDS_S = 0.3
+PANIC_WORDS_S = 1.5
 
 # A sign of life on the console: our initrd's first words, or what any kernel, loader or init prints.
 _KERNEL_SIGNS = r"vmlab-initrd: up|Linux version |systemd\[1\]|\[ *\d+\.\d+\] |login:"
@@ -226,9 +228,12 @@ class Machine:
         death = self._death
         if death is None:
             return
-        # The console's last words (a panic's call trace) come a moment after the first sign.
-        time.sleep(max(0.0, self._died_at + LAST_WORDS_S - time.monotonic()))
-        tail = self._console.tail() if self._console is not None else ""
+        tail = ""
+        if self._console is not None:
+            if isinstance(death, GuestPanicked):
+                self._console.wait_for(END_OF_PANIC, max(0.0, self._died_at + PANIC_WORDS_S - time.monotonic()))
+            time.sleep(max(0.0, self._died_at + LAST_WORDS_S - time.monotonic()))
+            tail = self._console.tail()
         if tail and tail not in death.detail:
             death.detail = f"{death.detail}\n{tail}".strip()
         raise death

@@ -105,8 +105,9 @@ def argv(spec: GuestSpec) -> list[str]:
         *("-m", f"{spec.memory_mib}M"),
         *(() if spec.ram is None else ("-object", _ram(spec.ram, spec.memory_mib))),
         *("-display", "none"),
-        # A reboot or a panic ends or stops the guest where we can see it, instead of starting over.
-        *("-no-reboot", "-action", "panic=pause"),
+        # A reboot ends the guest where we can see it, instead of starting over. A panic is seen too (pvpanic), but the guest goes on: its
+        # kernel may not yet have said why, and then stands still by itself.
+        *("-no-reboot", "-action", "panic=none"),
         *("-chardev", f"socket,id=qmp,fd={spec.wires.qmp}", "-mon", "chardev=qmp,mode=control"),
         *("-chardev", f"socket,id=console,fd={spec.wires.console}", "-serial", "chardev:console"),
         *("-chardev", f"socket,id=identity,fd={spec.wires.identity}", "-serial", "chardev:identity"),

@@ -9,16 +9,23 @@ from typing import Any
 
 import pytest
 
+from runner.deadline import Deadline
 from runner.errors import GuestPanicked
-from runner.guest import boot
+from runner.guest import boot, frozen
+from runner.guest.frozen import ColdBoot, FrozenDisk
 from runner.guest.image import Image
+from runner.guest.machine import BootRequest
+from runner.guest.workdir import WorkDir
+from runner.host.noise import Noise
 from tests.guest.conftest import world_of
 
 STALE = "[    2.246398] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI\n[    2.251221] Kernel panic - not syncing: Fatal exception in interrupt"
+CORRUPT = "[    3.1] Oops: invalid opcode: 0000 [#1] PREEMPT SMP NOPTI\n[    3.2] Kernel panic - not syncing: Fatal exception"
+SILENT = "vmlab-initrd: up"
 OWN = "[    4.1] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100"
 
 
-@pytest.mark.parametrize(("console", "boots"), [(STALE, 2), (OWN, 1)])
+@pytest.mark.parametrize(("console", "boots"), [(STALE, 2), (CORRUPT, 2), (SILENT, 2), (OWN, 1)])
 def test_only_the_emulators_fault_is_tried_again(console: str, boots: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[Path] = []
 
@@ -37,6 +44,28 @@ def test_only_the_emulators_fault_is_tried_again(console: str, boots: int, tmp_p
     assert len(tried) == boots
     # The console of the boot that was given up stays evidence.
     assert (tmp_path / "console.broken-boot.log").exists() == (boots == 2)
+
+
+@pytest.mark.parametrize(("deaths", "boots"), [([], 1), ([STALE], 2), ([SILENT, STALE], 3), ([STALE] * 3, 3), ([OWN], 1)])
+def test_a_timed_boot_too_and_what_broke_is_kept(deaths: list[str], boots: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, tried = list(deaths), 0
+
+    def once(*given: Any) -> ColdBoot:
+        nonlocal tried
+        tried += 1
+        if left:
+            raise GuestPanicked("the guest's kernel panicked", detail=left.pop(0))
+        return ColdBoot([], [], [], Noise(1, 1, 1, 0, 0, 0, 0), given[-1])
+
+    monkeypatch.setattr(frozen, "_boot_once", once)
+    image = Image("x", "0", tmp_path, tmp_path / "disk", None, None, "", {}, "user", {})
+    request = BootRequest("again", image, "tcg")
+    disk = FrozenDisk(request, tmp_path / "disk", tmp_path / "seed")
+    outcome = pytest.raises(GuestPanicked) if boots == len(deaths) else contextlib.nullcontext()
+    with outcome:
+        done = frozen.cold_boot(disk, request, WorkDir(tmp_path), until="x", deadline=Deadline(9), waiting=lambda _: None)
+        assert done.broken == deaths
+    assert tried == boots
 
 
 def test_a_real_processor_has_no_such_excuse() -> None:

@@ -15,7 +15,7 @@ import os
 import signal
 import time
 
-from procfs import Cgroup, Counters, child_running, children_of, emit, exit_at_once_in_a_child, stat_or_none
+from procfs import Cgroup, Counters, child_running, children_of, emit, exit_at_once_in_a_child, stat_or_none, wait_until
 
 
 def main() -> None:
@@ -44,7 +44,6 @@ def main() -> None:
         finally:
             os.kill(parent, signal.SIGKILL)  # (Harmless when it has exited: it is our own zombie then.)
             os.waitpid(parent, 0)
-            wait_until_nobody_is_left(cgroup)
 
 
 def be_a_parent(options: argparse.Namespace, counters: Counters, orders: int, answers: int) -> None:
@@ -102,7 +101,7 @@ def observe(parent: int, options: argparse.Namespace, counters: Counters, orders
     while not counters["done"]:
         time.sleep(every)
         samples.append(sample(parent, counters, start))
-    time.sleep(0.3)  # (The last child may still be on its way out.)
+    wait_until(lambda: not children_of(parent)[1])  # (The last child may still be on its way out.)
     samples.append(sample(parent, counters, start))
     zombies, _ = children_of(parent)
     before = identities(zombies)
@@ -166,14 +165,6 @@ def identities(pids: set[int]) -> dict[int, tuple[int | str, ...]]:
     """What makes a process this one and no later process of the same number, and how it ended."""
     found = {pid: stat_or_none(pid) for pid in pids}
     return {pid: (fields["starttime"], fields["exit_code"], fields["state"]) for pid, fields in found.items() if fields}
-
-
-def wait_until_nobody_is_left(cgroup: Cgroup) -> None:
-    """The parent's zombies are PID 1's now: the group can go when PID 1 has reaped them."""
-    for _ in range(500):
-        if cgroup.look()["usage"] == 0:
-            return
-        time.sleep(0.02)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import subprocess
 import threading
 import time
 
-from procfs import EXIT_CODE, emit, stat, stat_or_none
+from procfs import EXIT_CODE, emit, stat, stat_or_none, wait_until
 
 SKIPPED = ("mem", "clear_refs", "pagemap", "kpagecgroup")  # Not text: the memory itself, a switch, and one entry for each page.
 ENOUGH_BYTES = 1 << 18
@@ -207,11 +207,7 @@ def leader_that_ended_first() -> dict[str, object]:
 
 def wait_for_state(pid: int, state: str) -> None:
     """Wait until a process is in a state; no state at all is no reason to wait for ever."""
-    for _ in range(500):
-        fields = stat_or_none(pid)
-        if fields is None or fields["state"] == state:
-            return
-        time.sleep(0.01)
+    wait_until(lambda: (fields := stat_or_none(pid)) is None or fields["state"] == state, every_s=0.01)
 
 
 def name_of(exc: OSError) -> str:

@@ -20,10 +20,20 @@ import json
 import os
 import resource
 import signal
-import time
 from collections.abc import Iterator
 
-from procfs import Cgroup, child_running, children_of, emit, exit_at_once_in_a_child, number_in, read, tasks, threads_in_kernel
+from procfs import (
+    Cgroup,
+    child_running,
+    children_of,
+    emit,
+    exit_at_once_in_a_child,
+    number_in,
+    read,
+    tasks,
+    threads_in_kernel,
+    wait_until,
+)
 
 UID = 20_000 + os.getpid() % 20_000  # Nobody's: the count of its processes is ours alone, also where two of this script run at once.
 RESERVED = 300  # The kernel's numbers for later processes start here once they have come round (RESERVED_PIDS in kernel/pid.c).
@@ -71,7 +81,7 @@ def exhaust(name: str, options: argparse.Namespace) -> dict[str, object]:
                     os.write(orders_in, b"!")
                     refusal = json.loads(pipe.readline())
                     at_refusal = look(cgroup, own_limit)
-                    time.sleep(0.1)  # (The last child may still be on its way out.)
+                    wait_until(lambda: not children_of(forker)[1])  # (The last child may still be on its way out.)
                     zombies, living = children_of(forker)
                     os.write(orders_in, b"!")
                     recovery = json.loads(pipe.readline())
@@ -79,10 +89,6 @@ def exhaust(name: str, options: argparse.Namespace) -> dict[str, object]:
         finally:
             os.kill(forker, signal.SIGKILL)
             os.waitpid(forker, 0)
-            for _ in range(500):
-                if cgroup.look()["usage"] == 0:
-                    break
-                time.sleep(0.02)
         after = system_limits()
     return {
         "cgroup": cgroup.name,

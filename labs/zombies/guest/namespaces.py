@@ -17,7 +17,7 @@ import os
 import signal
 import time
 
-from procfs import EXIT_CODE, children_of, emit, stat_or_none
+from procfs import EXIT_CODE, children_of, emit, stat_or_none, wait_until
 
 CLONE_NEWPID = 0x20000000
 
@@ -51,6 +51,10 @@ class World:
         """Zombies and living processes among the children of this world's PID 1."""
         zombies, living = children_of(self.init)
         return len(zombies), len(living)
+
+    def has_adopted(self, orphans: int) -> bool:
+        """Whether PID 1 has so many living children. The orphans' parent is one of its children too until it has exited, the last to do."""
+        return self.count()[1] == orphans
 
     def end(self) -> None:
         """Kill PID 1, and with it the namespace."""
@@ -92,7 +96,7 @@ def main() -> None:
     gate, gate_in = os.pipe()
     worlds = [World(kind, options.orphans, gate, gate_in) for kind in options.kinds]
     try:
-        time.sleep(0.3)
+        wait_until(lambda: all(world.has_adopted(options.orphans) for world in worlds))
         found = {world.kind: before_the_end(world) for world in worlds}
         os.close(gate_in)  # All the orphans read the end of the pipe, and exit.
         exited_at = time.monotonic()
@@ -137,14 +141,12 @@ def bring_to_an_end(world: World) -> dict[str, object]:
         os.write(world.orders, b"!")
     elif world.kind == "abandoned":
         os.kill(world.init, signal.SIGKILL)
-    left = len(members)
-    while left and time.monotonic() - acted_at < 5.0:
-        left = sum(1 for pid in members if stat_or_none(pid))
-        time.sleep(0.01)
+    if world.kind != "reaps":
+        wait_until(lambda: not any(stat_or_none(pid) for pid in members), limit_s=5.0, every_s=0.01)
     return {
         "zombies_at_end": len(members),
         "ended_by": {"never": "reaping", "abandoned": "kill"}.get(world.kind, "nothing"),
-        "left": left,
+        "left": sum(1 for pid in members if stat_or_none(pid)),
         "clear_after_s": round(time.monotonic() - acted_at, 4),
         "init_alive": stat_or_none(world.init) is not None,
     }

@@ -13,7 +13,7 @@ import os
 import signal
 import time
 
-from procfs import EXIT_CODE, Cgroup, Counters, child_running, children_of, emit, exit_at_once_in_a_child, stat, stat_or_none
+from procfs import EXIT_CODE, Cgroup, Counters, child_running, children_of, emit, exit_at_once_in_a_child, stat, stat_or_none, wait_until
 
 
 def main() -> None:
@@ -24,13 +24,7 @@ def main() -> None:
     parser.add_argument("--spare-the-parent", action="store_true", help="control: do not kill the parent")
     options = parser.parse_args()
     with Cgroup("orphans") as cgroup:
-        try:
-            emit(observe(options, cgroup))
-        finally:
-            for _ in range(500):
-                if cgroup.look()["usage"] == 0:
-                    break
-                time.sleep(0.02)
+        emit(observe(options, cgroup))
 
 
 def observe(options: argparse.Namespace, cgroup: Cgroup) -> dict[str, object]:
@@ -46,7 +40,7 @@ def observe(options: argparse.Namespace, cgroup: Cgroup) -> dict[str, object]:
     while not counters["done"]:
         time.sleep(0.02)
     os.close(gate)
-    time.sleep(0.2)
+    wait_until(lambda: len(children_of(parent)[0]) >= options.zombies)  # (The last one may still be on its way out.)
     zombies, living = children_of(parent)
     faults = sum(int(fields["minflt"]) for pid in zombies if (fields := stat_or_none(pid)))
     init_before = stat("/proc/1/stat")
@@ -72,9 +66,7 @@ def observe(options: argparse.Namespace, cgroup: Cgroup) -> dict[str, object]:
     if options.spare_the_parent:
         os.kill(parent, signal.SIGKILL)
     os.close(gate_in)  # The living child reads the end of the pipe, and exits; PID 1 has to reap it as well.
-    patience_ends = time.monotonic() + options.patience
-    while any(stat_or_none(pid) for pid in living) and time.monotonic() < patience_ends:
-        time.sleep(0.01)
+    wait_until(lambda: not any(stat_or_none(pid) for pid in living), limit_s=options.patience, every_s=0.01)
     os.waitpid(parent, 0)
     return {
         "parent": parent,

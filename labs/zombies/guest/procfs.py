@@ -12,6 +12,7 @@ import json
 import mmap
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 
 EXIT_CODE = 7
@@ -128,6 +129,14 @@ class Counters:
         self._numbers[self.NAMES.index(name)] = self[name] + amount
 
 
+def wait_until(holds: Callable[[], bool], *, limit_s: float = 20.0, every_s: float = 0.02) -> bool:
+    """Look until something holds; whether it did in time. A fixed pause is too short on one machine and too long on another."""
+    ends = time.monotonic() + limit_s
+    while not (held := holds()) and time.monotonic() < ends:
+        time.sleep(every_s)
+    return held
+
+
 def exit_at_once_in_a_child() -> int:
     """Fork a child that exits at once with EXIT_CODE; its process id."""
     pid = os.fork()
@@ -169,6 +178,8 @@ class Cgroup:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # A zombie holds its place until it is reaped, perhaps by PID 1, and a group that is not empty cannot be removed.
+        wait_until(lambda: self.look()["usage"] == 0)
         os.rmdir(self.path)
 
     def limit(self, tasks_allowed: int) -> None:

@@ -127,6 +127,11 @@ def test_pid_namespaces() -> None:
     assert verdict("a_pid_1_that_does_not_reap_keeps_them", "namespaces", swapped, adopted=4, patience_s=1).kind is FAIL
 
 
+def test_however_long_the_forks_take_all_orphans_are_adopted_before_they_exit() -> None:
+    seen = script("namespaces.py", "--orphans", "300", "--patience", "1")[0]
+    assert {kind: world["adopted_alive"] for kind, world in seen.items()} == dict.fromkeys(("never", "abandoned", "reaps"), 300)
+
+
 def exhaustion(*options: str) -> dict[str, Any]:
     """The two worlds that can be made anywhere, among the sound set's other two."""
     sound = SOUND["observations"]["exhaustion"]
