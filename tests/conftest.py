@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -26,6 +27,14 @@ def slots_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Each worker's runs share slots among themselves alone: a lab that wants the machine to itself must not keep another worker's test
     waiting beyond its time limit. (pytest-xdist's workers are as many as the machine bears.)"""
     os.environ["VMLAB_SLOTS"] = str(tmp_path_factory.mktemp("slots"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """What a test starts can be interrupted, also where a shell in the background started the tests: it makes them ignore SIGINT, which
+    every process inherits."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
