@@ -20,7 +20,7 @@ from runner import process
 from runner.deadline import Deadline
 from runner.errors import GuestError, GuestExited, GuestPanicked, HostError, RunError, SshError, StrangerError, TemplateError
 from runner.guest import qemu, readiness, seed
-from runner.guest.console import END_OF_PANIC, Console
+from runner.guest.console import END_OF_PANIC, PANIC, Console
 from runner.guest.image import Image
 from runner.guest.qmp import Qmp, QmpError
 from runner.guest.ssh import Connection, wait_for_banner
@@ -234,6 +234,9 @@ class Machine:
                 self._console.wait_for(END_OF_PANIC, max(0.0, self._died_at + PANIC_WORDS_S - time.monotonic()))
             time.sleep(max(0.0, self._died_at + LAST_WORDS_S - time.monotonic()))
             tail = self._console.tail()
+        if isinstance(death, GuestPanicked) and (reason := PANIC.search(tail.encode())) is not None:
+            # (pvpanic may have told it first, and does not know why.)
+            death.message = f"the guest's kernel panicked: {reason.group().decode(errors='replace')}"
         if tail and tail not in death.detail:
             death.detail = f"{death.detail}\n{tail}".strip()
         raise death

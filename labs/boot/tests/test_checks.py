@@ -367,7 +367,7 @@ PATH = "systemd_takes_the_critical_path"
 
 @control(PATH)
 def arrows_dropped_from_the_plan_alone(world: World) -> None:
-    """Then the longest chain is 1.4 s, and neither what was written down nor what was measured fits."""
+    """Then the longest chain is 1.6 s, and neither what was written down nor what was measured fits."""
     for each in world["plan"]["graphs"]["services"]["services"].values():
         each.pop("after", None)
 
@@ -375,7 +375,7 @@ def arrows_dropped_from_the_plan_alone(world: World) -> None:
 @control(PATH)
 def the_same_with_a_prediction_to_fit(world: World) -> None:
     arrows_dropped_from_the_plan_alone(world)
-    world["plan"]["predicted_s"]["services"][NATIVE] = 1.4
+    world["plan"]["predicted_s"]["services"][NATIVE] = 1.6
 
 
 @control(PATH, "parallel_is_quicker_by_the_graph")
