@@ -8,7 +8,8 @@ What would spoil the measurement, and what is done about it:
   and measures that too.)
 - The kernel sums its memory counters a CPU at a time, about once a second. Writing to /proc/sys/vm/stat_refresh folds them first.
 - Slabs that are partly free fill up before new ones are made, so the first zombies seem to cost nothing: a warm-up batch fills them.
-- A child frees its memory, files and stack after a grace period (RCU): each look comes after a pause.
+- A child's stack and page tables are freed after a grace period (RCU), which on a busy machine takes longer than any fixed pause: each
+  look waits for two of them, and then a moment for what the kernel does at their end. What the dead gave back is waited for.
 - Parent and children are tied to one CPU, so that only one CPU's caches of free objects play a part.
 """
 
@@ -18,14 +19,19 @@ What would spoil the measurement, and what is done about it:
 from __future__ import annotations
 
 import argparse
+import ctypes
 import itertools
 import os
 import time
 
-from procfs import Cgroup, child_running, emit, exit_at_once_in_a_child, number_in, read, stat_or_none
+from procfs import Cgroup, child_running, emit, exit_at_once_in_a_child, number_in, read, stat_or_none, wait_until
 
 MEMINFO = ("SUnreclaim", "SReclaimable", "KernelStack", "PageTables", "AnonPages")
 SETTLE_S = 0.15
+# membarrier(2): its number on x86-64, and MEMBARRIER_CMD_GLOBAL, which returns after a grace period (kernel/sched/membarrier.c calls
+# synchronize_rcu).
+MEMBARRIER, GLOBAL = 324, 1
+FREED_S = 10.0  # So long the stacks of the dead may stay before they count as kept.
 
 
 def main() -> None:
@@ -71,7 +77,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     os.close(gate)  # They read the end of the pipe, and exit.
     for pid in children:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    dead = look(options.living)
+    dead = look_once_freed(before_living, living)
 
     before_reading = look(0)
     readable = sum(1 for pid in pids if stat_or_none(pid))
@@ -126,12 +132,28 @@ def living_children(count: int) -> tuple[list[int], int]:
 
 def look(zombies: int) -> dict[str, int]:
     """The kernel's own account of its memory, in KiB, after what was freed has really been freed."""
+    libc = ctypes.CDLL(None)
+    for _ in range(2):
+        libc.syscall(MEMBARRIER, GLOBAL, 0, 0)  # (A kernel without it answers at once; then the pause must do.)
     time.sleep(SETTLE_S)
     with open("/proc/sys/vm/stat_refresh", "w") as file:
         file.write("1")
     rows = (line.split() for line in read("/proc/meminfo").decode().splitlines())
     kib = {row[0].rstrip(":"): int(row[1]) for row in rows}
     return {"count": zombies, **{name: kib[name] for name in MEMINFO}}
+
+
+def look_once_freed(before: dict[str, int], alive: dict[str, int]) -> dict[str, int]:
+    """The account after the living have died: when the stacks they had are gone, or when they have stayed for too long."""
+    seen = alive
+
+    def freed() -> bool:
+        nonlocal seen
+        seen = look(alive["count"])
+        return (seen["KernelStack"] - before["KernelStack"]) * 8 <= alive["KernelStack"] - before["KernelStack"]
+
+    wait_until(freed, limit_s=FREED_S)
+    return seen
 
 
 def batches(snapshots: list[dict[str, int]]) -> list[dict[str, float | int]]:

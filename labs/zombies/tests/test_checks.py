@@ -253,6 +253,13 @@ def the_dead_keep_their_stacks(observations: World, parameters: World) -> None:
     living["dead"]["KernelStack"] = living["alive"]["KernelStack"]
 
 
+@control(NAME, INCONCLUSIVE)
+def nothing_of_the_dead_is_freed_yet(observations: World, parameters: World) -> None:
+    living = observations["cost"]["living"]
+    for name in ("KernelStack", "PageTables"):
+        living["dead"][name] = living["alive"][name]
+
+
 @control(NAME, FAIL)
 def the_zombies_keep_their_stacks(observations: World, parameters: World) -> None:
     for snapshot in observations["cost"]["snapshots"]:
