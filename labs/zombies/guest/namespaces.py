@@ -141,8 +141,10 @@ def bring_to_an_end(world: World) -> dict[str, object]:
         os.write(world.orders, b"!")
     elif world.kind == "abandoned":
         os.kill(world.init, signal.SIGKILL)
+    # A killed PID 1 reaps the rest of its namespace before it is gone itself, and then its own parent has to reap it.
+    leaving = [*members, world.init] if world.kind == "abandoned" else members
     if world.kind != "reaps":
-        wait_until(lambda: not any(stat_or_none(pid) for pid in members), limit_s=5.0, every_s=0.01)
+        wait_until(lambda: not any(stat_or_none(pid) for pid in leaving), limit_s=5.0, every_s=0.01)
     return {
         "zombies_at_end": len(members),
         "ended_by": {"never": "reaping", "abandoned": "kill"}.get(world.kind, "nothing"),

@@ -132,6 +132,26 @@ def test_however_long_the_forks_take_all_orphans_are_adopted_before_they_exit() 
     assert {kind: world["adopted_alive"] for kind, world in seen.items()} == dict.fromkeys(("never", "abandoned", "reaps"), 300)
 
 
+def test_a_killed_pid_1_counts_as_gone_only_when_it_was_reaped_too() -> None:
+    """Its zombies are gone some time before it is; here for half a second, because its parent is stopped meanwhile."""
+    program = """
+import json, os, signal, threading
+import namespaces
+gate, gate_in = os.pipe()
+world = namespaces.World("abandoned", 3, gate, gate_in)
+namespaces.wait_until(lambda: world.has_adopted(3))
+os.close(gate_in)
+namespaces.wait_until(lambda: world.count() == (4, 0))
+os.kill(world.helper, signal.SIGSTOP)
+threading.Timer(0.5, os.kill, (world.helper, signal.SIGCONT)).start()
+print(json.dumps(namespaces.bring_to_an_end(world)))
+world.end()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True, cwd=LAB / "guest")
+    seen = json.loads(done.stdout)
+    assert (seen["zombies_at_end"], seen["left"], seen["init_alive"]) == (4, 0, False)
+
+
 def exhaustion(*options: str) -> dict[str, Any]:
     """The two worlds that can be made anywhere, among the sound set's other two."""
     sound = SOUND["observations"]["exhaustion"]
