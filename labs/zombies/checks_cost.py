@@ -18,14 +18,7 @@ def a_zombie_costs_kernel_memory(evidence: Evidence) -> Verdict:  # noqa: PLR091
     cost = evidence["cost"]
     total, page = cost.integer("total", minimum=1), cost.integer("page_bytes", minimum=1)
     snapshots = cost.records("snapshots", at_least=6)
-    if any(later.integer("count") <= earlier.integer("count") for earlier, later in pairwise(snapshots)):
-        return inconclusive("The batches are not in order.")
-    each = [
-        (after.integer("SUnreclaim", minimum=1) - before.integer("SUnreclaim", minimum=1))
-        * 1024
-        / (after.integer("count") - before.integer("count"))
-        for before, after in pairwise(snapshots)
-    ]
+    each = rises(snapshots, "SUnreclaim")
     reported = [batch.number("bytes_each") for batch in cost.records("batches", at_least=5)]
     agree = len(reported) == len(each) and all(abs(a - b) < 1 for a, b in zip(reported, each, strict=False))
     if not agree or abs(median(reported) - cost.number("median_bytes")) > 1 or snapshots[-1].integer("count") != total:
@@ -38,6 +31,8 @@ def a_zombie_costs_kernel_memory(evidence: Evidence) -> Verdict:  # noqa: PLR091
             expected=f"{made} to be waited for afterwards, the warm-up and the living ones included",
             measured=f"{cost.integer('reaped')}",
         )
+    if (strangers := other_tasks(snapshots)) > total / 8:
+        return inconclusive(f"{strangers} tasks that are none of the lab's came or went meanwhile.")
     middle, (low, _, high) = median(each), quantiles(each, n=4, method="inclusive")
     measured = (
         f"median {middle:,.0f} bytes a zombie over {len(each)} batches "
@@ -77,21 +72,23 @@ def its_kernel_stack_is_freed_at_death(evidence: Evidence) -> Verdict:
     """
     cost = evidence["cost"]
     snapshots, living = cost.records("snapshots", at_least=6), cost.record("living")
-    count, total = living.integer("count", minimum=1), cost.integer("total", minimum=1)
+    count = living.integer("count", minimum=1)
     before, alive, dead = (living.record(name) for name in ("before", "alive", "dead"))
 
-    def stack(start: Record, end: Record, processes: int) -> float:
-        return (end.integer("KernelStack", minimum=1) - start.integer("KernelStack", minimum=1)) * 1024 / processes
+    def stack(start: Record, end: Record) -> float:
+        return (end.integer("KernelStack", minimum=1) - start.integer("KernelStack", minimum=1)) * 1024 / count
 
-    of_living, of_dead, of_zombies = stack(before, alive, count), stack(before, dead, count), stack(snapshots[0], snapshots[-1], total)
+    # (The median, because a batch may have met the stacks of tasks that came and went and are in no count.)
+    of_living, of_dead, of_zombies = stack(before, alive), stack(before, dead), median(rises(snapshots, "KernelStack"))
     tables = [(end.integer("PageTables") - before.integer("PageTables")) * 1024 / count for end in (alive, dead)]
     measured = (
         f"kernel stack {of_living:,.0f} bytes a living child, {of_dead:,.0f} once it is dead, {of_zombies:,.0f} a zombie of the batches; "
         f"page tables {tables[0]:,.0f}, then {tables[1]:,.0f}"
     )
     expected = "at least a page for the living, less than an eighth of that for the dead"
-    # A stack is one page at the very least (16 KiB on x86-64). Other processes that end meanwhile lower the figure of the zombies; to hide
-    # stacks of so many zombies there would have to be as many of them.
+    if other_tasks([before, alive, dead]) > count / 8 or other_tasks(snapshots) > cost.integer("total", minimum=1) / 8:
+        return inconclusive("Tasks that are none of the lab's came or went meanwhile.", expected=expected, measured=measured)
+    # A stack is one page at the very least (16 KiB on x86-64).
     if of_living < 4096:
         return inconclusive("The living children raised KernelStack too little to compare with.", expected=expected, measured=measured)
     if of_dead > of_living / 8 and tables[1] > tables[0] / 8:
@@ -103,6 +100,22 @@ def its_kernel_stack_is_freed_at_death(evidence: Evidence) -> Verdict:
 
 
 # --- readers ----------------------------------------------------------------------------------------------------------------------
+
+
+def rises(snapshots: list[Record], name: str) -> list[float]:
+    """What each batch added to a field of /proc/meminfo: bytes for one zombie of it."""
+    return [
+        (after.integer(name, minimum=1) - before.integer(name, minimum=1))
+        * 1024
+        / (after.integer("count", minimum=before.integer("count") + 1) - before.integer("count"))
+        for before, after in pairwise(snapshots)
+    ]
+
+
+def other_tasks(snapshots: list[Record]) -> int:
+    """By how much the number of tasks that are none of the lab's varied. Memory that an account gained may be theirs."""
+    others = [each.integer("tasks", minimum=1) - each.integer("count") for each in snapshots]
+    return max(others) - min(others)
 
 
 def share_of_slab(cache: Record, page_bytes: int) -> float:

@@ -24,7 +24,7 @@ import itertools
 import os
 import time
 
-from procfs import Cgroup, child_running, emit, exit_at_once_in_a_child, number_in, read, stat_or_none, wait_until
+from procfs import Cgroup, child_running, emit, exit_at_once_in_a_child, number_in, read, stat_or_none, threads_in_kernel, wait_until
 
 MEMINFO = ("SUnreclaim", "SReclaimable", "KernelStack", "PageTables", "AnonPages")
 SETTLE_S = 0.15
@@ -131,7 +131,10 @@ def living_children(count: int) -> tuple[list[int], int]:
 
 
 def look(zombies: int) -> dict[str, int]:
-    """The kernel's own account of its memory, in KiB, after what was freed has really been freed."""
+    """The kernel's own account of its memory, in KiB, after what was freed has really been freed.
+
+    And of its tasks, zombies too: those that are none of ours, when they come or go, are in the account of memory as well.
+    """
     libc = ctypes.CDLL(None)
     for _ in range(2):
         libc.syscall(MEMBARRIER, GLOBAL, 0, 0)  # (A kernel without it answers at once; then the pause must do.)
@@ -140,7 +143,7 @@ def look(zombies: int) -> dict[str, int]:
         file.write("1")
     rows = (line.split() for line in read("/proc/meminfo").decode().splitlines())
     kib = {row[0].rstrip(":"): int(row[1]) for row in rows}
-    return {"count": zombies, **{name: kib[name] for name in MEMINFO}}
+    return {"count": zombies, "tasks": threads_in_kernel(), **{name: kib[name] for name in MEMINFO}}
 
 
 def look_once_freed(before: dict[str, int], alive: dict[str, int]) -> dict[str, int]:

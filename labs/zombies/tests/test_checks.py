@@ -244,7 +244,28 @@ def the_two_accounts_differ(observations: World, parameters: World) -> None:
     with_costs(observations["cost"], [2 * batch["bytes_each"] for batch in observations["cost"]["batches"]])
 
 
+@control(NAME, INCONCLUSIVE)
+def other_tasks_come_meanwhile(observations: World, parameters: World) -> None:
+    cost = observations["cost"]
+    cost["snapshots"][-1]["tasks"] += cost["total"]
+
+
 NAME = "its_kernel_stack_is_freed_at_death"
+
+
+@control(NAME, INCONCLUSIVE)
+def other_tasks_bring_their_stacks(observations: World, parameters: World) -> None:
+    cost = observations["cost"]
+    for i, snapshot in enumerate(cost["snapshots"]):
+        snapshot["tasks"] += i * cost["batch"]
+        snapshot["KernelStack"] += 16 * i * cost["batch"]
+
+
+@control(NAME, INCONCLUSIVE)
+def other_tasks_start_among_the_living(observations: World, parameters: World) -> None:
+    for name in ("alive", "dead"):
+        observations["cost"]["living"][name]["tasks"] += 10
+        observations["cost"]["living"][name]["KernelStack"] += 160
 
 
 @control(NAME, FAIL)
