@@ -109,6 +109,9 @@ def cold_spec(request: BootRequest, place: Path, wires: qemu.Wires, *, ram: qemu
         raise GuestError(f"the image {image.name} has no init system named {request.init}")
     if not direct and request.kernel_args:
         raise GuestError(f"the image {image.name} is started by its own boot loader, which takes no kernel arguments from a lab")
+    timer = qemu.SVM_KERNEL_ARGS if request.virtualisation == "svm" else ""
+    # A kernel that goes on after an oops limps into a time-out; a panic is seen at once.
+    words = (image.cmdline, "oops=panic", f"init={init}", timer, request.kernel_args)
     return qemu.GuestSpec(
         name=request.name,
         machine=request.machine_type or "q35",
@@ -123,8 +126,7 @@ def cold_spec(request: BootRequest, place: Path, wires: qemu.Wires, *, ram: qemu
         ram=ram,
         kernel=image.kernel if direct else None,
         initrd=image.initrd if direct else None,
-        # A kernel that goes on after an oops limps into a time-out; a panic is seen at once.
-        cmdline=f"{image.cmdline} oops=panic init={init} {request.kernel_args}".strip() if direct else "",
+        cmdline=" ".join(word for word in words if word) if direct else "",
         firmware=request.firmware,
         internet=request.internet,
     )

@@ -22,6 +22,11 @@ EMULATED_CPU = "max,-avx,-avx2"
 # its AVX: without it, signal handlers of its guests do not return ("bad frame in rt_sigreturn"; QEMU 7.2 with Linux 6.12 as both kernels).
 SVM_CPU = "EPYC,+svm,+npt"
 
+# And its kernel has a periodic timer. When a guest of its own leaves for it (#VMEXIT), QEMU clears a bit in the word of pending interrupts
+# without the lock that its timers and devices hold when they set theirs (do_vmexit in svm_helper.c, up to QEMU 10), so that now and then an
+# interrupt is forgotten until the next one comes. Linux sets its timer for one interrupt at a time; if that one is lost, it idles for ever.
+SVM_KERNEL_ARGS = "nohz=off highres=off"
+
 Virtualisation = Literal["none", "svm"]
 
 # The guest's second serial port, by which a clone is told who it is. (A virtio-serial port would be quicker, but with QEMU 7.2 and many

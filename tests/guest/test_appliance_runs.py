@@ -46,7 +46,7 @@ SHADOW |= {"swap_table pf_taken": 0, "swap_walk pf_taken": 1}
 def test_under_qemu_on_an_emulated_amd_processor(made: Appliance, tmp_path: Path):
     """Minutes quicker than Bochs, and the same initrd: whatever is wrong with it shows here."""
     argv = [qemu.PROGRAM, "-accel", "tcg", "-machine", "q35", "-cpu", qemu.SVM_CPU, "-m", "512", "-nodefaults", "-display", "none"]
-    argv += ["-no-reboot", "-kernel", str(made.kernel), "-initrd", str(made.initrd), "-append", CMDLINE]
+    argv += ["-no-reboot", "-kernel", str(made.kernel), "-initrd", str(made.initrd), "-append", f"{CMDLINE} {qemu.SVM_KERNEL_ARGS}"]
     child = process.spawn([*argv, "-serial", f"file:{tmp_path / 'console'}"])
     try:
         text = appliance_console.wait(child, tmp_path / "console", Deadline(BOOT_S), said=str, waiting=lambda _: None)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.guest import standby, template
+from runner.guest import boot, qemu, standby, template
 from runner.guest.image import Image
 from runner.guest.machine import BootRequest
 from runner.guest.template import Host, key_of
@@ -76,6 +76,13 @@ DOES_NOT: dict[str, Change] = {
 @pytest.mark.parametrize("what", MATTERS)
 def test_a_change_that_matters_is_another_key(what: str) -> None:
     assert key_of(*MATTERS[what](REQUEST, HOST)) != key_of(REQUEST, HOST)
+
+
+def test_only_a_guest_that_can_run_guests_is_told_how_its_timer_works() -> None:
+    wires = qemu.Wires(0, 0, 0)
+    plain, host = (boot.cold_spec(replace(REQUEST, virtualisation=kind), Path("/place"), wires).cmdline for kind in ("none", "svm"))
+    assert plain == "quiet oops=panic init=/lib/systemd/systemd"
+    assert host == f"{plain} {qemu.SVM_KERNEL_ARGS}"
 
 
 @pytest.mark.parametrize("what", DOES_NOT)
