@@ -23,8 +23,8 @@ EMULATED_CPU = "max,-avx,-avx2"
 SVM_CPU = "EPYC,+svm,+npt"
 
 # And its kernel has a periodic timer. When a guest of its own leaves for it (#VMEXIT), QEMU clears a bit in the word of pending interrupts
-# without the lock that its timers and devices hold when they set theirs (do_vmexit in svm_helper.c, up to QEMU 10), so that now and then an
-# interrupt is forgotten until the next one comes. Linux sets its timer for one interrupt at a time; if that one is lost, it idles for ever.
+# without the lock that its timers and devices hold when they set theirs (do_vmexit in svm_helper.c, until autumn 2025), which can lose one
+# of those. Linux sets its timer for one interrupt at a time; with that one lost it would idle until something else wakes it.
 SVM_KERNEL_ARGS = "nohz=off highres=off"
 
 Virtualisation = Literal["none", "svm"]
