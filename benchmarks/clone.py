@@ -20,16 +20,17 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from runner.deadline import Deadline
-from runner.guest import migration, standby
-from runner.guest.boot import launch
-from runner.guest.image import ImageStore
-from runner.guest.machine import BootRequest, Machine
-from runner.guest.ssh import Connection
-from runner.guest.start import with_machine_type
-from runner.guest.template import Host, Template, clone, clone_spec
-from runner.guest.templates import TemplateStore
-from runner.guest.workdir import WorkDir, work_dir
+from vmlab.deadline import Deadline
+from vmlab.guest.boot import launch
+from vmlab.guest.clone import identity as standby
+from vmlab.guest.clone import migration
+from vmlab.guest.clone.store import TemplateStore
+from vmlab.guest.clone.template import Host, Template, clone, clone_spec
+from vmlab.guest.machine import BootRequest, Machine
+from vmlab.guest.ssh import Connection
+from vmlab.guest.start import with_machine_type
+from vmlab.guest.workdir import WorkDir, work_dir
+from vmlab.image.store import ImageStore
 
 Sample = dict[str, float]
 LIMIT_S = 400.0

@@ -24,13 +24,13 @@ from pathlib import Path
 import paramiko
 import psutil
 
-from runner import process
-from runner.deadline import Deadline
-from runner.guest.boot import boot
-from runner.guest.image import Image, ImageStore
-from runner.guest.machine import BootRequest
-from runner.guest.seed import KeyPair
-from runner.guest.workdir import work_dir
+from vmlab import process
+from vmlab.deadline import Deadline
+from vmlab.guest.boot import boot
+from vmlab.guest.machine import BootRequest
+from vmlab.guest.seed import KeyPair
+from vmlab.guest.workdir import work_dir
+from vmlab.image.store import Image, ImageStore
 
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # It logs a traceback for each attempt before sshd is there.
 

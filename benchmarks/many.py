@@ -24,10 +24,10 @@ from typing import Any
 
 import psutil
 
-from runner.host.capacity import capacity
+from vmlab.host.capacity import capacity
 
 LAB = "zombies"
-VMLAB = [sys.executable, "-m", "runner", "run"]
+VMLAB = [sys.executable, "-m", "vmlab", "run"]
 
 TINY = {
     "lab.yaml": """\
@@ -44,7 +44,7 @@ def experiment(bench):
     bench.record("seen", {"ran": True})
 """,
     "checks.py": """\
-from runner.lab import check, failed, passed
+from vmlab.lab import check, failed, passed
 
 @check(points=1, claim="X1")
 def it_ran(evidence):

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.deadline import Deadline
-from runner.guest.image import Image, ImageStore
+from vmlab.deadline import Deadline
+from vmlab.image.store import Image, ImageStore
 
 ROOT = Path(__file__).parents[1]
 
@@ -55,7 +55,7 @@ def vmlab(tmp_path: Path) -> Vmlab:
 
     def run(*words: str, timeout_s: float = 120, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "runner", *words],
+            [sys.executable, "-m", "vmlab", *words],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **(env or {})},
             capture_output=True,

@@ -45,7 +45,7 @@ def write_lab(labs: Path, name: str, does: str = "pass", *, exclusive: bool = Fa
     )
     (folder / "checks.py").write_text(
         textwrap.dedent("""\
-            from runner.lab import check, failed, not_observable, passed
+            from vmlab.lab import check, failed, not_observable, passed
 
 
             @check(points=1, claim="X1")

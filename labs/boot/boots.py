@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from runner.lab import EvidenceProblem, Record, beside
+from vmlab.lab import EvidenceProblem, Record, beside
 
 graphs = beside(__file__, "graph")
 

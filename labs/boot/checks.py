@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from runner.lab import Evidence, EvidenceProblem, Record, Verdict, beside, check, failed, not_observable, passed
+from vmlab.lab import Evidence, EvidenceProblem, Record, Verdict, beside, check, failed, not_observable, passed
 
 boots = beside(__file__, "boots")
 reading = beside(__file__, "reading")

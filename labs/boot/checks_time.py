@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from runner.lab import (
+from vmlab.lab import (
     Evidence,
     Interval,
     Verdict,

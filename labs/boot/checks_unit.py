@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.lab import Evidence, EvidenceProblem, Record, Verdict, check, failed, not_observable, passed
+from vmlab.lab import Evidence, EvidenceProblem, Record, Verdict, check, failed, not_observable, passed
 
 # As the course page prints it.
 PAGE = """\

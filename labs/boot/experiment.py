@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any, Literal
 
-from runner.bench import Bench, FrozenDisk
-from runner.lab import EvidenceProblem, Record, beside
+from vmlab.bench import Bench, FrozenDisk
+from vmlab.lab import EvidenceProblem, Record, beside
 
 model = beside(__file__, "graph")
 reading = beside(__file__, "boots")

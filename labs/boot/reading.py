@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from runner.lab import Evidence, EvidenceProblem, Record, beside
+from vmlab.lab import Evidence, EvidenceProblem, Record, beside
 
 if TYPE_CHECKING:
     from labs.boot.boots import Boot

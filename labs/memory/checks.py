@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from statistics import median
 
-from runner.lab import (
+from vmlab.lab import (
     Evidence,
     EvidenceProblem,
     Interval,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from runner.lab import Evidence, EvidenceProblem, Record, Verdict, VerdictKind, check, failed, inconclusive, not_observable, passed
+from vmlab.lab import Evidence, EvidenceProblem, Record, Verdict, VerdictKind, check, failed, inconclusive, not_observable, passed
 
 # --- what tells nested paging from shadow page tables, from KVM's counters -------------------------------------------------------------
 #
-# The counts of the probe of /dev/kvm (runner/host/kvm), and those around loops in a whole guest (guest/loops.py). Each function judges one
-# world by itself; runner/host/kvm/judge.py says why the two worlds differ in this way.
+# The counts of the probe of /dev/kvm (runner/vmlab/host/kvm), and those around loops in a whole guest (guest/loops.py). Each function
+# judges one world by itself; runner/vmlab/host/kvm/judge.py says why the two worlds differ in this way.
 
 # What other work of the host's adds to a count, for one operation: its timer's ticks, mostly. What is expected are whole numbers.
 STRAY = 0.05
@@ -22,7 +22,7 @@ SWAPS = {"swap_data": "the page", "swap_table": "one table", "swap_walk": "4 tab
 # the guest's final address (AMD64 Architecture Programmer's Manual, volume 2, 15.25.6; Linux, PFERR_GUEST_PAGE and PFERR_GUEST_FINAL).
 TABLE, FINAL = 1 << 33, 1 << 32
 BITS = {TABLE: "a table", FINAL: "the page"}
-# How often the probe's last phase has the guest read (runner/host/kvm/phases.py).
+# How often the probe's last phase has the guest read (runner/vmlab/host/kvm/phases.py).
 READS = 32
 NESTED_FAULTS = {"swap_data": 1, "swap_table": 1, "swap_walk": 5}
 SHADOW_FAULTS = {"swap_data": 1, "swap_table": 0, "swap_walk": 1}

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from runner.bench import GUEST_PROBE_DIR, Bench, Guest, HostError
+from vmlab.bench import GUEST_PROBE_DIR, Bench, Guest, HostError
 
 # The processor that the marker's process binds itself to; everything else in the guest can have the other.
 CPU = 0

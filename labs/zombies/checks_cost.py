@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from statistics import median, quantiles
 
-from runner.lab import Evidence, Record, Verdict, check, failed, inconclusive, passed
+from vmlab.lab import Evidence, Record, Verdict, check, failed, inconclusive, passed
 
 
 @check(points=1, claim="Z2")

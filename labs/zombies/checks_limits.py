@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.lab import Evidence, EvidenceProblem, Record, Verdict, beside, check, failed, inconclusive, passed
+from vmlab.lab import Evidence, EvidenceProblem, Record, Verdict, beside, check, failed, inconclusive, passed
 
 reading = beside(__file__, "reading")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.bench import Bench, Guest
+from vmlab.bench import Bench, Guest
 
 NEVER, REAPS, IGNORES = "accumulation", "reaping", "ignored"
 REFUSED = "fork rejected by pids controller"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from runner.lab import EvidenceProblem, Record
+from vmlab.lab import EvidenceProblem, Record
 
 RAW_STATUS = 7 << 8  # A child that called exit(7), in the form that waitpid and field 52 of /proc/PID/stat use.
 

@@ -127,7 +127,7 @@ is_ours() {
 
 is_ready() {
     is_stamped "$1" && [ -x .venv/bin/vmlab ] && grep -qsF "$here/.venv/bin/python" .venv/bin/vmlab &&
-        .venv/bin/python -I -c 'import runner; runner.__version__' 2>/dev/null
+        .venv/bin/python -I -c 'import vmlab; vmlab.__version__' 2>/dev/null
 }
 
 make_venv() {

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from runner.bench import Bench, Guest, Notebook
-from runner.deadline import Deadline
-from runner.guest.image import Image
-from runner.guest.workdir import WorkDir, work_dir
-from runner.lab.collection import read_lab
 from tests.conftest import BOOT_S
+from vmlab.bench import Bench, Guest, Notebook
+from vmlab.deadline import Deadline
+from vmlab.guest.workdir import WorkDir, work_dir
+from vmlab.image.store import Image
+from vmlab.lab.collection import read_lab
 
 LAB = Path(__file__).with_name("lab_of_faults")
 

@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
-from runner import process
-from runner.deadline import Deadline
-from runner.guest import appliance_console, bochs, qemu
-from runner.guest.appliance import CMDLINE, Appliance, ApplianceStore
-from runner.guest.image import Image
-from runner.host import probe
 from tests.conftest import BOOT_S
 from tests.guest.conftest import World, world_of
+from vmlab import process
+from vmlab.deadline import Deadline
+from vmlab.guest import qemu
+from vmlab.guest.intel import bochs
+from vmlab.guest.intel import console as appliance_console
+from vmlab.guest.intel.appliance import CMDLINE, Appliance, ApplianceStore
+from vmlab.host import probe
+from vmlab.image.store import Image
 
 pytestmark = pytest.mark.guest
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runner.errors import HostError, RunError
-from runner.guest import boot
-from runner.guest.image import Image
 from tests.conftest import ROOT
 from tests.guest.conftest import LAB, world_of
+from vmlab.errors import HostError, RunError
+from vmlab.guest import boot
+from vmlab.image.store import Image
 
 pytestmark = [pytest.mark.guest, pytest.mark.xdist_group("runs")]
 
@@ -30,7 +30,7 @@ def start(reports: Path, *words: str, env: dict[str, str] | None = None) -> subp
     labs.mkdir(exist_ok=True)
     if not (labs / "faults").exists():
         (labs / "faults").symlink_to(LAB)
-    argv = [sys.executable, "-u", "-m", "runner", "run", "faults", "--labs", str(labs), "--reports", str(reports), *words]
+    argv = [sys.executable, "-u", "-m", "vmlab", "run", "faults", "--labs", str(labs), "--reports", str(reports), *words]
     return subprocess.Popen(
         argv,
         cwd=ROOT,
@@ -106,7 +106,7 @@ def test_a_shell_in_the_guest_is_the_students(tmp_path: Path) -> None:
     labs = tmp_path / "labs"
     labs.mkdir()
     (labs / "faults").symlink_to(LAB)
-    argv = [sys.executable, "-m", "runner", "shell", "faults", "--guest", "other", "--labs", str(labs)]
+    argv = [sys.executable, "-m", "vmlab", "shell", "faults", "--guest", "other", "--labs", str(labs)]
     typed = "id -un; hostname; sudo id -u; cd /run/vmlab/lab; python3 hello.py typed < /dev/null; exit 7\n"
     done = subprocess.run(argv, cwd=ROOT, input=typed, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 7, done.stdout + done.stderr

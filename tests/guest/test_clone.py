@@ -18,17 +18,18 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runner.deadline import Deadline
-from runner.guest import qemu, standby
-from runner.guest import template as saved
-from runner.guest.cache import Cache, sha256
-from runner.guest.image import Image
-from runner.guest.machine import BootRequest, Machine
-from runner.guest.start import start, with_machine_type
-from runner.guest.template import FILES, MANIFEST, Template
-from runner.guest.templates import TemplateStore, status
-from runner.guest.workdir import WorkDir, work_dir
 from tests.conftest import BOOT_S, ROOT
+from vmlab.deadline import Deadline
+from vmlab.guest import qemu
+from vmlab.guest.clone import identity as standby
+from vmlab.guest.clone import template as saved
+from vmlab.guest.clone.store import TemplateStore, status
+from vmlab.guest.clone.template import FILES, MANIFEST, Template
+from vmlab.guest.machine import BootRequest, Machine
+from vmlab.guest.start import start, with_machine_type
+from vmlab.guest.workdir import WorkDir, work_dir
+from vmlab.image.cache import Cache, sha256
+from vmlab.image.store import Image
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(900), pytest.mark.xdist_group("clones")]
 
@@ -157,7 +158,7 @@ def test_it_is_a_whole_system(clone: Machine) -> None:
     assert run(clone, "systemctl list-timers --no-legend") == ""
     assert run(clone, "touch /root/x && sync && echo written").strip() == "written"
     # A second connection, over the network and by sshd's ordinary way: what `vmlab shell` uses.
-    from runner.guest.ssh import Connection
+    from vmlab.guest.ssh import Connection
 
     other = Connection.connect(clone.port, clone.identity, user=clone.request.image.default_user, deadline=Deadline(60))
     assert other.execute("id -un", deadline=Deadline(60)).stdout.strip() == clone.request.image.default_user
@@ -165,7 +166,7 @@ def test_it_is_a_whole_system(clone: Machine) -> None:
 
 
 def test_it_is_reached_by_the_quick_server_and_cannot_tell(clone: Machine) -> None:
-    from runner.guest.ssh import Connection
+    from vmlab.guest.ssh import Connection
 
     assert clone.has_control
     assert run(clone, "ps -o comm= -p $PPID").strip() == "dropbear"
@@ -366,7 +367,7 @@ def test_a_builder_that_is_killed_takes_its_guest_along_and_hinders_nobody(debia
     cache = tmp_path / "cache"
     cache.mkdir(mode=0o700)
     (cache / "images").symlink_to(debian13.directory.parent)
-    argv = [sys.executable, "-m", "runner", "template", "build", "tiny", "--labs", str(lab.parent)]
+    argv = [sys.executable, "-m", "vmlab", "template", "build", "tiny", "--labs", str(lab.parent)]
     env = {**os.environ, "VMLAB_CACHE": str(cache)}
     killed = subprocess.Popen(argv, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert killed.stdout is not None

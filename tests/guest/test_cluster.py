@@ -13,14 +13,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runner.report import batch
 from tests.conftest import ROOT
 from tests.tinylab import write_lab
+from vmlab.report import batch
 
 pytestmark = [pytest.mark.guest, pytest.mark.xdist_group("runs"), pytest.mark.usefixtures("debian13"), pytest.mark.timeout(400)]
 
 # A worker whose vmlab calls itself another version.
-STRANGER = "import sys, runner; runner.__version__ = '9.9'; from runner.cluster import serve; serve(sys.argv[1])"
+STRANGER = "import sys, runner; vmlab.__version__ = '9.9'; from vmlab.many.cluster import serve; serve(sys.argv[1])"
 
 
 class Cluster:
@@ -45,7 +45,7 @@ class Cluster:
         self.started.append(made)
         return made
 
-    def add_worker(self, *, argv: tuple[str, ...] = ("-m", "runner", "worker")) -> subprocess.Popen[str]:
+    def add_worker(self, *, argv: tuple[str, ...] = ("-m", "vmlab", "worker")) -> subprocess.Popen[str]:
         slots = self.root / f"slots-{len(self.started)}"
         log = self.root / f"log-{len(self.started)}"
         made = self._start(sys.executable, *argv, self.address, VMLAB_SLOTS=str(slots))
@@ -60,7 +60,7 @@ class Cluster:
 
     def argv(self, *words: str, scheduler: str = "") -> list[str]:
         where = ["--scheduler", scheduler or self.address, "--labs", str(self.labs), "--reports", str(self.reports)]
-        return [sys.executable, "-m", "runner", "run", *words, *where]
+        return [sys.executable, "-m", "vmlab", "run", *words, *where]
 
     def verdicts(self) -> dict[str, str | None]:
         return {row.job: row.verdict for row in batch.load(self.reports).rows}
@@ -170,14 +170,14 @@ def test_a_scheduler_that_is_not_there_takes_bounded_time(tmp_path: Path, addres
     write_lab(tmp_path / "labs", "aa")
     for command in (["run", "aa", "--labs", str(tmp_path / "labs"), "--reports", str(tmp_path / "r"), "--scheduler"], ["worker"]):
         began = time.monotonic()
-        argv = [sys.executable, "-m", "runner", *command, address]
+        argv = [sys.executable, "-m", "vmlab", *command, address]
         refused(subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False), code, *words)
         assert time.monotonic() - began < 40
 
 
 def test_without_the_extra_it_says_how_to_install_it(tmp_path: Path):
     write_lab(tmp_path / "labs", "aa")
-    code = "import sys; sys.modules['distributed'] = None; sys.argv[0] = 'vmlab'; from runner.cli import main; main()"
+    code = "import sys; sys.modules['distributed'] = None; sys.argv[0] = 'vmlab'; from vmlab.cli.app import main; main()"
     argv = [sys.executable, "-c", code, "run", "aa", "--labs", str(tmp_path / "labs"), "--scheduler", "tcp://127.0.0.1:9"]
     refused(
         subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False),

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from runner.bench import FrozenDisk
-from runner.errors import BootTimeout, GuestPanicked, SshError
-from runner.guest.image import Image
 from tests.guest.conftest import World, world_of
+from vmlab.bench import FrozenDisk
+from vmlab.errors import BootTimeout, GuestPanicked, SshError
+from vmlab.image.store import Image
 
 pytestmark = [pytest.mark.guest, pytest.mark.xdist_group("cold-boot")]
 

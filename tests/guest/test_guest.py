@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from runner.deadline import Deadline
-from runner.errors import ScriptError, SshError, StrangerError, UsageError
-from runner.guest.seed import Identity
-from runner.guest.ssh import Connection
 from tests.guest.conftest import World
+from vmlab.deadline import Deadline
+from vmlab.errors import ScriptError, SshError, StrangerError, UsageError
+from vmlab.guest.seed import Identity
+from vmlab.guest.ssh import Connection
 
 pytestmark = [pytest.mark.guest, pytest.mark.xdist_group("guest")]
 

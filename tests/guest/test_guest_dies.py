@@ -14,13 +14,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runner.deadline import Deadline
-from runner.errors import BootTimeout, GuestExited, GuestPanicked, RunError
-from runner.guest import boot as starting
-from runner.guest.image import Image
-from runner.guest.machine import BootRequest
-from runner.guest.workdir import sweep, work_dir
 from tests.conftest import BOOT_S, ROOT
+from vmlab.deadline import Deadline
+from vmlab.errors import BootTimeout, GuestExited, GuestPanicked, RunError
+from vmlab.guest import boot as starting
+from vmlab.guest.machine import BootRequest
+from vmlab.guest.workdir import sweep, work_dir
+from vmlab.image.store import Image
 
 pytestmark = [pytest.mark.guest, pytest.mark.xdist_group("dies")]
 
@@ -97,9 +97,9 @@ def test_a_hang_is_told_at_the_deadline_with_its_step(debian13: Image, tmp_path:
 
 def test_nothing_outlives_a_runner_that_is_killed(debian13: Image, tmp_path: Path) -> None:
     program = (
-        "import sys\nfrom pathlib import Path\nfrom runner.deadline import Deadline\nfrom runner.guest.boot import boot\n"
-        "from runner.guest.machine import BootRequest\n"
-        "from runner.guest.image import ImageStore\nfrom runner.guest.workdir import work_dir\n"
+        "import sys\nfrom pathlib import Path\nfrom vmlab.deadline import Deadline\nfrom vmlab.guest.boot import boot\n"
+        "from vmlab.guest.machine import BootRequest\n"
+        "from vmlab.image.store import ImageStore\nfrom vmlab.guest.workdir import work_dir\n"
         "image = ImageStore().find('debian-13')\n"
         "with work_dir() as work, boot(BootRequest('main', image, 'tcg', memory_mib=256), work,\n"
         "        console_log=Path(sys.argv[1]), deadline=Deadline(300), waiting=lambda step: print(step, work.path, flush=True)):\n"

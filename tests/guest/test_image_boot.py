@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from runner import process
-from runner.deadline import Deadline
-from runner.guest import seed
-from runner.guest.image import Image, ImageStore
+from vmlab import process
+from vmlab.deadline import Deadline
+from vmlab.guest import seed
+from vmlab.image.store import Image, ImageStore
 
 FIRMWARE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 BOOT_LIMIT_S = 420

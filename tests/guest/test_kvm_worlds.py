@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from runner.bench import Guest
-from runner.guest.image import Image
 from tests.guest.conftest import world_of
+from vmlab.bench import Guest
+from vmlab.image.store import Image
 
 pytestmark = pytest.mark.guest
 

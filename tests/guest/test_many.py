@@ -19,10 +19,10 @@ from typing import Any
 import psutil
 import pytest
 
-from runner.report import batch
-from runner.report.batch import Batch, LabRow
 from tests.conftest import ROOT
 from tests.tinylab import write_lab
+from vmlab.report import batch
+from vmlab.report.batch import Batch, LabRow
 
 pytestmark = [pytest.mark.guest, pytest.mark.xdist_group("runs"), pytest.mark.usefixtures("debian13"), pytest.mark.timeout(400)]
 
@@ -36,7 +36,7 @@ class Place:
         self.env = {**os.environ, "PYTHONPATH": str(ROOT), "VMLAB_SLOTS": str(root / "slots")}
 
     def argv(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "runner", "run", *words, "--labs", str(self.labs), "--reports", str(self.reports)]
+        return [sys.executable, "-m", "vmlab", "run", *words, "--labs", str(self.labs), "--reports", str(self.reports)]
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(self.argv(*words), cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=300, check=False)
@@ -155,7 +155,7 @@ def test_shards_are_run_apart_and_joined(place: Place):
     for number, (place.reports, code) in enumerate(((first, 0), (second, 1)), 1):
         assert place.run("aa", "bb", "cc", "--shard", f"{number}/2").returncode == code
     place.reports = joined
-    argv = [sys.executable, "-m", "runner", "merge", str(first), str(second), "--into", str(joined)]
+    argv = [sys.executable, "-m", "vmlab", "merge", str(first), str(second), "--into", str(joined)]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert list(place.verdicts().items()) == [("aa", "pass"), ("bb", "fail"), ("cc", "pass")]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from runner.guest.image import Image
 from tests.conftest import Vmlab
 from tests.publisher import Publisher
+from vmlab.image.store import Image
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(900), pytest.mark.xdist_group("published")]
 

@@ -43,8 +43,8 @@ def runs(place: Path) -> dict[str, int]:
 
 def test_the_plugin_is_declared_and_installed():
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["pytest11"]
-    assert declared == {"vmlab": "runner.pytest_plugin"}
-    assert "runner.pytest_plugin" in {point.value for point in metadata.entry_points(group="pytest11")}
+    assert declared == {"vmlab": "vmlab.pytest_plugin"}
+    assert "vmlab.pytest_plugin" in {point.value for point in metadata.entry_points(group="pytest11")}
 
 
 def test_each_verdict_is_what_pytest_calls_it(place: Path):
@@ -63,7 +63,7 @@ def test_each_verdict_is_what_pytest_calls_it(place: Path):
     for words in ("It was <not> so.", "expected: so; measured: otherwise", "hint: Look again."):
         assert words in done.stdout
     assert "RuntimeError: broken on purpose" in done.stdout
-    assert "runner/pytest_plugin.py:1" not in done.stdout.partition("short test summary")[0], "a traceback of ours"
+    assert "runner/vmlab/pytest_plugin.py:1" not in done.stdout.partition("short test summary")[0], "a traceback of ours"
     assert "xfail" not in done.stdout
     assert runs(place) == {"sound": 1, "wrong": 1, "broken": 1}
     cases = {f"{case.classname}.{case.name}": case for suite in junitparser.JUnitXml.fromfile(str(place / "junit.xml")) for case in suite}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.deadline import Deadline
-from runner.guest.image import Image, ImageStore
+from vmlab.deadline import Deadline
+from vmlab.image.store import Image, ImageStore
 
 pytestmark = [pytest.mark.guest, pytest.mark.xdist_group("build")]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from runner.cli import cli
 from tests.conftest import ROOT, Vmlab
+from vmlab.cli.app import cli
 
 GOOD = """
 title: T
@@ -26,7 +26,7 @@ guests:
 parameters:
   rounds: {type: integer, default: 3, minimum: 1, maximum: 9, help: "how often"}
 """
-CHECKS = '''from runner.lab import check, passed
+CHECKS = '''from vmlab.lab import check, passed
 @check(points=1, claim="X1")
 def one(evidence):
     """One."""
@@ -162,7 +162,7 @@ def test_predict_writes_a_form_once(vmlab: Vmlab, tmp_path: Path) -> None:
 
 
 def test_help_needs_no_heavy_library() -> None:
-    program = "import sys\nfrom runner import cli\nsys.argv = ['vmlab', '--help']\n"
+    program = "import sys\nfrom vmlab import cli\nsys.argv = ['vmlab', '--help']\n"
     program += "heavy = ('paramiko', 'matplotlib', 'pydantic', 'jinja2', 'rich', 'qemu')\n"
     program += "try:\n    cli.main()\nfinally:\n    print([name for name in heavy if name in sys.modules])\n"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from runner.deadline import Deadline
-from runner.errors import HostError, ImageError, UsageError
-from runner.guest import download
-from runner.guest.download import Missing
 from tests.conftest import ROOT
+from vmlab.deadline import Deadline
+from vmlab.errors import HostError, ImageError, UsageError
+from vmlab.image import download
+from vmlab.image.download import Missing
 
 OLD = os.urandom(3_000_000)
 NEW = os.urandom(3_000_000)
@@ -396,7 +396,7 @@ def test_a_full_disk_keeps_what_has_come(server: Server, target: Path, monkeypat
 def test_killed_half_way(server: Server, target: Path) -> None:
     server.script = [server.gives(stop=1_000_000, stall_s=5), server.gives()]
     program = (
-        "import sys; from pathlib import Path; from runner.deadline import Deadline; from runner.guest.download import fetch\n"
+        "import sys; from pathlib import Path; from vmlab.deadline import Deadline; from vmlab.image.download import fetch\n"
         "fetch([sys.argv[1]], Path(sys.argv[2]), deadline=Deadline(60), tell=print, limit_bytes=1 << 24)"
     )
     child = subprocess.Popen([sys.executable, "-c", program, server.url, str(target)], cwd=ROOT)

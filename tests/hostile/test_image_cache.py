@@ -21,11 +21,11 @@ from pathlib import Path
 
 import pytest
 
-from runner import process
-from runner.deadline import Deadline
-from runner.errors import HostError, ImageError
-from runner.guest.build import builder
-from runner.guest.image import Image, ImageStore
+from vmlab import process
+from vmlab.deadline import Deadline
+from vmlab.errors import HostError, ImageError
+from vmlab.image.builder import disk as builder
+from vmlab.image.store import Image, ImageStore
 
 NAME = "debian-13"
 
@@ -191,7 +191,7 @@ def test_of_two_builders_the_second_waits_and_takes_what_the_first_made(tmp_path
 
 
 def test_waiting_for_another_builder_ends_at_the_deadline_and_says_for_whom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("runner.guest.cache._TELL_EVERY_S", 0.2)
+    monkeypatch.setattr("vmlab.image.cache._TELL_EVERY_S", 0.2)
     started, go_on = threading.Event(), threading.Event()
 
     def slowly(order: builder.Order) -> None:
@@ -214,9 +214,9 @@ def test_waiting_for_another_builder_ends_at_the_deadline_and_says_for_whom(tmp_
 BUILDER_THAT_IS_KILLED = """
     import sys, time
     from pathlib import Path
-    from runner.deadline import Deadline
-    from runner.guest.build import builder
-    from runner.guest.image import ImageStore
+    from vmlab.deadline import Deadline
+    from vmlab.image.builder import disk as builder
+    from vmlab.image.store import ImageStore
 
     def build(order, tell, deadline):
         (order.partial / "build.log").write_text("begun")
@@ -318,7 +318,7 @@ def test_a_failing_tool_is_an_image_error_with_the_logs_end(tmp_path: Path):
 
 
 def test_too_little_space_is_said_before_anything_is_done(bench: Bench, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("runner.guest.image.shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10 << 30, 9 << 30, 1 << 30))
+    monkeypatch.setattr("vmlab.image.store.shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10 << 30, 9 << 30, 1 << 30))
     with pytest.raises(HostError, match=r"1\.0 GiB free in .* 3\.0 GiB needed"):
         bench.get()
     assert bench.build.calls == 0

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from runner.errors import UsageError
-from runner.lab.answers import read_answers
-from runner.lab.collection import Collection, read_lab
-from runner.lab.definition import LabDefinition, Question
-from runner.lab.skeleton import create
-from runner.yamlfile import load, validate
+from vmlab.errors import UsageError
+from vmlab.lab.answers import read_answers
+from vmlab.lab.collection import Collection, read_lab
+from vmlab.lab.definition import LabDefinition, Question
+from vmlab.lab.skeleton import create
+from vmlab.yamlfile import load, validate
 
 
 @pytest.fixture

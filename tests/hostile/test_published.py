@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from runner.deadline import Deadline
-from runner.errors import ImageError, UsageError
-from runner.guest.image import ImageStore
-from runner.guest.signature import Untrusted
 from tests.conftest import ROOT, Vmlab
 from tests.publisher import Publisher
+from vmlab.deadline import Deadline
+from vmlab.errors import ImageError, UsageError
+from vmlab.image.signature import Untrusted
+from vmlab.image.store import ImageStore
 
 
 def disk(directory: Path, marker: str, *options: str) -> bytes:
@@ -187,8 +187,8 @@ def test_the_command_line_pulls_lists_verifies_and_imports(publisher: Publisher,
 
 def test_two_pulls_at_once_fetch_one_file(publisher: Publisher, tmp_path: Path) -> None:
     catalog = publisher.catalog(tmp_path / "config", publisher.entry("theirs"))
-    argv = [sys.executable, "-m", "runner", "--catalog", str(catalog), "image", "pull", "theirs"]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "VMLAB_CACHE": str(tmp_path / "cache")}
+    argv = [sys.executable, "-m", "vmlab", "--catalog", str(catalog), "image", "pull", "theirs"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "runner"), "VMLAB_CACHE": str(tmp_path / "cache")}
     pulls = [subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(3)]
     said = [pull.communicate(timeout=100)[0] for pull in pulls]
     assert [pull.returncode for pull in pulls] == [0, 0, 0], said
@@ -201,12 +201,12 @@ def test_a_pull_that_is_killed_hinders_nobody(publisher: Publisher, tmp_path: Pa
     store = ImageStore(tmp_path / "cache" / "images", tell=lambda _: None, more=[catalog])
     program = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from runner.deadline import Deadline; from runner.guest import image, published\n"
+        "from vmlab.deadline import Deadline; from vmlab.image import published, store\n"
         "published.make_disk = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "image.ImageStore(Path(sys.argv[1]), more=[Path(sys.argv[2])]).pull('theirs', Deadline(60))"
+        "store.ImageStore(Path(sys.argv[1]), more=[Path(sys.argv[2])]).pull('theirs', Deadline(60))"
     )
     argv = [sys.executable, "-c", program, str(tmp_path / "cache" / "images"), str(catalog)]
-    killed = subprocess.run(argv, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False, timeout=100)
+    killed = subprocess.run(argv, env={**os.environ, "PYTHONPATH": str(ROOT / "runner")}, check=False, timeout=100)
     assert killed.returncode == -signal.SIGKILL
     assert store.find("theirs") is None
     assert marker_of(store.pull("theirs", Deadline(60)).disk) == b"first"

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import pytest
 
-from runner.deadline import Deadline
-from runner.errors import HostError, ImageError
-from runner.guest import signature as publisher_signature
-from runner.guest.signature import Untrusted, check_file, digest_in, verified
+from vmlab.deadline import Deadline
+from vmlab.errors import HostError, ImageError
+from vmlab.image import signature as publisher_signature
+from vmlab.image.signature import Untrusted, check_file, digest_in, verified
 
 GOOD, EVIL = b"0123  image.qcow2\n", b"6666  image.qcow2\n"
 A, B, LONG = "a" * 64, "b" * 64, "c" * 128
@@ -345,7 +345,7 @@ def test_a_compressed_message_in_place_of_the_list_is_never_unpacked(publisher: 
     # 1,000 times its size on the disk, and nobody needs a key for it.
     bomb = publisher.home.gpg("--compress-algo", "zip", "-z9", "--store", stdin=bytes(10_000_000))
     assert len(bomb) < 20_000
-    monkeypatch.setattr("runner.process.run", lambda *_, **__: pytest.fail("gpgv was run"))
+    monkeypatch.setattr("vmlab.process.run", lambda *_, **__: pytest.fail("gpgv was run"))
     refused(publisher.ring, publisher.key, bomb, None, "is not signed")
 
 

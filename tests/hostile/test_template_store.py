@@ -24,19 +24,19 @@ from typing import Any
 
 import pytest
 
-from runner.deadline import Deadline
-from runner.errors import GuestPanicked, HostError, RunError, SshError, TemplateError, UsageError
-from runner.guest import start as starting
-from runner.guest import template as saved
-from runner.guest import templates
-from runner.guest.machine import BootRequest, System
-from runner.guest.readiness import CloudInitStatus
-from runner.guest.seed import Identity
-from runner.guest.template import FILES, MANIFEST, Template
-from runner.guest.templates import TemplateStore, prune, status
-from runner.guest.workdir import WorkDir
 from tests.conftest import ROOT
 from tests.unit.test_template_key import HOST, REQUEST
+from vmlab.deadline import Deadline
+from vmlab.errors import GuestPanicked, HostError, RunError, SshError, TemplateError, UsageError
+from vmlab.guest import start as starting
+from vmlab.guest.clone import store as templates
+from vmlab.guest.clone import template as saved
+from vmlab.guest.clone.store import TemplateStore, prune, status
+from vmlab.guest.clone.template import FILES, MANIFEST, Template
+from vmlab.guest.machine import BootRequest, System
+from vmlab.guest.readiness import CloudInitStatus
+from vmlab.guest.seed import Identity
+from vmlab.guest.workdir import WorkDir
 
 
 class Maker:
@@ -211,7 +211,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import pytest
-from runner.guest import cache
+from vmlab.image import cache
 from tests.hostile.test_template_store import Maker, World
 def die(stage, out):
     if stage == sys.argv[2]:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from runner.deadline import Deadline
-from runner.guest.image import ImageStore
-from runner.report import store
-from runner.report.model import Report
 from tests.conftest import ROOT
+from vmlab.deadline import Deadline
+from vmlab.image.store import ImageStore
+from vmlab.report import store
+from vmlab.report.model import Report
 
 pytestmark = [pytest.mark.guest, pytest.mark.xdist_group("boot-lab")]
 
@@ -28,7 +28,7 @@ LEFT_OUT = {"debian_starts_in_parallel_by_default", "control_one_cpu_gains_nothi
 def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     home = tmp_path_factory.mktemp("boot")
     ImageStore().get("debian-13", Deadline(1800))
-    argv = [sys.executable, "-m", "runner", "run", "boot", "--param", "quick=true", "--reports", str(home)]
+    argv = [sys.executable, "-m", "vmlab", "run", "boot", "--param", "quick=true", "--reports", str(home)]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     assert "Traceback" not in done.stdout + done.stderr
     assert done.returncode in (0, 1), done.stdout + done.stderr

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from runner.lab.answers import template
-from runner.lab.collection import read_lab
-from runner.lab.definition import Lab, Question, QuestionKind
-from runner.report.plots import drawings
-from runner.report.predictions import compare
 from tests.conftest import ROOT
+from vmlab.lab.answers import template
+from vmlab.lab.collection import read_lab
+from vmlab.lab.definition import Lab, Question, QuestionKind
+from vmlab.report.plots import drawings
+from vmlab.report.predictions import compare
 
 LABS = [path.parents[1].name for path in sorted(ROOT.glob("labs/*/tests/sound.json"))]
 

@@ -19,17 +19,17 @@ from pathlib import Path
 
 import pytest
 
-from runner.deadline import Deadline
-from runner.guest import qemu
-from runner.guest.boot import boot
-from runner.guest.image import Image, ImageStore
-from runner.guest.machine import BootRequest, Machine
-from runner.guest.qemu import GuestSpec
-from runner.guest.workdir import work_dir
-from runner.lab.verdict import VerdictKind
-from runner.report import store
-from runner.report.model import Report
 from tests.conftest import BOOT_S, ROOT
+from vmlab.deadline import Deadline
+from vmlab.guest import qemu
+from vmlab.guest.boot import boot
+from vmlab.guest.machine import BootRequest, Machine
+from vmlab.guest.qemu import GuestSpec
+from vmlab.guest.workdir import work_dir
+from vmlab.image.store import Image, ImageStore
+from vmlab.lab.verdict import VerdictKind
+from vmlab.report import store
+from vmlab.report.model import Report
 
 # Its first guest takes minutes, and its first test waits for it.
 pytestmark = [pytest.mark.guest, pytest.mark.kvm, pytest.mark.timeout(2400), pytest.mark.xdist_group("kvm")]
@@ -69,7 +69,8 @@ class Host:
 
     def vmlab(self, *words: str) -> tuple[int, str]:
         """Run vmlab there: its exit status, and what it printed."""
-        there = f"cd {HOME}/code && PYTHONPATH={HOME}/packages VMLAB_CACHE={HOME}/cache python3 -m runner {' '.join(words)} 2>&1"
+        given = f"PYTHONPATH={HOME}/code/runner:{HOME}/packages VMLAB_CACHE={HOME}/cache"
+        there = f"cd {HOME}/code && {given} python3 -m vmlab {' '.join(words)} 2>&1"
         with self._machine.attributing():
             done = self._machine.ssh.execute(there, deadline=Deadline(LAB_S), output_limit_bytes=4 << 20)
         return done.status, done.stdout

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from runner.deadline import Deadline
-from runner.guest.image import ImageStore
-from runner.report import store
-from runner.report.model import Report
 from tests.conftest import ROOT
+from vmlab.deadline import Deadline
+from vmlab.image.store import ImageStore
+from vmlab.report import store
+from vmlab.report.model import Report
 
 pytestmark = [pytest.mark.guest, pytest.mark.xdist_group("memory")]
 
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.guest, pytest.mark.xdist_group("memory")]
 def ran(host: str, reports: Path, *options: str) -> Report:
     """What ``make lab LAB=memory HOST=...`` leaves. (Exit status 1 is a check that the machine's noise left undecided, or a failure.)"""
     ImageStore().get("debian-13-kvm", Deadline(1800))
-    argv = [sys.executable, "-m", "runner", "run", "memory", "--param", f"host={host}", "--reports", str(reports), *options]
+    argv = [sys.executable, "-m", "vmlab", "run", "memory", "--param", f"host={host}", "--reports", str(reports), *options]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     assert done.returncode in (0, 1), done.stdout + done.stderr
     return store.load(store.find_latest(reports, "memory"))

@@ -19,14 +19,14 @@ from pathlib import Path
 import junitparser
 import pytest
 
-from runner import paths
-from runner.deadline import Deadline
-from runner.errors import EXIT_FAIL
-from runner.guest.image import ImageStore
-from runner.lab.verdict import VerdictKind
-from runner.report import store
-from runner.report.model import Report
 from tests.conftest import ROOT
+from vmlab import paths
+from vmlab.deadline import Deadline
+from vmlab.errors import EXIT_FAIL
+from vmlab.image.store import ImageStore
+from vmlab.lab.verdict import VerdictKind
+from vmlab.report import store
+from vmlab.report.model import Report
 
 pytestmark = [pytest.mark.guest]
 
@@ -78,7 +78,7 @@ def as_root(tmp_path_factory: pytest.TempPathFactory) -> Run:
     ImageStore().get("debian-13", Deadline(1800))
     answers = home / "answers.yaml"
     answers.write_text("exit_field: 1792\npages_resident: 5\n")
-    argv = [sys.executable, "-m", "runner", "run", "zombies", "--student", "s123", "--answers", str(answers)]
+    argv = [sys.executable, "-m", "vmlab", "run", "zombies", "--student", "s123", "--answers", str(answers)]
     argv += ["--reports", str(home / "reports")]
     return measured(argv, home / "reports", cwd=ROOT)
 
@@ -95,7 +95,7 @@ def as_user() -> Iterator[Run]:
         shutil.copytree(sysconfig.get_paths()["purelib"], home / "packages", ignore=shutil.ignore_patterns("__pycache__"))
         cache = home / "cache"
         shutil.copytree(image.directory, cache / "images" / image.directory.name)
-        command = [sys.executable, "-m", "runner", "run", "zombies", "--image", "debian-12", "--reports", str(home / "reports")]
+        command = [sys.executable, "-m", "vmlab", "run", "zombies", "--image", "debian-12", "--reports", str(home / "reports")]
         if os.geteuid() == 0:
             subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", str(home)], check=True)
             command = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *command]
@@ -106,7 +106,7 @@ def as_user() -> Iterator[Run]:
             "PATH": os.environ["PATH"],
             "HOME": str(home),
             "VMLAB_CACHE": str(cache),
-            "PYTHONPATH": f"{code}:{home / 'packages'}",
+            "PYTHONPATH": f"{code / 'runner'}:{home / 'packages'}",
         }
         yield measured(command, home / "reports", cwd=home, env=environment)
     finally:
@@ -145,7 +145,7 @@ class TestAsRootOnDebian13:
         assert covered > 0.95 * report.run.duration_s - 1
 
     def test_the_evidence_alone_gives_the_same_verdicts(self, as_root: Run) -> None:
-        argv = [sys.executable, "-m", "runner", "check", str(as_root.directory)]
+        argv = [sys.executable, "-m", "vmlab", "check", str(as_root.directory)]
         done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "gives every verdict" in done.stdout
@@ -155,7 +155,7 @@ class TestAsRootOnDebian13:
         forged["evidence"]["observations"][0]["data"]["forged"] = 1
         forged["checks"][0]["verdict"] = "fail"
         (tmp_path / "report.json").write_text(json.dumps(forged))
-        argv = [sys.executable, "-m", "runner", "check", str(tmp_path / "report.json")]
+        argv = [sys.executable, "-m", "vmlab", "check", str(tmp_path / "report.json")]
         done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 1
         assert "does not match" in done.stdout

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from runner.lab import Evidence, Verdict, failed, inconclusive, not_observable, passed
-from runner.lab.checks import Check, CheckFunction, check
-from runner.lab.definition import LabDefinition
-from runner.report.assemble import judge_report, observation
-from runner.report.model import (
+from vmlab.lab import Evidence, Verdict, failed, inconclusive, not_observable, passed
+from vmlab.lab.checks import Check, CheckFunction, check
+from vmlab.lab.definition import LabDefinition
+from vmlab.report.assemble import judge_report, observation
+from vmlab.report.model import (
     AcceleratorPart,
     CloudInitPart,
     ErrorPart,

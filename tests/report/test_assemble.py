@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from runner.lab.verdict import VerdictKind
-from runner.report.assemble import differences, evidence_digest, file_part, observation, rejudge, verify_evidence
-from runner.report.model import Report
+from vmlab.lab.verdict import VerdictKind
+from vmlab.report.assemble import differences, evidence_digest, file_part, observation, rejudge, verify_evidence
+from vmlab.report.model import Report
 
 
 def changed(report: Report, **update: Any) -> Report:

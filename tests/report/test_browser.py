@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from runner.report import batch, store
-from runner.report.html import report_html
+from vmlab.report import batch, store
+from vmlab.report.html import report_html
 
 CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 

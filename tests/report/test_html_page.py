@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-import runner.report
-from runner.errors import UsageError
-from runner.report.html import report_html
-from runner.report.junit import junit_xml
-from runner.report.model import FilePart, SlotPart
-from runner.report.store import load
+import vmlab.report
+from vmlab.errors import UsageError
+from vmlab.report.html import report_html
+from vmlab.report.junit import junit_xml
+from vmlab.report.model import FilePart, SlotPart
+from vmlab.report.store import load
 
 NAMES = ["report", "passing", "broken", "empty", "nasty"]
 VOID = {"meta", "link", "br", "img", "input", "hr"}
-CSS = (Path(runner.report.__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
+CSS = (Path(vmlab.report.__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
 
 
 class Page(HTMLParser):

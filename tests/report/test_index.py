@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from runner.board import LiveBoard, PlainBoard, Progress, closing_lines
-from runner.errors import UsageError
-from runner.lab.verdict import VerdictKind
-from runner.pool import Event
-from runner.report import batch, store
-from runner.report.batch import Batch, LabRow, Trouble, row_of
-from runner.report.index import headline, index_html, worst
-from runner.report.model import Report
 from tests.report.conftest import HOSTILE
+from vmlab.errors import UsageError
+from vmlab.lab.verdict import VerdictKind
+from vmlab.many.board import LiveBoard, PlainBoard, Progress, closing_lines
+from vmlab.many.pool import Event
+from vmlab.report import batch, store
+from vmlab.report.batch import Batch, LabRow, Trouble, row_of
+from vmlab.report.index import headline, index_html, worst
+from vmlab.report.model import Report
 
 
 def stored(report: Report, base: Path, name: str) -> LabRow:

@@ -9,9 +9,9 @@ from xml.etree import ElementTree as ET
 import pytest
 from junitparser import JUnitXml
 
-from runner.report.assemble import file_part
-from runner.report.junit import junit_xml
-from runner.report.model import FilePart
+from vmlab.report.assemble import file_part
+from vmlab.report.junit import junit_xml
+from vmlab.report.model import FilePart
 
 
 def parsed(document: bytes) -> ET.Element:

@@ -9,16 +9,16 @@ from typing import Any
 import junitparser
 import pytest
 
-from runner.cli_run import Part
-from runner.errors import UsageError
-from runner.job import numbered
-from runner.lab.verdict import VerdictKind
-from runner.report import batch, store
-from runner.report.batch import Batch, LabRow, row_of
-from runner.report.merge import merge
-from runner.report.model import Report
-from runner.report.summary import escaped, summary_markdown
 from tests.report.conftest import HOSTILE
+from vmlab.cli.run import Part
+from vmlab.errors import UsageError
+from vmlab.lab.verdict import VerdictKind
+from vmlab.many.job import numbered
+from vmlab.report import batch, store
+from vmlab.report.batch import Batch, LabRow, row_of
+from vmlab.report.merge import merge
+from vmlab.report.model import Report
+from vmlab.report.summary import escaped, summary_markdown
 
 JOBS = numbered(["zombies"] * 60 + ["memory"] * 40)
 

@@ -8,8 +8,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from runner.lab.definition import Plot
-from runner.report.plots import draw, drawings
+from vmlab.lab.definition import Plot
+from vmlab.report.plots import draw, drawings
 
 KINDS = ["line", "points", "bars"]
 
@@ -143,7 +143,7 @@ def test_a_failure_to_draw_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_args: Any) -> str:
         raise RuntimeError("no picture today")
 
-    monkeypatch.setattr("runner.report.plots._svg", broken)
+    monkeypatch.setattr("vmlab.report.plots._svg", broken)
 
     (drawing,) = drawings([plot()], evidence(LINE))
     assert drawing.note == "The data is there but cannot be drawn; see the table."

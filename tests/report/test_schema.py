@@ -8,11 +8,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from runner.report.schema import SCHEMA_PATH, schema_text
+from vmlab.report.schema import SCHEMA_PATH, schema_text
 
 
 def test_committed_schema_is_that_of_the_models() -> None:
-    assert SCHEMA_PATH.read_text(encoding="utf-8") == schema_text(), "run: python -m runner.report.schema"
+    assert SCHEMA_PATH.read_text(encoding="utf-8") == schema_text(), "run: python -m vmlab.report.schema"
 
 
 @pytest.mark.parametrize("name", ["report", "passing", "broken", "empty", "nasty"])

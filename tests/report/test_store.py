@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from runner.errors import HostError, UsageError
-from runner.report import store
+from vmlab.errors import HostError, UsageError
+from vmlab.report import store
 
 NOON = datetime(2026, 11, 23, 20, 15, tzinfo=UTC)
 

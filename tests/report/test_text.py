@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner.report import text
+from vmlab.report import text
 
 
 @pytest.mark.parametrize(

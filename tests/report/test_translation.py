@@ -8,8 +8,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from runner.lab.definition import Translation
-from runner.report.translation import Picture, draw
+from vmlab.lab.definition import Translation
+from vmlab.report.translation import Picture, draw
 
 DEFINITION = Translation.model_validate(
     {

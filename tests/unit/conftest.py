@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.host.facts import GIB
-from runner.host.view import HostView
+from vmlab.host.facts import GIB
+from vmlab.host.view import HostView
 
 INTEL = {"proc/cpuinfo": "processor\t: 0\nmodel name\t: Some Xeon\nflags\t\t: fpu vmx sse2\n", "sys/module/kvm_intel/parameters/ept": "Y\n"}
 AMD = {"proc/cpuinfo": "processor\t: 0\nmodel name\t: AMD EPYC\nflags\t\t: fpu svm sse2\n", "sys/module/kvm_amd/parameters/npt": "1\n"}

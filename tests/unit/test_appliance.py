@@ -18,12 +18,13 @@ from typing import Any
 
 import pytest
 
-from runner.deadline import Deadline
-from runner.errors import BootTimeout, GuestError, GuestExited, GuestPanicked, ImageError
-from runner.guest import appliance, appliance_console
-from runner.guest.appliance import ApplianceStore
-from runner.guest.image import Image
-from runner.guest.inside.appliance import MARK
+from vmlab.deadline import Deadline
+from vmlab.errors import BootTimeout, GuestError, GuestExited, GuestPanicked, ImageError
+from vmlab.guest.inside.appliance import MARK
+from vmlab.guest.intel import appliance
+from vmlab.guest.intel import console as appliance_console
+from vmlab.guest.intel.appliance import ApplianceStore
+from vmlab.image.store import Image
 
 
 def tar_of(members: dict[str, bytes | str]) -> bytes:
@@ -247,7 +248,7 @@ def test_the_scripts_inside_import_the_standard_library_alone():
     import ast
 
     for name in ("appliance.py", "pack.py"):
-        tree = ast.parse((Path(appliance.__file__).parent / "inside" / name).read_text())
+        tree = ast.parse((Path(appliance.__file__).parents[1] / "inside" / name).read_text())
         imported = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
         imported += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
         assert not {module.split(".")[0] for module in imported} - sys.stdlib_module_names

@@ -9,54 +9,43 @@ from pathlib import Path
 
 import pytest
 
-import runner
-from runner import paths
+import vmlab
+from vmlab import paths
 
-PACKAGE = Path(runner.__file__).resolve().parent
+PACKAGE = Path(vmlab.__file__).resolve().parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the top of the house down. A module imports its own storey's parts only as told in BESIDE, and any storey below.
 LAYERS = (
-    ("cli", "cli_run", "cli_many", "cli_storage", "cli_options", "__main__", "shell", "prebuild"),
-    ("schedule", "pytest_plugin", "cluster"),
-    ("board", "preload"),
-    ("pool",),
-    ("job",),
+    ("cli", "__main__"),
+    ("pytest_plugin",),
+    ("many",),
     ("run",),
-    ("bench", "live"),
-    ("guest", "host", "lab", "report", "grading"),
+    ("bench",),
+    ("guest", "image", "host", "lab", "report", "grading"),
     ("process", "packages", "paths"),
     ("deadline", "errors", "suggest", "yamlfile"),
 )
 BESIDE = {
-    ("bench", "live"),
-    ("cli", "shell"),
-    ("cli", "cli_options"),
-    ("cli", "cli_many"),
-    ("cli", "cli_run"),
-    ("cli_run", "cli_options"),
-    ("cli", "cli_storage"),
-    ("cli_many", "cli_options"),
-    ("cli_storage", "cli_options"),
-    ("cli_storage", "prebuild"),
     ("__main__", "cli"),
-    ("pytest_plugin", "schedule"),
     ("guest", "host"),
+    ("guest", "image"),
     ("report", "lab"),
     ("grading", "lab"),
     ("grading", "report"),
     ("process", "packages"),
     ("process", "paths"),
+    ("packages", "paths"),
     ("yamlfile", "errors"),
     ("yamlfile", "suggest"),
 }
-MACHINES = {"guest", "host"}
+MACHINES = {"guest", "image", "host"}
 ORDINARY = {"boot", "memory"}
 EVIDENCE = {"lab", "report", "grading"}
 
 
 def part(path: Path) -> str:
-    """The part of the house that a file belongs to: the name directly below ``runner``."""
+    """The part of the house that a file belongs to: the name directly below ``vmlab``."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -64,7 +53,7 @@ def storey(name: str) -> int:
     for depth, names in enumerate(LAYERS):
         if name in names:
             return depth
-    raise AssertionError(f"runner/{name} has no storey: give it one in LAYERS, as low as it can be")
+    raise AssertionError(f"vmlab/{name} has no storey: give it one in LAYERS, as low as it can be")
 
 
 def imports(tree: ast.AST, path: Path) -> list[tuple[int, str]]:
@@ -76,10 +65,10 @@ def imports(tree: ast.AST, path: Path) -> list[tuple[int, str]]:
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
-                package = ["runner", *path.relative_to(PACKAGE).parent.parts]
+                package = ["vmlab", *path.relative_to(PACKAGE).parent.parts]
                 base = ".".join([*package[: len(package) - node.level + 1], *([base] if base else [])])
             found += [(node.lineno, f"{base}.{alias.name}") for alias in node.names]
-    ours = [(line, name.split(".")) for line, name in found if name.split(".")[0] == "runner"]
+    ours = [(line, name.split(".")) for line, name in found if name.split(".")[0] == "vmlab"]
     return [(line, names[1]) for line, names in ours if len(names) > 1 and not names[1].startswith("__")]
 
 
@@ -87,7 +76,7 @@ def faults(tree: ast.AST, path: Path) -> list[str]:
     mine = part(path)
     wrong = []
     for line, other in imports(tree, path):
-        if other == mine or (mine, other) in BESIDE or storey(other) > storey(mine):
+        if not other or other == mine or (mine, other) in BESIDE or storey(other) > storey(mine):
             continue
         wrong.append(f"{path.relative_to(PACKAGE.parent)}:{line}: {mine} imports {other}, which is not below it")
     return wrong
@@ -105,13 +94,13 @@ def test_imports_point_down():
 @pytest.mark.parametrize(
     ("file", "line"),
     [
-        ("lab/collection.py", "from runner.guest import qemu"),
-        ("lab/collection.py", "if TYPE_CHECKING:\n    from runner.bench import Bench"),
-        ("report/html.py", "def f():\n    import runner.host.facts"),
+        ("lab/collection.py", "from vmlab.guest import qemu"),
+        ("lab/collection.py", "if TYPE_CHECKING:\n    from vmlab.bench import Bench"),
+        ("report/html.py", "def f():\n    import vmlab.host.facts"),
         ("grading/course.py", "from ..guest.machine import Machine"),
-        ("guest/machine.py", "from runner.lab.definition import GuestRequest"),
-        ("host/facts.py", "from runner.guest import qemu"),
-        ("errors.py", "from runner import process"),
+        ("guest/machine.py", "from vmlab.lab.definition import GuestRequest"),
+        ("host/facts.py", "from vmlab.guest import qemu"),
+        ("errors.py", "from vmlab import process"),
         ("bench/bench.py", "from .. import run"),
     ],
 )
@@ -121,7 +110,7 @@ def test_control_an_import_that_points_up_or_across_is_seen(file: str, line: str
 
 def test_control_an_import_that_points_down_is_allowed():
     assert not faults(
-        ast.parse("from runner.errors import UsageError\nfrom runner.lab import checks\nimport yaml"), PACKAGE / "bench/bench.py"
+        ast.parse("from vmlab.errors import UsageError\nfrom vmlab.lab import checks\nimport yaml"), PACKAGE / "bench/bench.py"
     )
 
 
@@ -173,7 +162,7 @@ def test_a_labs_files_import_only_what_the_guide_says():
         scripts = sorted((home / "guest").rglob("*.py"))
         # What lies beside checks and experiment is loaded by `beside`; its types are imported by their full names, for mypy alone.
         own = {f"labs.{home.name}.{path.stem}" for path in home.glob("*.py") if not path.stem.startswith(("checks", "experiment"))}
-        files = [(path, {"runner.lab"} | own | ({"runner.bench"} if path.stem == "experiment" else set())) for path in home.glob("*.py")]
+        files = [(path, {"vmlab.lab"} | own | ({"vmlab.bench"} if path.stem == "experiment" else set())) for path in home.glob("*.py")]
         for path, allowed in [*files, *((script, set[str]()) for script in scripts)]:
             neighbours = {script.stem for script in scripts} if path in scripts else set()
             wrong += [f"{path}: {name}" for name in foreign(path.read_text(), allowed, neighbours)]
@@ -181,9 +170,9 @@ def test_a_labs_files_import_only_what_the_guide_says():
 
 
 def test_control_a_lab_that_reaches_into_the_engine_is_seen():
-    assert foreign("from runner.guest import qemu", {"runner.lab"}, set()) == ["runner.guest"]
+    assert foreign("from vmlab.guest import qemu", {"vmlab.lab"}, set()) == ["vmlab.guest"]
     assert foreign("import numpy\nimport os, helper\nfrom . import x", set(), {"helper"}) == ["numpy", "."]
-    assert not foreign("from runner.lab import check\nimport json", {"runner.lab"}, set())
+    assert not foreign("from vmlab.lab import check\nimport json", {"vmlab.lab"}, set())
 
 
 def test_no_file_is_long():

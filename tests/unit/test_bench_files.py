@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from runner.bench import Bench, Notebook
-from runner.deadline import Deadline
-from runner.errors import UsageError
-from runner.guest.workdir import work_dir
-from runner.lab import beside
-from runner.lab.collection import read_lab
-from runner.lab.skeleton import create
 from tests.guest.conftest import Listener
+from vmlab.bench import Bench, Notebook
+from vmlab.deadline import Deadline
+from vmlab.errors import UsageError
+from vmlab.guest.workdir import work_dir
+from vmlab.lab import beside
+from vmlab.lab.collection import read_lab
+from vmlab.lab.skeleton import create
 
 
 @pytest.fixture

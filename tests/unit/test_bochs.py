@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from runner.deadline import Deadline
-from runner.errors import BootTimeout, GuestExited, HostError
-from runner.guest import bochs
-from runner.guest.workdir import WorkDir, work_dir
+from vmlab.deadline import Deadline
+from vmlab.errors import BootTimeout, GuestExited, HostError
+from vmlab.guest.intel import bochs
+from vmlab.guest.workdir import WorkDir, work_dir
 
 HELP = 'case "$*" in *cpu*) echo corei7_skylake_x >&2 ;; *--help*) echo "Bochs x86 Emulator 2.7" >&2; echo "  -rc filename" >&2 ;; esac\n'
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from runner.deadline import Deadline
-from runner.errors import GuestPanicked
-from runner.guest import boot, frozen
-from runner.guest.frozen import ColdBoot, FrozenDisk
-from runner.guest.image import Image
-from runner.guest.machine import BootRequest
-from runner.guest.workdir import WorkDir
-from runner.host.noise import Noise
 from tests.guest.conftest import world_of
+from vmlab.deadline import Deadline
+from vmlab.errors import GuestPanicked
+from vmlab.guest import boot, frozen
+from vmlab.guest.frozen import ColdBoot, FrozenDisk
+from vmlab.guest.machine import BootRequest
+from vmlab.guest.workdir import WorkDir
+from vmlab.host.noise import Noise
+from vmlab.image.store import Image
 
 STALE = "[    2.246398] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI\n[    2.251221] Kernel panic - not syncing: Fatal exception in interrupt"
 CORRUPT = "[    3.1] Oops: invalid opcode: 0000 [#1] PREEMPT SMP NOPTI\n[    3.2] Kernel panic - not syncing: Fatal exception"

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from runner.lab import Evidence, Verdict, check, failed, inconclusive, judge, not_observable, passed
-from runner.lab.checks import Check, Judgement, checks_of, settled
-from runner.lab.verdict import VerdictKind
+from vmlab.lab import Evidence, Verdict, check, failed, inconclusive, judge, not_observable, passed
+from vmlab.lab.checks import Check, Judgement, checks_of, settled
+from vmlab.lab.verdict import VerdictKind
 
 
 @check(points=2, claim="A")

@@ -13,8 +13,8 @@ import click
 import pytest
 import yaml
 
-from runner.cli import cli
-from runner.host.accelerator import CI_RULE
+from vmlab.cli.app import cli
+from vmlab.host.accelerator import CI_RULE
 
 ROOT = Path(__file__).resolve().parents[2]
 GITHUB, GITLAB = ROOT / ".github/workflows/labs.yml", ROOT / ".gitlab-ci.yml"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.guest import console as module
-from runner.guest.console import Console
+from vmlab.guest import console as module
+from vmlab.guest.console import Console
 
 
 class Wire:

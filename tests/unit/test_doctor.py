@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from runner.host import doctor
-from runner.host.accelerator import CI_RULE
-from runner.host.facts import GIB, Qemu
-from runner.packages import Requirement
 from tests.unit.conftest import PLAIN, RECORDS, World
+from vmlab.host import doctor
+from vmlab.host.accelerator import CI_RULE
+from vmlab.host.facts import GIB, Qemu
+from vmlab.packages import Requirement
 
 
 def findings(diagnosis: doctor.Diagnosis) -> dict[str, doctor.Finding]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from runner.lab import Evidence, EvidenceProblem, Record
-from runner.lab.evidence import canonical, digest
+from vmlab.lab import Evidence, EvidenceProblem, Record
+from vmlab.lab.evidence import canonical, digest
 
 WRONG: dict[str, list[Any]] = {
     "integer": [True, False, 1.0, 1.5, "1", None, [], {}, math.nan],

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from runner.errors import HostError
-from runner.host import doctor
-from runner.host.accelerator import CI_RULE, choose
-from runner.host.facts import GIB, find_qemu, gather, in_words, require_qemu, too_old
 from tests.unit.conftest import AMD, ONLY_TCG, PLAIN, RECORDS, REST, World
+from vmlab.errors import HostError
+from vmlab.host import doctor
+from vmlab.host.accelerator import CI_RULE, choose
+from vmlab.host.facts import GIB, find_qemu, gather, in_words, require_qemu, too_old
 
 # --- the accelerator: each reason is seen -----------------------------------------------------------------------------------------
 
@@ -215,7 +215,7 @@ def test_facts_of_a_plain_machine(kvm_world: World, tmp_path: Path):
 
 
 def test_facts_fit_the_report():
-    from runner.report.model import HostPart
+    from vmlab.report.model import HostPart
 
     part = gather().part()
     assert HostPart.model_validate({**part, "accelerator": {"name": "tcg", "reason": "asked for"}}).cpus >= 1

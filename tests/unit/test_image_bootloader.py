@@ -11,9 +11,9 @@ from uuid import UUID
 
 import pytest
 
-from runner.errors import ImageError
-from runner.guest.build import bootloader
-from runner.packages import which
+from vmlab.errors import ImageError
+from vmlab.image.builder import bootloader
+from vmlab.packages import which
 
 SEED = UUID("12345678123456781234567812345678")
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from runner import paths
-from runner.errors import UsageError
-from runner.guest.build import recipe
-from runner.guest.catalog import Catalog, PublishedEntry, RecipeEntry
-from runner.guest.image import ImageStore
+from vmlab import paths
+from vmlab.errors import UsageError
+from vmlab.image.builder import recipe
+from vmlab.image.catalog import Catalog, PublishedEntry, RecipeEntry
+from vmlab.image.store import ImageStore
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import io
 import tarfile
 from pathlib import Path
 
-from runner.guest.build import dates
+from vmlab.image.builder import dates
 
 BUILD_S = 1_700_000_000.5
 

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import pytest
 
-from runner.bench import Notebook
-from runner.errors import UsageError
-from runner.lab.definition import GuestRequest
-from runner.run import image_for
+from vmlab.bench import Notebook
+from vmlab.errors import UsageError
+from vmlab.lab.definition import GuestRequest
+from vmlab.run.lab import image_for
 
 GUESTS = {
     "main": GuestRequest(images=["debian-13-kvm", "debian-12"]),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.deadline import Deadline
-from runner.guest.build import mirror
+from vmlab.deadline import Deadline
+from vmlab.image.builder import mirror
 
 DEB822 = """# A comment
 Types: deb

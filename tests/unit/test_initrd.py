@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.errors import ImageError
-from runner.guest.build.initrd import Entry, cpio, from_system, load_order
+from vmlab.errors import ImageError
+from vmlab.image.builder.initrd import Entry, cpio, from_system, load_order
 
 ENTRIES = [
     Entry("dev", stat.S_IFDIR | 0o755),

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.host import probe
-from runner.host.kvm import claims, counters, interface, machine, programs
+from vmlab.host import probe
+from vmlab.host.kvm import claims, counters, interface, machine, programs
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from runner.host.kvm.judge import EXPECTED, Judgement, judge
-from runner.host.probe import failure
-from runner.host.probe_view import render
+from vmlab.host.kvm.judge import EXPECTED, Judgement, judge
+from vmlab.host.probe import failure
+from vmlab.host.probe_view import render
 
 RECORDS = Path(__file__).with_name("kvm_records")
 Record = dict[str, Any]

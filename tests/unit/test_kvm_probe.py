@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from runner.host import probe
-from runner.host.kvm import claims
-from runner.host.kvm.judge import judge
+from vmlab.host import probe
+from vmlab.host.kvm import claims
+from vmlab.host.kvm.judge import judge
 
 
 def opens() -> bool:
@@ -82,7 +82,7 @@ def test_the_watchdog_inside_ends_a_guest_that_never_halts():
     """KVM_RUN that does not come back, as a wait that a signal interrupts."""
     code = """
 import contextlib, json, time
-from runner.host.kvm import __main__ as probe
+from vmlab.host.kvm import __main__ as probe
 probe.interface.opened = lambda path: contextlib.nullcontext(0)
 probe.interface.ask = lambda *_: 12
 probe.machine.create = lambda _: contextlib.nullcontext(type("Guest", (), {"counts": True}))

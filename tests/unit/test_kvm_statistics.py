@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
-from runner.deadline import Deadline
-from runner.guest.statistics import kvm_statistics
+from vmlab.deadline import Deadline
+from vmlab.guest.look.statistics import kvm_statistics
 
 
 def machine(answers: dict[str, list[dict[str, Any]]]) -> Any:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from runner import paths
-from runner.errors import UsageError
-from runner.lab import Evidence, judge
-from runner.lab.collection import Collection, read_lab
-from runner.lab.definition import Lab
-from runner.lab.skeleton import create
+from vmlab import paths
+from vmlab.errors import UsageError
+from vmlab.lab import Evidence, judge
+from vmlab.lab.collection import Collection, read_lab
+from vmlab.lab.definition import Lab
+from vmlab.lab.skeleton import create
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_a_dataclass_works_in_a_lab(lab: Lab):
 
 
 MORE = """
-from runner.lab import Evidence, Verdict, check, passed
+from vmlab.lab import Evidence, Verdict, check, passed
 
 
 @check(points=3, claim="L1", after="{after}")
@@ -173,7 +173,7 @@ def test_checks_of_several_files_fit_together(lab: Lab, name: str, after: str, s
     assert says.replace("{first}", first) in refusal(lab.load_checks).message
 
 
-IMPORT = "from runner.lab import check\n"
+IMPORT = "from vmlab.lab import check\n"
 
 
 @pytest.mark.parametrize(

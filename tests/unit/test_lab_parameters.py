@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from runner.errors import UsageError
-from runner.lab.answers import read_answers, template
-from runner.lab.definition import LabDefinition, Question
-from runner.lab.parameters import check_programs, resolve, split
-from runner.yamlfile import load
+from vmlab.errors import UsageError
+from vmlab.lab.answers import read_answers, template
+from vmlab.lab.definition import LabDefinition, Question
+from vmlab.lab.parameters import check_programs, resolve, split
+from vmlab.yamlfile import load
 
 
 def definition(**more: Any) -> LabDefinition:

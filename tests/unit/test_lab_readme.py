@@ -15,9 +15,9 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from runner.lab import Record, checks, verdict
-from runner.lab.definition import Axis, Claim, GuestRequest, LabDefinition, Parameter, Plot, Program, Question, Series, Stage, Translation
-from runner.lab.skeleton import create
+from vmlab.lab import Record, checks, verdict
+from vmlab.lab.definition import Axis, Claim, GuestRequest, LabDefinition, Parameter, Plot, Program, Question, Series, Stage, Translation
+from vmlab.lab.skeleton import create
 
 GUIDE = Path(__file__).resolve().parents[2] / "labs" / "README.md"
 MODELS: dict[str, type[BaseModel]] = {
@@ -128,9 +128,9 @@ def test_every_verdict_and_reader_is_described():
 
 
 def test_every_call_of_the_bench_is_described():
-    bench = pytest.importorskip("runner.bench", reason="the bench is not there yet")
-    from runner.guest.memory import MemoryView
-    from runner.guest.ssh import Conversation
+    bench = pytest.importorskip("vmlab.bench", reason="the bench is not there yet")
+    from vmlab.guest.look.memory import MemoryView
+    from vmlab.guest.ssh import Conversation
 
     guide = GUIDE.read_text()
     ours = {"part", "put_scripts"}  # (For the runner, not for an experiment.)
@@ -144,9 +144,9 @@ def test_every_call_of_the_bench_is_described():
 
 
 def test_no_call_is_described_that_is_not_there():
-    bench = pytest.importorskip("runner.bench", reason="the bench is not there yet")
-    from runner.guest.memory import MemoryView
-    from runner.guest.ssh import Conversation
+    bench = pytest.importorskip("vmlab.bench", reason="the bench is not there yet")
+    from vmlab.guest.look.memory import MemoryView
+    from vmlab.guest.ssh import Conversation
 
     kinds = {"bench": bench.Bench, "guest": bench.Guest, "talk": Conversation, "memory": MemoryView}
     # (In the example lab, "memory" is an observation.)
@@ -156,7 +156,7 @@ def test_no_call_is_described_that_is_not_there():
 
 
 def test_every_command_is_there():
-    cli = pytest.importorskip("runner.cli", reason="the command line is not there yet")
+    cli = pytest.importorskip("vmlab.cli.app", reason="the command line is not there yet")
     named = set(re.findall(r"vmlab ([a-z]+)\b", GUIDE.read_text()))
     assert named - {"model"} <= set(cli.cli.commands)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from runner.errors import UsageError
-from runner.lab import skeleton
-from runner.lab.collection import Collection, read_lab
-from runner.lab.skeleton import create
+from vmlab.errors import UsageError
+from vmlab.lab import skeleton
+from vmlab.lab.collection import Collection, read_lab
+from vmlab.lab.skeleton import create
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,7 +53,7 @@ def test_its_code_is_as_clean_as_ours(tmp_path: Path):
 def test_its_guest_script_prints_what_its_checks_read(tmp_path: Path, how: str):
     import json
 
-    from runner.lab import Evidence, judge
+    from vmlab.lab import Evidence, judge
 
     folder = create("page_touch", tmp_path)
     done = subprocess.run(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.host.noise import Meter
+from vmlab.host.noise import Meter
 
 BUSY = "import time\nend = time.process_time() + {}\nwhile time.process_time() < end: pass"
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from runner.errors import HostError
-from runner.host import pages
-from runner.host.pages import HostPage, ProcessMemory
+from vmlab.errors import HostError
+from vmlab.host import pages
+from vmlab.host.pages import HostPage, ProcessMemory
 
 CHILD = """
 import ctypes, mmap, sys

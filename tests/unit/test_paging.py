@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from runner.guest.paging import Registers, registers_of, walk
+from vmlab.guest.look.paging import Registers, registers_of, walk
 
 PRESENT, LARGE = 1, 1 << 7
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runner import process
-from runner.deadline import Deadline
-from runner.errors import HostError
+from vmlab import process
+from vmlab.deadline import Deadline
+from vmlab.errors import HostError
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,7 +64,7 @@ def test_a_child_that_takes_too_long_is_ended_with_its_children(tmp_path: Path) 
 def test_a_child_dies_with_a_runner_that_is_killed(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     program = (
-        "import time\nfrom pathlib import Path\nfrom runner import process\n"
+        "import time\nfrom pathlib import Path\nfrom vmlab import process\n"
         "child = process.spawn(['sleep', '600'])\n"
         f"Path({str(pid_file)!r}).write_text(str(child.pid))\ntime.sleep(600)\n"
     )

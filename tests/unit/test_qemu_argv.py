@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.guest.qemu import CONTROL_PORT, GuestSpec, RamFile, Wires, argv, versioned_machine
+from vmlab.guest.qemu import CONTROL_PORT, GuestSpec, RamFile, Wires, argv, versioned_machine
 
 SPEC = GuestSpec(
     name="main",

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from runner.deadline import Deadline
-from runner.errors import BootTimeout, GuestPanicked
-from runner.guest.readiness import Step, cloud_init_status, parse_cloud_init, wait
+from vmlab.deadline import Deadline
+from vmlab.errors import BootTimeout, GuestPanicked
+from vmlab.guest.readiness import Step, cloud_init_status, parse_cloud_init, wait
 
 
 def nothing(*_: object) -> None:

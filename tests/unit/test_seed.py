@@ -11,7 +11,7 @@ import paramiko
 import pycdlib
 import yaml
 
-from runner.guest.seed import Identity, KeyPair, merge, render, write_iso
+from vmlab.guest.seed import Identity, KeyPair, merge, render, write_iso
 
 
 def test_the_guest_gets_its_host_key_the_client_key_and_its_name() -> None:

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from runner.errors import HostError, UsageError
-from runner.host import slots
-from runner.host.capacity import GUEST_OVERHEAD_BYTES, RUNNER_BYTES, Capacity, Need, Share, capacity, check_fits
-from runner.host.facts import GIB, MIB
-from runner.host.slots import Entry, Slots, obstacle
 from tests.conftest import ROOT, Vmlab
 from tests.unit.test_host import World
+from vmlab.errors import HostError, UsageError
+from vmlab.host import slots
+from vmlab.host.capacity import GUEST_OVERHEAD_BYTES, RUNNER_BYTES, Capacity, Need, Share, capacity, check_fits
+from vmlab.host.facts import GIB, MIB
+from vmlab.host.slots import Entry, Slots, obstacle
 
 SMALL = Capacity(memory_bytes=4 * GIB, cpus=2, free_bytes=16 * GIB, total_bytes=4 * GIB + GIB // 2)
 ONE = Need({"main": Share(GIB, 1)})
@@ -100,8 +100,8 @@ def test_control_groups_bound_what_is_given(tmp_path: Path, files: dict[str, str
 HOLDER = """
 import sys, time
 from pathlib import Path
-from runner.host.capacity import Capacity, Need, Share
-from runner.host.slots import Slots
+from vmlab.host.capacity import Capacity, Need, Share
+from vmlab.host.slots import Slots
 
 gib = 1 << 30
 slots = Slots(Path(sys.argv[1]), lambda: Capacity(4 * gib, 2, 16 * gib, 5 * gib))
@@ -289,7 +289,7 @@ def test_users_share_a_directory_that_was_made_for_all(tmp_path: Path):
         code = HOLDER.replace("time.sleep(60)", "time.sleep(float(sys.argv[2]))")
         argv = [sys.executable, "-c", "import os, sys; os.setgid(65534); os.setuid(65534); exec(sys.stdin.read())", str(home), "3"]
         # (The code is read before the rights are given up; `runner` is found by a path that all may read, or imported before.)
-        preloaded = "import runner.host.slots\n"
+        preloaded = "import vmlab.host.slots\n"
         argv[2] = preloaded + argv[2]
         theirs = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert theirs.stdin is not None

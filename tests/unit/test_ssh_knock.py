@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from runner.deadline import Deadline
-from runner.errors import SshError
-from runner.guest.ssh import Knocked
+from vmlab.deadline import Deadline
+from vmlab.errors import SshError
+from vmlab.guest.ssh import Knocked
 
 GREETING = b"SSH-2.0-vmlab\r\n"
 

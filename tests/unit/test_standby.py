@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from runner.deadline import Deadline
-from runner.errors import TemplateError
-from runner.guest import standby
-from runner.guest.inside import standby as inside
-from runner.guest.standby import Newborn
+from vmlab.deadline import Deadline
+from vmlab.errors import TemplateError
+from vmlab.guest.clone import identity as standby
+from vmlab.guest.clone.identity import Newborn
+from vmlab.guest.inside import standby as inside
 
 
 @pytest.fixture

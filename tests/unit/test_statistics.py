@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from runner.lab import EvidenceProblem, Interval, median_interval, ratio_interval
+from vmlab.lab import EvidenceProblem, Interval, median_interval, ratio_interval
 
 
 def test_a_median_and_a_ratio_of_medians() -> None:

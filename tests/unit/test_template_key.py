@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from runner.guest import boot, qemu, standby, template
-from runner.guest.image import Image
-from runner.guest.machine import BootRequest
-from runner.guest.template import Host, key_of
-from runner.host.facts import Qemu
+from vmlab.guest import boot, qemu
+from vmlab.guest.clone import identity as standby
+from vmlab.guest.clone import template
+from vmlab.guest.clone.template import Host, key_of
+from vmlab.guest.machine import BootRequest
+from vmlab.host.facts import Qemu
+from vmlab.image.store import Image
 
 FILES = {name: {"sha256": letter * 64, "size": 1} for name, letter in (("disk.qcow2", "a"), ("vmlinuz", "b"), ("initrd.img", "c"))}
 IMAGE = Image(

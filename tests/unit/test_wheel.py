@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-WITHIN = "runner/_data"
+WITHIN = "vmlab/_data"
 
 
 def tracked() -> list[str]:
@@ -36,21 +36,22 @@ def test_code_and_data_are_in_the_wheel(wheel: Path):
     names = set(zipfile.ZipFile(wheel).namelist())
     for name in tracked():
         top, _, rest = name.partition("/")
-        if top == "runner":
-            assert name in names
+        if rest.startswith("vmlab/"):
+            assert rest in names
         elif top in {"images", "cloud-init"} or (top == "labs" and "/tests/" not in rest):
             assert f"{WITHIN}/{name}" in names
 
 
 def test_nothing_else_is_in_the_wheel(wheel: Path):
-    expected = {name if name.startswith("runner/") else f"{WITHIN}/{name}" for name in tracked()}
+    expected = {name.removeprefix("runner/") if name.startswith("runner/vmlab/") else f"{WITHIN}/{name}" for name in tracked()}
+    expected.add(f"{WITHIN}/packages.txt")
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert sorted(names - expected) == []
 
 
 def test_an_installed_wheel_finds_its_data(wheel: Path, tmp_path: Path):
     zipfile.ZipFile(wheel).extractall(tmp_path)
-    program = "from runner.paths import data_dir; print(*(data_dir(name) for name in ('labs', 'images', 'cloud-init')), sep='\\n')"
+    program = "from vmlab.paths import data_dir; print(*(data_dir(name) for name in ('labs', 'images', 'cloud-init')), sep='\\n')"
     # -P and a working directory elsewhere: the checkout must not lend what the wheel lacks.
     done = subprocess.run(
         [sys.executable, "-P", "-c", program], cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False

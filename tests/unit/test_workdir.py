@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runner.guest.workdir import sweep, work_dir
+from vmlab.guest.workdir import sweep, work_dir
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,7 +40,7 @@ def test_a_living_runs_directory_is_left_alone() -> None:
 def test_what_a_killed_runner_left_is_removed_and_its_guest_ended(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     program = (
-        "import subprocess, time\nfrom pathlib import Path\nfrom runner.guest.workdir import work_dir\n"
+        "import subprocess, time\nfrom pathlib import Path\nfrom vmlab.guest.workdir import work_dir\n"
         "with work_dir() as work:\n"
         # A guest that, against all arrangements, outlives its runner.
         "    guest = subprocess.Popen(['sleep', '600'], start_new_session=True)\n"

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
-from runner.bench import Bench, Notebook
-from runner.deadline import Deadline
-from runner.guest.workdir import work_dir
-from runner.lab.collection import read_lab
-from runner.lab.loading import module_from
 from tests.guest.conftest import Listener
+from vmlab.bench import Bench, Notebook
+from vmlab.deadline import Deadline
+from vmlab.guest.workdir import work_dir
+from vmlab.lab.collection import read_lab
+from vmlab.lab.loading import module_from
 
 LAB = Path(__file__).resolve().parents[1]
 GRAPHS = yaml.safe_load((LAB / "graph.yaml").read_text())

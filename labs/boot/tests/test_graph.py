@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from runner.lab.loading import module_from
+from vmlab.lab.loading import module_from
 
 LAB = Path(__file__).resolve().parents[1]
 graph = module_from(LAB / "graph.py")

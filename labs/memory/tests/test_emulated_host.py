@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from runner.lab import Evidence
-from runner.lab.checks import Check, judge
-from runner.lab.collection import read_lab
-from runner.lab.verdict import VerdictKind
+from vmlab.lab import Evidence
+from vmlab.lab.checks import Check, judge
+from vmlab.lab.collection import read_lab
+from vmlab.lab.verdict import VerdictKind
 
 LAB = Path(__file__).resolve().parents[1]
 RECORDED = json.loads((LAB / "tests" / "emulated_host.json").read_text())

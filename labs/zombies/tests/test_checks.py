@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from runner.lab import Evidence, Record
-from runner.lab.checks import Check, judge
-from runner.lab.collection import read_lab
-from runner.lab.definition import LabDefinition
-from runner.lab.verdict import VerdictKind
-from runner.yamlfile import validate
+from vmlab.lab import Evidence, Record
+from vmlab.lab.checks import Check, judge
+from vmlab.lab.collection import read_lab
+from vmlab.lab.definition import LabDefinition
+from vmlab.lab.verdict import VerdictKind
+from vmlab.yamlfile import validate
 
 LAB = Path(__file__).resolve().parents[1]
 CHECKS = read_lab(LAB).load_checks()

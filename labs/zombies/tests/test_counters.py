@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from runner.lab.loading import module_from
+from vmlab.lab.loading import module_from
 
 GUEST = Path(__file__).resolve().parents[1] / "guest"
 

@@ -1,6 +1,6 @@
 """What the runner's own tests want to know of any image."""
 
-from runner.lab import Evidence, Verdict, check, failed, passed
+from vmlab.lab import Evidence, Verdict, check, failed, passed
 
 
 @check(points=1, claim="X1")

@@ -1,6 +1,6 @@
 """Never run by itself: the tests drive the bench."""
 
-from runner.bench import Bench
+from vmlab.bench import Bench
 
 
 def experiment(bench: Bench) -> None:

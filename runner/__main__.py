@@ -1,5 +1,0 @@
-"""``python -m runner`` is ``vmlab``."""
-
-from runner.cli import main
-
-main()

@@ -1,0 +1,29 @@
+"""What an experiment may touch: guests, the look at them from outside, and the record of what was observed.
+
+This is the only bridge between the machine wing (`vmlab.guest`, `vmlab.host`) and the evidence wing (`vmlab.lab`,
+`vmlab.report`). labs/README.md describes it for authors.
+
+bench       guests by name, phases, the record
+guest       a running guest, as an experiment sees it
+notebook    what a run has written down so far
+"""
+
+from vmlab.bench.bench import START_LIMIT_S, Bench, boot_request
+from vmlab.bench.guest import GUEST_LAB_DIR, GUEST_PROBE_DIR, Guest, ScriptResult
+from vmlab.bench.notebook import Listener, Notebook
+from vmlab.errors import HostError
+from vmlab.guest.frozen import FrozenDisk
+
+__all__ = [
+    "GUEST_LAB_DIR",
+    "GUEST_PROBE_DIR",
+    "START_LIMIT_S",
+    "Bench",
+    "FrozenDisk",
+    "Guest",
+    "HostError",
+    "Listener",
+    "Notebook",
+    "ScriptResult",
+    "boot_request",
+]

@@ -1,0 +1,281 @@
+"""The bench: guests by name, phases, and the record of what was observed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jinja2
+
+from vmlab import process
+from vmlab.bench.guest import Guest
+from vmlab.bench.notebook import Listener, Notebook
+from vmlab.deadline import Deadline
+from vmlab.errors import ScriptError, UnsuitableImage, UsageError
+from vmlab.guest import frozen, seed, start
+from vmlab.guest.clone.store import TemplateStore
+from vmlab.guest.intel import bochs
+from vmlab.guest.intel import console as appliance_console
+from vmlab.guest.intel.appliance import ApplianceStore
+from vmlab.guest.machine import BootRequest, Machine
+from vmlab.guest.ssh import parse_line
+from vmlab.guest.workdir import WorkDir
+from vmlab.host import facts, probe
+from vmlab.image.store import Image
+from vmlab.lab.definition import GuestRequest, Lab
+from vmlab.process import CommandError
+from vmlab.yamlfile import load
+
+# No guest of ours boots slower than this even on a loaded machine under emulation; a start that takes longer hangs.
+START_LIMIT_S = 400.0
+
+
+def boot_request(name: str, wanted: GuestRequest, image: Image, accelerator: Literal["kvm", "tcg"]) -> BootRequest:
+    """What lab.yaml asks for, as the machine wing understands it."""
+    return BootRequest(
+        name=name,
+        image=image,
+        accelerator=accelerator if wanted.virtualisation == "none" else "tcg",
+        memory_mib=wanted.memory_mib,
+        cpus=wanted.cpus,
+        virtualisation=wanted.virtualisation,
+        init=wanted.init,
+        kernel_args=wanted.kernel_args,
+        internet=wanted.internet,
+        cloud_init=wanted.cloud_init,
+        small_pages=wanted.small_pages,
+        firmware=facts.uefi_firmware() if image.kernel is None and image.firmware == "uefi" else None,
+    )
+
+
+def _require(guest: Guest, needs: Sequence[str], image: Image) -> None:
+    """UnsuitableImage unless the guest has all these programs."""
+    if not needs:
+        return
+    looked = guest.machine.ssh.execute(
+        f"for program in {' '.join(needs)}; do command -v $program >/dev/null || echo $program; done", deadline=Deadline(60)
+    )
+    missing = looked.stdout.split()
+    if missing:
+        raise UnsuitableImage(
+            f"the image {image.name} has no {' and no '.join(missing)}, which the lab needs", hint="choose another image with --image"
+        )
+
+
+class Bench:
+    """What an experiment is given. The stack that it was made with ends its guests. Without ``templates`` every guest is booted."""
+
+    def __init__(
+        self,
+        lab: Lab,
+        *,
+        parameters: Mapping[str, int | float | str | bool],
+        images: Mapping[str, Image],
+        accelerator: Literal["kvm", "tcg"],
+        work: WorkDir,
+        logs: Path,
+        deadline: Deadline,
+        notebook: Notebook,
+        listener: Listener,
+        recorded: Callable[[], None],
+        stack: contextlib.ExitStack,
+        templates: TemplateStore | None = None,
+    ) -> None:
+        self.parameters = parameters
+        self._lab = lab
+        self._images = images
+        self._accelerator = accelerator
+        self._work = work
+        self._logs = logs
+        self._deadline = deadline
+        self._notebook = notebook
+        self._listener = listener
+        self._recorded = recorded
+        self._stack = stack
+        self._templates = templates
+        self._guests: dict[str, Guest] = {}
+
+    @property
+    def accelerator(self) -> Literal["kvm", "tcg"]:
+        """What runs the guests of this run (but for those that lab.yaml gives a processor of their own: ``virtualisation``)."""
+        return self._accelerator
+
+    def guest(self, name: str = "main", *, cloud_init: Mapping[str, Any] | None = None) -> Guest:
+        """The guest that lab.yaml declares under this name: started at the first call, ended with the run.
+
+        ``cloud_init`` is merged into what lab.yaml says of it, for what only the run knows; it counts at the first call.
+        """
+        if name not in self._guests:
+            requests = self._lab.definition.guests
+            if name not in requests:
+                raise UsageError(f"lab.yaml of {self._lab.name} declares no guest named {name!r}", hint=f"it has: {', '.join(requests)}")
+            wanted = requests[name]
+            if name not in self._images:
+                needed = " and ".join(f"{parameter}={'|'.join(values)}" for parameter, values in wanted.when.items())
+                raise UsageError(f"guest {name} is for runs with {needed}", hint="see its `when` in lab.yaml")
+            if cloud_init:
+                wanted = wanted.model_copy(update={"cloud_init": seed.merge(wanted.cloud_init, cloud_init)})
+            self._guests[name] = self._start(name, wanted)
+        return self._guests[name]
+
+    def _start(self, name: str, wanted: GuestRequest) -> Guest:
+        templates = self._templates if wanted.start == "clone" else None
+        with self.phase(f"{'Booting' if templates is None else 'Cloning'} guest {name}"):
+            # Registered before the guest, so that it runs after the guest's end.
+            self._stack.callback(self._note_end, name)
+            running = start.start(
+                self._stack,
+                boot_request(name, wanted, self._images[name], self.accelerator),
+                self._work,
+                templates=templates,
+                console_log=self._logs / ("console.log" if name == "main" else f"console-{name}.log"),
+                deadline=self._deadline.within(START_LIMIT_S),
+                waiting=self._listener.waiting,
+                phase=self.phase,
+            )
+            guest = Guest(name, running, self._lab, self._deadline)
+            self._notebook.guests.append(guest.part())
+            _require(guest, wanted.needs, self._images[name])
+            guest.put_scripts()
+            self._listener.waiting("")
+        return guest
+
+    def cold_boot(
+        self,
+        disk: frozen.FrozenDisk,
+        *,
+        init: Literal["systemd", "sysv"],
+        kernel_args: str = "",
+        cpus: int | None = None,
+        until: str | None = None,
+        time_limit_s: float = 180.0,
+    ) -> dict[str, Any]:
+        """Boot from a fresh overlay of a frozen disk, time it, and throw it away. The machine is the frozen guest's, but for ``cpus``.
+
+        It ends when a line of the guest's second serial port matches the regular expression ``until``; without one, when the guest
+        has switched itself off. Returns ``console`` and ``port``, the lines of both ports as {"at_s", "text"} with the seconds since QEMU
+        was executed; ``argv``; ``noise``, what else the host did (`vmlab.host.noise.Noise`); and ``broken``, the consoles' last lines
+        of boots before it that the emulator broke: they were thrown away. Raises BootTimeout, GuestPanicked or GuestExited, which need
+        not be caught.
+        """
+        before = disk.request
+        request = dataclasses.replace(before, name=f"{before.name}-again", init=init, kernel_args=kernel_args, cpus=cpus or before.cpus)
+        deadline = self._deadline.within(time_limit_s)
+        found = frozen.cold_boot(disk, request, self._work, until=until, deadline=deadline, waiting=self._listener.waiting)
+        self._listener.waiting("")
+        lines = {
+            name: [{"at_s": line.at, "text": line.text} for line in said]
+            for name, said in (("console", found.console), ("port", found.port))
+        }
+        return {"argv": found.argv, **lines, "noise": dataclasses.asdict(found.noise), "broken": found.broken}
+
+    def data(self, name: str) -> Any:
+        """What a YAML file of the lab's folder holds; UsageError with the line when it is no YAML of the kind that lab.yaml is."""
+        return load(self._lab.directory / name).value
+
+    def render(self, template: str, **values: Any) -> str:
+        """A text file of the lab's folder with its jinja2 expressions filled in; a name that it uses and is not given is an error."""
+        environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(self._lab.directory),
+            undefined=jinja2.StrictUndefined,
+            autoescape=False,  # noqa: S701  (What a lab renders are files for a guest, not pages.)
+            keep_trailing_newline=True,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        try:
+            return environment.get_template(template).render(values)
+        except jinja2.TemplateError as exc:
+            line = f":{exc.lineno}" if isinstance(exc, jinja2.TemplateSyntaxError) else ""
+            raise UsageError(f"{self._lab.name}/{template}{line}: {type(exc).__name__}: {exc}") from exc
+
+    def _note_end(self, name: str) -> None:
+        """Write down how a guest was ended (not one that never became ready: then the run's error says all)."""
+        for part in self._notebook.guests:
+            if part.name == name and name in self._guests:
+                part.ended = self._guests[name].machine.ended_how
+
+    def phase(self, title: str) -> contextlib.AbstractContextManager[None]:
+        """Name what is going on: shown while it lasts, and timed in the report."""
+        return self._notebook.phase(title, self._listener)
+
+    def kvm_probe(self) -> dict[str, Any]:
+        """What stands behind the host's own /dev/kvm: the KVM probe's record, ``judged``. Where it cannot run, its ``error`` says why."""
+        return probe.judged(probe.run_probe())
+
+    def require_intel_emulator(self) -> None:
+        """Make sure that `emulated_intel_host` can run. HostError with the command that installs Bochs when it is missing."""
+        bochs.find()
+
+    def emulated_intel_host(self, guest: str = "main", *, time_limit_s: float = 600.0) -> dict[str, Any]:
+        """What the KVM probe finds on an Intel processor that Bochs emulates, with its second set of page tables (EPT) and without.
+
+        ``ept`` and ``shadow`` are its records, ``judged``; the serial console is kept as console-intel_host.log. What runs there is made
+        once out of a clean guest of the image that ``guest`` has, and kept. Raises HostError without Bochs, and a GuestError when
+        the emulated machine does not come to its end.
+        """
+        emulator = bochs.find()
+        deadline, began = self._deadline.within(time_limit_s), time.monotonic()
+        store = ApplianceStore(self._listener.waiting)
+        with self.phase("Preparing a small Linux for the emulated Intel host"):
+            made = store.get(self._images[guest], lambda: self._packer(guest), self._deadline)
+        with self.phase(f"An Intel host, hardware walk emulated by Bochs {emulator.version}"):
+            console = self._logs / "console-intel_host.log"
+            text = bochs.run(emulator, made.disk, self._work, console_log=console, deadline=deadline, waiting=self._listener.waiting)
+        found = appliance_console.findings(text)
+        return {
+            "emulator": f"Bochs {emulator.version}",
+            "kernel": found.kernel,
+            "duration_s": round(time.monotonic() - began, 1),
+            "ept": probe.judged(found.nested),
+            "shadow": probe.judged(found.shadow),
+        }
+
+    @contextlib.contextmanager
+    def _packer(self, name: str) -> Iterator[Machine]:
+        """A guest like the one that lab.yaml declares under this name, that no experiment has touched."""
+        request = boot_request(f"{name}-packer", self._lab.definition.guests[name], self._images[name], self.accelerator)
+        with contextlib.ExitStack() as stack:
+            yield start.start(
+                stack,
+                request,
+                self._work,
+                templates=self._templates,
+                console_log=self._logs / f"console-{request.name}.log",
+                deadline=self._deadline.within(START_LIMIT_S),
+                waiting=self._listener.waiting,
+                phase=self.phase,
+            )
+
+    def here(self, script: str, *args: str | int | float, time_limit_s: float = 60.0) -> dict[str, Any]:
+        """Run one of the lab's guest scripts on this machine itself, to compare a guest with it, and read the one object it prints.
+
+        It runs as the user who runs the lab. ScriptError when it fails, takes too long, or prints anything else.
+        """
+        path = self._lab.directory / "guest" / script
+        words = [sys.executable, str(path), *map(str, args)]
+        try:
+            printed = process.run(words, deadline=self._deadline.within(time_limit_s)).stdout
+        except CommandError as exc:
+            raise ScriptError(f"{script} failed on this machine: {exc.message}", hint=exc.hint, detail=exc.detail) from exc
+        return parse_line(printed.strip(), script)
+
+    def record(self, name: str, data: Mapping[str, Any]) -> None:
+        """Write down one observation under a name that is used once. ScriptError when it is not JSON or too large."""
+        self._notebook.record(name, data)
+        self._recorded()
+
+    def wait(self, seconds: float, why: str) -> None:
+        """Let time pass; the live view says why."""
+        self._listener.waiting(why)
+        end = self._deadline.within(seconds)
+        while not end.expired():
+            for guest in self._guests.values():
+                guest.machine.check_alive()
+            time.sleep(min(0.2, end.left_s()))
+        self._listener.waiting("")

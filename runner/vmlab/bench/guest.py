@@ -1,0 +1,212 @@
+"""A running guest, as an experiment sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vmlab.deadline import Deadline
+from vmlab.errors import ScriptError, UsageError
+from vmlab.guest import frozen
+from vmlab.guest.look.memory import MemoryView
+from vmlab.guest.look.statistics import kvm_statistics
+from vmlab.guest.machine import Machine
+from vmlab.guest.qemu import Virtualisation
+from vmlab.guest.ssh import CommandResult, Conversation, parse_line
+from vmlab.host import probe
+from vmlab.lab.definition import Lab
+from vmlab.report.model import CloudInitPart, GuestPart, StepPart
+
+# Where the lab's guest/ folder lies in a guest: memory, gone with it, and writable under every init.
+GUEST_LAB_DIR = "/run/vmlab/lab"
+
+_RUNS_GUESTS_BY: dict[Virtualisation, str] = {"none": "", "svm": "AMD SVM with nested paging: hardware walk emulated by QEMU TCG"}
+
+# Where the KVM probe's package lies in a guest.
+GUEST_PROBE_DIR = "/run/vmlab/probe"
+# A guest that stops its services takes seconds; systemd itself gives one that hangs a minute and a half.
+POWER_OFF_LIMIT_S = 120.0
+
+
+@dataclass(frozen=True)
+class ScriptResult:
+    """What a guest script printed: its JSON objects in order, and what it wrote to standard error."""
+
+    script: str
+    records: list[dict[str, Any]]
+    stderr: str
+    duration_s: float
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The only object; ScriptError when there are more."""
+        if len(self.records) != 1:
+            raise ScriptError(f"{self.script} printed {len(self.records)} objects where one was expected")
+        return self.records[0]
+
+
+class Guest:
+    """A running guest, as an experiment sees it. Commands and scripts run as root."""
+
+    def __init__(self, name: str, running: Machine, lab: Lab, deadline: Deadline) -> None:
+        self.name = name
+        self.machine = running
+        self._lab = lab
+        self._deadline = deadline
+        self._scripts_are_there = False
+
+    def run(
+        self,
+        command: str,
+        *,
+        input: str | bytes | None = None,  # noqa: A002  (the name that subprocess.run taught everyone)
+        time_limit_s: float = 60.0,
+        output_limit_bytes: int = 1 << 20,
+        check: bool = True,
+    ) -> CommandResult:
+        """Run a shell line. ScriptError when it fails (unless ``check`` is false), takes too long or prints too much."""
+        stdin = input.encode() if isinstance(input, str) else input or b""
+        with self.machine.attributing():
+            result = self.machine.ssh.execute(
+                command, stdin=stdin, deadline=self._deadline.within(time_limit_s), output_limit_bytes=output_limit_bytes
+            )
+        if check and result.status != 0:
+            raise ScriptError(
+                f"it failed in guest {self.name} with exit status {result.status}: {command[:120]}", detail=result.stderr[-2000:]
+            )
+        return result
+
+    def script(
+        self,
+        name: str,
+        *args: str | int | float,
+        input: str | bytes | None = None,  # noqa: A002
+        time_limit_s: float = 60.0,
+        output_limit_bytes: int = 4 << 20,
+    ) -> ScriptResult:
+        """Run one of the lab's guest scripts to its end and read its JSON lines.
+
+        Raises ScriptError when it crashes, hangs, prints nothing, too much, or anything but JSON objects.
+        """
+        result = self.run(
+            self._command(name, args),
+            input=input,
+            time_limit_s=time_limit_s,
+            output_limit_bytes=output_limit_bytes,
+            check=False,
+        )
+        if result.status != 0:
+            raise ScriptError(
+                f"the guest script {name} failed with exit status {result.status}",
+                hint=f"try it by hand: vmlab shell {self._lab.name}, then run it in {GUEST_LAB_DIR}",
+                detail=result.stderr[-2000:],
+            )
+        records = [parse_line(line.encode(), name) for line in result.stdout.splitlines() if line.strip()]
+        if not records:
+            raise ScriptError(f"the guest script {name} printed nothing", detail=result.stderr[-2000:])
+        return ScriptResult(name, records, result.stderr, result.duration_s)
+
+    @contextlib.contextmanager
+    def start(self, name: str, *args: str | int | float) -> Iterator[Conversation]:
+        """Start one of the lab's guest scripts and talk to it while it runs."""
+        with self.machine.attributing(), self.machine.ssh.start(self._command(name, args), deadline=self._deadline) as conversation:
+            yield conversation
+
+    def kvm_probe(self, *, time_limit_s: float = 60.0) -> dict[str, Any]:
+        """What stands behind /dev/kvm in this guest: the KVM probe's record (`vmlab.host.kvm`), ``judged`` by the host.
+
+        What fails in it (no device, no module) is the record's ``error``. ScriptError when the probe itself does not run.
+        """
+        with self.machine.attributing():
+            self.machine.ssh.put_tree({f"kvm/{name}": path for name, path in probe.files().items()}, GUEST_PROBE_DIR)
+        # The probe's own limit ends first, so that it can say how far it came.
+        command = f"cd {GUEST_PROBE_DIR} && exec python3 -m kvm --limit {max(1, int(time_limit_s * 0.8))}"
+        printed = self.run(command, time_limit_s=time_limit_s, output_limit_bytes=probe.RECORD_LIMIT_BYTES).stdout
+        return probe.judged(parse_line(printed.encode(), "the KVM probe"))
+
+    def put(self, local: Path, remote: str) -> None:
+        """Copy a file into the guest."""
+        with self.machine.attributing():
+            self.machine.ssh.put(local, remote)
+
+    def get(self, remote: str, local: Path) -> None:
+        """Copy a file out of the guest (64 MiB at most)."""
+        with self.machine.attributing():
+            self.machine.ssh.get(remote, local)
+
+    def read_text(self, path: str) -> str:
+        """The text of a file in the guest, 1 MiB at most."""
+        return self.run(f"cat -- {shlex.quote(path)}").stdout
+
+    def outside(self) -> dict[str, Any]:
+        """The host's look at this guest: ``status``, ``resident_bytes``, ``cpu_s``, ``panicked``."""
+        return self.machine.outside(self._deadline.within(10))
+
+    @property
+    def memory(self) -> MemoryView:
+        """The look from outside at this guest's memory."""
+        return MemoryView(self.machine, self.machine.directory, self._deadline)
+
+    def kvm_statistics(self) -> dict[str, int]:
+        """What KVM has counted for this guest since its start, by the kernel's names; empty when KVM does not run it."""
+        return kvm_statistics(self.machine, self._deadline.within(30))
+
+    def console(self) -> str:
+        """What the guest's serial console has printed, the last MiB of it."""
+        return self.machine.console.text()
+
+    def wait_for_console(self, pattern: str, time_limit_s: float = 10.0) -> str | None:
+        """The first console line that matches the regular expression and came since the last call; None when none came in time."""
+        return self.machine.console.wait_for(pattern, min(time_limit_s, self._deadline.left_s()))
+
+    def freeze(self) -> frozen.FrozenDisk:
+        """Shut the guest down properly and keep its disk for `Bench.cold_boot`. The guest can do nothing more."""
+        return frozen.freeze(self.machine, self._deadline.within(POWER_OFF_LIMIT_S))
+
+    def _command(self, name: str, args: tuple[str | int | float, ...]) -> str:
+        self.put_scripts()
+        if name not in self._scripts():
+            raise UsageError(f"the lab {self._lab.name} has no guest script named {name}", hint="scripts lie in the lab's guest/ folder")
+        interpreter = {".py": "python3 -u ", ".sh": "sh "}.get(Path(name).suffix, "")
+        words = " ".join(shlex.quote(str(word)) for word in (f"./{name}", *args))
+        return f"cd {GUEST_LAB_DIR} && exec {interpreter}{words}"
+
+    def put_scripts(self) -> None:
+        """Copy the lab's guest/ folder into the guest, once."""
+        if self._scripts_are_there:
+            return
+        with self.machine.attributing():
+            self.machine.ssh.put_tree(self._scripts(), GUEST_LAB_DIR)
+        self._scripts_are_there = True
+
+    def _scripts(self) -> dict[str, Path]:
+        home = self._lab.directory / "guest"
+        return {path.relative_to(home).as_posix(): path for path in self._lab.guest_files()}
+
+    def part(self) -> GuestPart:
+        """This guest for the report."""
+        request, system = self.machine.request, self.machine.system
+        status = self.machine.cloud_init
+        return GuestPart(
+            name=self.name,
+            image=request.image.name,
+            image_sha256=request.image.digest,
+            memory_bytes=request.memory_mib << 20,
+            cpus=request.cpus,
+            init=request.init,
+            virtualisation=_RUNS_GUESTS_BY[request.virtualisation],
+            argv=self.machine.argv,
+            kernel=system.kernel,
+            os=system.os,
+            boot_id=system.boot_id,
+            start="clone" if self.machine.template else "cold",
+            template=self.machine.template,
+            fallback=self.machine.fallback,
+            clock_error_s=self.machine.clock_error_s,
+            steps=[StepPart(name=step.name, at_s=step.at_s) for step in self.machine.reached],
+            cloud_init=CloudInitPart(status=status.status, exit_code=status.exit_code, detail=status.detail) if status else None,
+        )

@@ -1,0 +1,240 @@
+"""`vmlab run`: one lab, or many."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vmlab.cli.options import (
+    LabName,
+    accel_option,
+    catalogs_of,
+    cluster_extra,
+    cold_option,
+    collection_of,
+    image_option,
+    json_option,
+    labs_option,
+    reports_option,
+)
+from vmlab.errors import UsageError
+
+if TYPE_CHECKING:
+    from vmlab.host.accelerator import Wanted
+    from vmlab.many.board import Board
+    from vmlab.many.cluster import Cluster
+    from vmlab.many.job import Job
+    from vmlab.many.schedule import Schedule
+    from vmlab.run.lab import RunRequest
+
+# The conventional status of a program that SIGINT ended (128 + 2), so that a shell's loop stops too.
+EXIT_INTERRUPTED = 130
+
+
+class Jobs(click.ParamType[int]):
+    """How many labs at once: a number, or ``auto`` (0), which is as many as this machine has slots for."""
+
+    name = "jobs"
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number."""
+        if value in ("auto", 0):
+            return 0
+        text = str(value)
+        if not text.isdecimal() or not 0 < int(text) <= 10_000:
+            self.fail(f"expected a number of labs, or auto; found {text[:40]!r}", param, ctx)
+        return int(text)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of ``of`` parts of a run's labs."""
+
+    number: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    def of_names(self, names: list[str]) -> list[str]:
+        """Every ``of``-th name, so that labs which follow each other (and may be alike) go to different shards."""
+        return names[self.number - 1 :: self.of]
+
+
+class Shard(click.ParamType[Part]):
+    """Which part of the labs: ``2/5`` is the second of five."""
+
+    name = "shard"
+
+    def convert(self, value: str | Part, param: click.Parameter | None, ctx: click.Context | None) -> Part:
+        """The part."""
+        if isinstance(value, Part):
+            return value
+        match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", value)
+        if match is None:
+            self.fail(f"expected I/N, such as 2/5; found {value[:40]!r}", param, ctx)
+        number, of = int(match[1]), int(match[2])
+        if not 1 <= number <= of:
+            self.fail(f"{value} is out of range: of {of} shards, the first is 1/{of} and the last {of}/{of}", param, ctx)
+        return Part(number, of)
+
+
+@click.command()
+@click.argument("labs", nargs=-1, required=True, type=LabName(), metavar="LAB...")
+@accel_option
+@image_option
+@cold_option
+@click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="Set a parameter of the lab; may be repeated.")
+@click.option("--answers", type=click.Path(path_type=Path), metavar="FILE", help="Your predictions (vmlab predict LAB writes a form).")
+@click.option("--student", default="", metavar="ID", help="Who hands this in; kept in the report.")
+@click.option("--jobs", "-j", type=Jobs(), default="auto", show_default=True, metavar="N|auto", help="How many labs at once.")
+@click.option("--fail-fast", is_flag=True, help="Start no more labs once one did not pass.")
+@click.option("--retry-errors", type=click.IntRange(0, 20), default=0, metavar="N", help="Run again what broke, never what failed.")
+@click.option("--resume", is_flag=True, help="Run only what the last run of these labs did not finish.")
+@click.option("--shard", type=Shard(), metavar="I/N", help="Run only the I-th of N parts of the labs; `vmlab merge` joins their reports.")
+@click.option("--scheduler", metavar="tcp://HOST:PORT", help="Run the labs on a Dask cluster (pip install 'vmlab[cluster]').")
+@click.option("--quiet", "-q", is_flag=True, help="Say only how it ended.")
+@json_option
+@reports_option
+@labs_option
+def run(
+    labs: tuple[str, ...],
+    accel: Wanted,
+    image: str | None,
+    cold: bool,
+    params: tuple[str, ...],
+    answers: Path | None,
+    student: str,
+    jobs: int,
+    fail_fast: bool,
+    retry_errors: int,
+    resume: bool,
+    shard: Part | None,
+    scheduler: str | None,
+    quiet: bool,
+    as_json: bool,
+    reports: Path,
+    lab_dirs: tuple[Path, ...],
+) -> None:
+    """Run a lab (or several, or `all`) and write a report.
+
+    Several labs run at once, as many as this machine has slots for (`vmlab ps`), and reports/index.html leads to their reports. Ctrl-C
+    lets the labs that have begun finish; a second one stops them at once.
+
+    \b
+    Exit code: 0  every check passed (or cannot be observed on this host, with the reason)
+               1  a check failed or was inconclusive
+               2  the command line or a file of yours is wrong
+               3  it could not run, by a fault of vmlab or of the machine
+    """
+    from vmlab.lab.parameters import split
+    from vmlab.many.job import Job, fitting, numbered
+    from vmlab.many.schedule import Rules
+
+    names = collection_of(lab_dirs).names() if labs == ("all",) else list(labs)
+    if not names:
+        raise UsageError("there are no labs here", hint="--labs DIR names a directory that holds some")
+    command = shlex.join(["vmlab", *sys.argv[1:]])
+    whole = dict(zip(numbered(names), names, strict=True))
+    mine = list(whole) if shard is None else shard.of_names(list(whole))
+    prepared = fitting(
+        [
+            Job(
+                id=name,
+                lab=whole[name],
+                reports=reports,
+                command=command,
+                labs=lab_dirs,
+                catalogs=catalogs_of(),
+                given=split(params),
+                answers=answers,
+                accelerator=accel,
+                image=image,
+                student=student,
+                cold=cold,
+            )
+            for name in mine
+        ],
+        here=scheduler is None,
+    )
+    rules = Rules(fail_fast=fail_fast, retries=retry_errors)
+    if len(whole) == 1 and rules == Rules() and not resume and shard is None and scheduler is None:
+        sys.exit(_one(*prepared[0], quiet=quiet, as_json=as_json))
+
+    from vmlab.host.capacity import capacity
+    from vmlab.many.board import choose_board
+    from vmlab.many.pool import ProcessPool, Workers
+    from vmlab.many.schedule import Schedule
+
+    board = choose_board(quiet=quiet, as_json=as_json)
+    workers: Workers
+    if scheduler is None:
+        workers = ProcessPool(jobs or capacity().cpus)
+    else:
+        workers = cluster_at(scheduler, prepared, kvm=accel == "kvm", room=jobs or len(prepared))
+    schedule = Schedule(prepared, workers, board, reports, rules, command=command, whole=list(whole), shard=str(shard or ""))
+    if resume:
+        schedule.resume()
+    sys.exit(_many(schedule, board, reports, as_json=as_json))
+
+
+def cluster_at(address: str, prepared: list[tuple[Job, RunRequest]], *, kvm: bool, room: int) -> Cluster:
+    """A Dask cluster to run the jobs on."""
+    from vmlab.run.lab import need_of
+
+    with cluster_extra():
+        from vmlab.many.cluster import Cluster
+    return Cluster(address, {job.id: need_of(request) for job, request in prepared}, kvm=kvm, room=room)
+
+
+def _one(job: Job, request: RunRequest, *, quiet: bool, as_json: bool) -> int:
+    """Run one lab in this process, its verdicts shown as they come."""
+    from vmlab.run.lab import run_lab
+    from vmlab.run.live import choose_view
+
+    view = choose_view(quiet=quiet, as_json=as_json)
+    with contextlib.closing(view):
+        outcome = run_lab(request, job.images(view.notice), view)
+    if as_json:
+        click.echo(outcome.report.model_dump_json(indent=2))
+    return outcome.exit_code
+
+
+def _many(schedule: Schedule, board: Board, reports: Path, *, as_json: bool) -> int:
+    """Run labs in processes of their own, and write the index."""
+    from vmlab.report import store
+    from vmlab.report.index import INDEX_PAGE
+
+    with contextlib.closing(board):
+        batch = schedule.run()
+        board.end(batch, str(reports / INDEX_PAGE))
+    if as_json:
+        texts = [store.load(reports / row.report).model_dump_json(indent=2) for row in batch.rows if row.report]
+        click.echo("[" + ",\n".join(texts) + "]")
+    return EXIT_INTERRUPTED if batch.interrupted else batch.exit_code()
+
+
+@click.command()
+@click.argument("shards", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="REPORTS...")
+@click.option("--into", type=click.Path(path_type=Path), default=Path("reports"), show_default=True, metavar="DIR", help="Where all goes.")
+def merge(shards: tuple[Path, ...], into: Path) -> None:
+    """Join the reports of shards (`vmlab run all --shard I/N --reports DIR`) into those of one run.
+
+    The exit code is that of the whole run; a lab that no shard brought counts as one that could not be run.
+    """
+    from vmlab.many.board import QuietBoard, outcome
+    from vmlab.report.index import INDEX_PAGE
+    from vmlab.report.merge import merge as join
+
+    joined = join(shards, into, shlex.join(["vmlab", *sys.argv[1:]]))
+    for row in joined.by_urgency():
+        click.echo(outcome(row))
+    QuietBoard().end(joined, str(into / INDEX_PAGE))
+    sys.exit(joined.exit_code())

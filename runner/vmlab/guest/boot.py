@@ -1,0 +1,200 @@
+"""Starting a guest: QEMU itself (`launch`), and a boot from the first instruction to a finished cloud-init (`boot`)."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from vmlab import process
+from vmlab.deadline import Deadline
+from vmlab.errors import GuestError, GuestPanicked, HostError
+from vmlab.guest import qemu, readiness, seed
+from vmlab.guest.console import PANIC
+from vmlab.guest.machine import BootRequest, Machine, Sockets
+from vmlab.guest.workdir import WorkDir
+
+# What a guest's disk may need to grow by before it is worth starting at all.
+LEAST_FREE_BYTES = 512 << 20
+
+
+@contextlib.contextmanager
+def launch(
+    request: BootRequest,
+    identity: seed.Identity,
+    work: WorkDir,
+    *,
+    spec: Callable[[Path, qemu.Wires], qemu.GuestSpec],
+    console_log: Path,
+    deadline: Deadline,
+    waiting: Callable[[str], None],
+    preface: bytes = b"",
+) -> Iterator[Machine]:
+    """A QEMU whose monitor answers, ended when the block is left.
+
+    ``spec`` says how it is run: it is given the guest's own empty directory, to put files in, and the wires. ``waiting`` is told what is
+    waited for; ``preface`` begins the console's log. Raises GuestExited when QEMU ends at once, HostError when it cannot be started.
+    """
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        directory = work.path / request.name
+        directory.mkdir(mode=0o700)
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        # Each pair's second end goes to QEMU and is closed here once QEMU has it.
+        pairs = [socket.socketpair() for _ in range(3)]
+        with contextlib.ExitStack() as theirs:
+            fds = [theirs.enter_context(pair[1]).fileno() for pair in pairs]
+            guest = spec(directory, qemu.Wires(*fds))
+            argv = qemu.argv(guest)
+            prepared = time.monotonic()
+            output = directory / "qemu.log"
+            waiting("QEMU")
+            with output.open("wb") as log_file:
+                child = process.spawn(argv, stdout=log_file, stderr=log_file, pass_fds=fds, huge_pages=not request.small_pages)
+        sockets = Sockets(*(pair[0] for pair in pairs))
+        machine = Machine(request, identity, argv, child, output, sockets, began=began, disk=guest.disk, seed_iso=guest.seed)
+        stack.callback(machine.stop)
+        machine.executed = prepared
+        machine.reached += [readiness.Reached("disk", round(prepared - began, 4))]
+        machine.note("exec")
+        machine.listen(console_log, preface)
+        work.add_process(child.pid)
+        machine.connect_monitor(deadline)
+        yield machine
+
+
+@contextlib.contextmanager
+def boot(
+    request: BootRequest,
+    work: WorkDir,
+    *,
+    console_log: Path,
+    deadline: Deadline,
+    waiting: Callable[[str], None],
+    keep_in: Path | None = None,
+    identity: seed.Identity | None = None,
+) -> Iterator[Machine]:
+    """A guest from its first instruction to a finished cloud-init, ended when the block is left.
+
+    With ``keep_in`` its disk, its seed and its memory (as a file named ``ram``) lie in that directory and outlive it. Raises what `launch`
+    and `Machine.wait_until_ready` raise.
+    """
+    identity = identity or seed.Identity.new(request.name)
+
+    def spec(directory: Path, wires: qemu.Wires) -> qemu.GuestSpec:
+        place = keep_in or directory
+        (place / "ram").unlink(missing_ok=True)
+        seed.write_iso(seed.render(identity, user=request.image.default_user, extra=request.cloud_init), place / "seed.iso")
+        overlay(request.image.disk, place / "disk.qcow2", deadline)
+        return cold_spec(request, place, wires, ram=qemu.RamFile(keep_in / "ram") if keep_in else None)
+
+    with launch(request, identity, work, spec=spec, console_log=console_log, deadline=deadline, waiting=waiting) as machine:
+        machine.wait_until_ready(deadline, waiting)
+        machine.ask_system(deadline)
+        yield machine
+
+
+def cold_spec(request: BootRequest, place: Path, wires: qemu.Wires, *, ram: qemu.RamFile | None = None) -> qemu.GuestSpec:
+    """How to run a guest that boots from ``disk.qcow2`` and ``seed.iso`` in ``place``. GuestError when the image has not such an init."""
+    image = request.image
+    direct = image.kernel is not None and not request.own_loader
+    init = image.inits.get(request.init)
+    if init is None:
+        raise GuestError(f"the image {image.name} has no init system named {request.init}")
+    if not direct and request.kernel_args:
+        raise GuestError(f"the image {image.name} is started by its own boot loader, which takes no kernel arguments from a lab")
+    timer = qemu.SVM_KERNEL_ARGS if request.virtualisation == "svm" else ""
+    # A kernel that goes on after an oops limps into a time-out; a panic is seen at once.
+    words = (image.cmdline, "oops=panic", f"init={init}", timer, request.kernel_args)
+    return qemu.GuestSpec(
+        name=request.name,
+        machine=request.machine_type or "q35",
+        accelerator=request.accelerator,
+        memory_mib=request.memory_mib,
+        cpus=request.cpus,
+        virtualisation=request.virtualisation,
+        disk=place / "disk.qcow2",
+        seed=place / "seed.iso",
+        wires=wires,
+        generation_id=str(uuid.uuid4()),
+        ram=ram,
+        kernel=image.kernel if direct else None,
+        initrd=image.initrd if direct else None,
+        cmdline=" ".join(word for word in words if word) if direct else "",
+        firmware=request.firmware,
+        internet=request.internet,
+    )
+
+
+class Phase(Protocol):
+    """How a stretch of the start is named: for the live view, and timed in the report."""
+
+    def __call__(self, title: str) -> contextlib.AbstractContextManager[None]:
+        """A block that bears this title."""
+
+
+def boot_into(
+    stack: contextlib.ExitStack,
+    request: BootRequest,
+    work: WorkDir,
+    *,
+    console_log: Path,
+    deadline: Deadline,
+    waiting: Callable[[str], None],
+    phase: Phase,
+    keep_in: Path | None = None,
+) -> Machine:
+    """`boot` whose end is the stack's, and which is begun once more when the emulator, not the guest, was at fault.
+
+    The console of such a broken boot stays beside the log, as ``*.broken-boot.log``.
+    """
+
+    def start() -> Machine:
+        return stack.enter_context(
+            boot(request, work, console_log=console_log, deadline=deadline, waiting=waiting, keep_in=keep_in),
+        )
+
+    try:
+        return start()
+    except GuestPanicked as death:
+        if not is_emulators_fault(death, request.accelerator):
+            raise
+        console_log.rename(console_log.with_suffix(".broken-boot.log"))
+        with phase("Booting again: the emulator broke the kernel's first start"):
+            return start()
+
+
+def is_emulators_fault(death: GuestPanicked, accelerator: str) -> bool:
+    """Whether the emulator must be taken to have broken the guest's kernel, so that booting again is right.
+
+    The kernel patches its own code with a breakpoint (int3) in place while it does so (Linux, arch/x86/kernel/alternative.c,
+    text_poke_bp). QEMU's multi-threaded TCG can, rarely, run a stale translation after it is gone, and then the kernel meets a breakpoint
+    that it knows nothing of (seen with QEMU 7.2 on a loaded machine). A processor cannot do this. So an oops ("int3: 0000 [#1]") is held
+    against the emulator, and so is a panic without a word on the console; a panic that names another reason is the guest's own.
+    """
+    if accelerator != "tcg":
+        return False
+    said = f"{death.message}\n{death.detail}"
+    return PANIC.search(said.encode()) is None or re.search(r"\[#\d+\]", said) is not None
+
+
+def require_space(directory: Path) -> None:
+    """HostError when the host's disk is almost full: a guest whose disk cannot grow would stop in the middle of a lab."""
+    free = shutil.disk_usage(directory).free
+    if free < LEAST_FREE_BYTES:
+        raise HostError(
+            f"only {free >> 20} MiB are free in {directory}, and a guest's disk needs at least {LEAST_FREE_BYTES >> 20}",
+            hint="free some disk space, or set VMLAB_CACHE to a directory on a larger disk",
+        )
+
+
+def overlay(backing: Path, path: Path, deadline: Deadline) -> None:
+    """A private, empty disk over the image's, which is never written."""
+    require_space(path.parent)
+    process.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(backing), "-F", "qcow2", str(path)], deadline=deadline)

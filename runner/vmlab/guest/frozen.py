@@ -1,0 +1,166 @@
+"""A frozen disk: what a guest left that was shut down properly, and cold boots from it that are timed, not logged in to.
+
+Each boot starts from a fresh overlay of the disk, which is never written again, and ends at once when the line that it waits for has
+come: nothing that happens in it is kept. Nobody logs in, because that would cost the guest more than what is measured. It speaks by its
+console and by its second serial port instead, and the host stamps each line as it comes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmlab.deadline import Deadline
+from vmlab.errors import BootTimeout, GuestError, GuestPanicked, ScriptError, SshError
+from vmlab.guest import boot, qemu, seed
+from vmlab.guest.console import Console, Line
+from vmlab.guest.machine import BootRequest, Machine
+from vmlab.guest.workdir import WorkDir
+from vmlab.host.noise import Meter, Noise
+from vmlab.image.cache import sha256
+
+log = logging.getLogger(__name__)
+
+# (Debian's sysvinit has a `poweroff` of its own, which systemd does not hear.)
+_POWER_OFF = "if [ -d /run/systemd/system ]; then systemctl poweroff; else /sbin/shutdown -h -P now; fi"
+
+# A line of the second port that is wanted is noticed when it comes; that the guest has died, after this.
+_LOOK_S = 0.1
+_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class FrozenDisk:
+    """A disk and the seed that it was set up with. Both lie in the run's directory and are gone with it."""
+
+    request: BootRequest
+    disk: Path
+    seed_iso: Path
+
+    def digest(self) -> str:
+        """SHA-256 of the file as it is now, in hex."""
+        return sha256(self.disk)
+
+
+@dataclass(frozen=True)
+class ColdBoot:
+    """One timed boot. The times of its lines are seconds after QEMU was executed."""
+
+    argv: list[str]
+    console: list[Line]
+    port: list[Line]
+    noise: Noise
+    broken: list[str]
+    """The consoles' last lines of the boots before it that the emulator broke."""
+
+
+def freeze(machine: Machine, deadline: Deadline) -> FrozenDisk:
+    """Let the guest's init stop everything and switch the guest off, and keep its disk. Raises what `wait_for_end` raises."""
+    machine.may_end()
+    with contextlib.suppress(SshError, ScriptError):
+        # The connection may be cut before the command's status is sent: that is what the command is for.
+        machine.ssh.execute(_POWER_OFF, deadline=deadline.within(20))
+    wait_for_end(machine, deadline)
+    return FrozenDisk(machine.request, machine.disk, machine.seed_iso)
+
+
+def wait_for_end(machine: Machine, deadline: Deadline) -> None:
+    """Wait until the guest has switched itself off. GuestError when it does not in time; else as `Machine.check_alive`."""
+    while not machine.has_ended():
+        if deadline.expired():
+            raise GuestError(
+                f"the guest did not switch itself off within {deadline.budget_s:.0f} s",
+                hint="the console says what it still does",
+                detail=machine.console.tail(),
+            )
+        time.sleep(_LOOK_S)
+
+
+def cold_boot(
+    frozen: FrozenDisk,
+    request: BootRequest,
+    work: WorkDir,
+    *,
+    until: str | None,
+    deadline: Deadline,
+    waiting: Callable[[str], None],
+) -> ColdBoot:
+    """Boot until a line of the second port matches ``until``; None: until the guest has switched itself off.
+
+    A kernel that the emulator broke (`boot.is_emulators_fault`) is booted again. BootTimeout when the line does not come, GuestPanicked
+    and GuestExited when the guest dies first.
+    """
+    broken: list[str] = []
+    while True:
+        try:
+            return _boot_once(frozen, request, work, until, deadline, waiting, broken)
+        except GuestPanicked as death:
+            broken.append(death.detail)
+            if len(broken) == _ATTEMPTS or not boot.is_emulators_fault(death, request.accelerator):
+                raise
+            log.info("the emulator broke a kernel's start: booting again")
+
+
+def _boot_once(
+    frozen: FrozenDisk,
+    request: BootRequest,
+    work: WorkDir,
+    until: str | None,
+    deadline: Deadline,
+    waiting: Callable[[str], None],
+    broken: list[str],
+) -> ColdBoot:
+    def spec(directory: Path, wires: qemu.Wires) -> qemu.GuestSpec:
+        boot.overlay(frozen.disk, directory / "disk.qcow2", deadline)
+        shutil.copyfile(frozen.seed_iso, directory / "seed.iso")
+        return boot.cold_spec(request, directory, wires)
+
+    with contextlib.ExitStack() as stack:
+        meter = Meter()
+        machine = stack.enter_context(
+            boot.launch(
+                request,
+                seed.Identity.new(request.name),
+                work,
+                spec=spec,
+                console_log=work.path / f"{request.name}.console",
+                deadline=deadline,
+                waiting=waiting,
+            )
+        )
+        port = Console(machine.sockets.identity, Path(os.devnull))
+        stack.callback(port.close)
+        if until is None:
+            machine.may_end()
+            waiting("its end")
+            wait_for_end(machine, deadline)
+        else:
+            waiting(f"the line {until}")
+            _wait_for(machine, port, until, deadline)
+        noise = meter.stop(machine.pid)
+        machine.stop()
+        return ColdBoot(machine.argv, _since(machine, machine.console.lines()), _since(machine, port.lines()), noise, broken)
+
+
+def _wait_for(machine: Machine, port: Console, until: str, deadline: Deadline) -> None:
+    while port.wait_for(until, _LOOK_S) is None:
+        machine.check_alive()
+        if deadline.expired():
+            said = "\n".join(line.text for line in port.lines()[-20:])
+            raise BootTimeout(
+                f"the line {until!r} did not come within {deadline.budget_s:.0f} s",
+                hint="the guest's last words are below: those of its console, then those of its second serial port",
+                detail=f"{machine.console.tail()}\n{said}",
+            )
+
+
+def _since(machine: Machine, lines: list[Line]) -> list[Line]:
+    """The same lines with the time since QEMU was executed."""
+    return [Line(round(line.at - machine.executed, 4), re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line.text)) for line in lines]

@@ -1,0 +1,6 @@
+"""The look from outside at a guest that runs.
+
+memory      its addresses and bytes, down to the host's frames
+paging      the translation of an address as its page tables tell it
+statistics  what KVM has counted for it
+"""

@@ -1,0 +1,420 @@
+"""A running guest: what can be asked of it, what can end it early, and its end. `vmlab.guest.boot` and `clone` start one."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from vmlab import process
+from vmlab.deadline import Deadline
+from vmlab.errors import GuestError, GuestExited, GuestPanicked, HostError, RunError, SshError, StrangerError, TemplateError
+from vmlab.guest import qemu, readiness, seed
+from vmlab.guest.console import END_OF_PANIC, PANIC, Console
+from vmlab.guest.qmp import Qmp, QmpError
+from vmlab.guest.ssh import Connection, wait_for_banner
+from vmlab.image.store import Image
+
+log = logging.getLogger(__name__)
+
+# How long after the first sign of a guest's death its console may still say why. A kernel that panics says when it has told all; it may
+# tell most of it only after pvpanic was told, when the console was busy (Linux, kernel/panic.c: console_flush_on_panic).
+LAST_WORDS_S = 0.3
+PANIC_WORDS_S = 1.5
+
+# A sign of life on the console: our initrd's first words, or what any kernel, loader or init prints.
+_KERNEL_SIGNS = r"vmlab-initrd: up|Linux version |systemd\[1\]|\[ *\d+\.\d+\] |login:"
+
+
+@dataclass(frozen=True)
+class BootRequest:
+    """What to boot: an image, and how much of a machine to give it.
+
+    ``machine_type`` is QEMU's, versioned; empty is the newest that it has. ``own_loader`` boots by the disk's own boot loader (through
+    ``firmware`` if given) instead of the kernel beside the disk. ``small_pages`` keeps the host from backing its memory with huge pages.
+    """
+
+    name: str
+    image: Image
+    accelerator: Literal["kvm", "tcg"]
+    machine_type: str = ""
+    memory_mib: int = 1024
+    cpus: int = 2
+    virtualisation: qemu.Virtualisation = "none"
+    init: str = "systemd"
+    kernel_args: str = ""
+    internet: bool = False
+    own_loader: bool = False
+    firmware: Path | None = None
+    small_pages: bool = False
+    cloud_init: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class System:
+    """What a guest says it runs."""
+
+    kernel: str
+    os: str
+    boot_id: str
+
+
+@dataclass(frozen=True)
+class Sockets:
+    """Our ends of the wires that QEMU inherited: no path, no port, nothing that another process could take first."""
+
+    qmp: socket.socket
+    console: socket.socket
+    identity: socket.socket
+
+
+class Machine:
+    """A guest that runs. `vmlab.guest.boot.launch` makes one; everything that can end it early is noticed within a fraction of a second.
+
+    ``began`` is when the work on it began, on the monotonic clock; the steps in ``reached`` count from there.
+    """
+
+    def __init__(
+        self,
+        request: BootRequest,
+        identity: seed.Identity,
+        argv: list[str],
+        child: subprocess.Popen[bytes],
+        output: Path,
+        sockets: Sockets,
+        *,
+        began: float,
+        disk: Path,
+        seed_iso: Path,
+    ) -> None:
+        self.request = request
+        self.identity = identity
+        self.argv = argv
+        self.sockets = sockets
+        self.began = began
+        self.executed = began
+        """When QEMU was executed, on the monotonic clock."""
+        self.disk = disk
+        self.seed_iso = seed_iso
+        self.reached: list[readiness.Reached] = []
+        self.system = System("", "", "")
+        self.template = ""
+        """The key of the template that it is a clone of; empty when it was booted."""
+        self.fallback = ""
+        """Why it was booted although it should have been cloned."""
+        self.clock_error_s: float | None = None
+        """How far a clone's clock may be from the host's."""
+        self.has_control = False
+        """Whether the quick SSH server of `vmlab.guest.clone.control` listens in it."""
+        self.cloud_init: readiness.CloudInitStatus | None = None
+        self.qmp: Qmp | None = None
+        self.ended_how = ""
+        self._child = child
+        self._output = output
+        self._connection: Connection | None = None
+        self._ports: dict[int, int] = {}
+        self._console: Console | None = None
+        self._death: RunError | None = None
+        self._died_at = 0.0
+        self._stopping = False
+        self._may_end = False
+        self._lock = threading.Lock()
+        self._migration = ""
+        self._migrated = threading.Condition()
+        threading.Thread(target=self._watch, name=f"vmlab-watch-{request.name}", daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """The process id of QEMU."""
+        return self._child.pid
+
+    @property
+    def directory(self) -> Path:
+        """The guest's own private directory, which is gone when the guest is."""
+        return self._output.parent
+
+    @property
+    def console(self) -> Console:
+        """The serial console."""
+        if self._console is None:
+            raise GuestError("the guest's console is not connected")
+        return self._console
+
+    @property
+    def monitor(self) -> Qmp:
+        """QEMU's monitor."""
+        if self.qmp is None:
+            raise QmpError("QEMU's monitor is not connected")
+        return self.qmp
+
+    @property
+    def ssh(self) -> Connection:
+        """The one connection of this run."""
+        if self._connection is None:
+            raise SshError("the guest is not logged in yet")
+        return self._connection
+
+    @property
+    def port(self) -> int:
+        """The host's port that leads to the guest's sshd."""
+        return self._ports[22]
+
+    @property
+    def control_port(self) -> int:
+        """The host's port that leads to a clone's quick SSH server, if its template has one."""
+        return self._ports[qemu.CONTROL_PORT]
+
+    # What can go wrong while it runs.
+
+    def _on_panic(self, line: str) -> None:
+        """The console shows a panic (called on the console's thread)."""
+        self._die(GuestPanicked(f"the guest's kernel panicked: {line}", hint="the console's last lines say where"))
+
+    def _on_event(self, event: dict[str, Any]) -> None:
+        """QEMU's monitor says something (called on the monitor's thread)."""
+        name, data = event.get("event"), event.get("data") or {}
+        if name == "GUEST_PANICKED":
+            self._on_panic("pvpanic reported it")
+        elif name == "MIGRATION":
+            with self._migrated:
+                self._migration = str(data.get("status"))
+                self._migrated.notify_all()
+        elif name == "BLOCK_IO_ERROR" and data.get("nospace"):
+            # QEMU stops a guest whose disk cannot grow (werror=enospc); without this its wait would run into a time-out.
+            self._die(HostError("the host's disk is full: the guest's disk cannot grow", hint="free some disk space"))
+
+    def _watch(self) -> None:
+        """Wait for QEMU's end on a thread of its own, so that an early exit is noticed whatever the others wait for."""
+        status = self._child.wait()
+        if self._stopping or (self._may_end and status == 0):
+            return
+        said = self._said()
+        cause = said.splitlines()[-1] if said else f"exit status {status}"
+        self._die(GuestExited(f"QEMU ended by itself: {cause}", hint="QEMU's own words are below", detail=said))
+
+    def _die(self, death: RunError) -> None:
+        with self._lock:
+            if self._death is not None or self._stopping:
+                return
+            self._death = death
+            self._died_at = time.monotonic()
+        # Whoever waits on the connection must not wait for a time-out.
+        if self._connection is not None:
+            self._connection.abort()
+        with contextlib.suppress(OSError):
+            self.sockets.identity.shutdown(socket.SHUT_RDWR)
+        with self._migrated:
+            self._migrated.notify_all()
+
+    def _said(self) -> str:
+        try:
+            return self._output.read_text(errors="replace")[-4000:].strip()
+        except FileNotFoundError:
+            # The run is over and its directory removed.
+            return ""
+
+    def check_alive(self) -> None:
+        """Raise what ended the guest (GuestPanicked, GuestExited, HostError), if anything did, with the console's tail."""
+        death = self._death
+        if death is None:
+            return
+        tail = ""
+        if self._console is not None:
+            if isinstance(death, GuestPanicked):
+                self._console.wait_for(END_OF_PANIC, max(0.0, self._died_at + PANIC_WORDS_S - time.monotonic()))
+            time.sleep(max(0.0, self._died_at + LAST_WORDS_S - time.monotonic()))
+            tail = self._console.tail()
+        if isinstance(death, GuestPanicked) and (reason := PANIC.search(tail.encode())) is not None:
+            # (pvpanic may have told it first, and does not know why.)
+            death.message = f"the guest's kernel panicked: {reason.group().decode(errors='replace')}"
+        if tail and tail not in death.detail:
+            death.detail = f"{death.detail}\n{tail}".strip()
+        raise death
+
+    @contextlib.contextmanager
+    def attributing(self) -> Iterator[None]:
+        """Run a block; when it fails because the guest died, raise the death instead of the lost connection."""
+        try:
+            yield
+        except (SshError, QmpError, TemplateError) as exc:
+            for _ in range(10):
+                # A connection is often lost a moment before its cause is known.
+                if self._death is not None:
+                    break
+                time.sleep(0.05)
+            else:
+                raise
+            log.debug("the connection was lost because the guest died: %s", exc)
+        self.check_alive()
+
+    # Becoming ready.
+
+    def note(self, step: str) -> None:
+        """A step of the start is done now."""
+        self.reached.append(readiness.Reached(step, round(time.monotonic() - self.began, 4)))
+
+    def listen(self, log_file: Path, preface: bytes) -> None:
+        """Read the console from now on; the log begins with ``preface``."""
+        self._console = Console(self.sockets.console, log_file, on_panic=self._on_panic, preface=preface)
+
+    def connect_monitor(self, deadline: Deadline) -> None:
+        """Talk to QEMU's monitor and learn the ports that lead to the guest."""
+        with self.attributing():
+            self.qmp = Qmp(self.sockets.qmp, name=self.request.name, on_event=self._on_event, deadline=deadline)
+            self.note("qmp")
+            self._ports = self.qmp.forwarded_ports(deadline)
+
+    def wait_until_migrated(self, deadline: Deadline) -> None:
+        """Wait for the end of QEMU's migration, out or in. TemplateError when it failed or the deadline passes; else as `check_alive`."""
+        with self._migrated:
+            self._migrated.wait_for(
+                lambda: self._migration in ("completed", "failed") or self._death is not None, min(deadline.left_s(), 1e6)
+            )
+        self.check_alive()
+        if self._migration != "completed":
+            raise TemplateError(f"QEMU did not take over the guest's state: {self._migration or 'it said nothing'}", detail=self._said())
+
+    def talk_over(self, connection: Connection) -> None:
+        """Take a connection that was made in another way than by `wait_until_ready`."""
+        self._connection = connection
+
+    def hang_up(self) -> None:
+        """Close the connection, so that nothing of it is in the guest when that is saved."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def ask_system(self, deadline: Deadline) -> None:
+        """Run the first command: what the guest says that it runs."""
+        script = '. /etc/os-release; printf \'%s\\n\' "$(uname -r)" "$PRETTY_NAME"; cat /proc/sys/kernel/random/boot_id'
+        with self.attributing():
+            answer = self.ssh.execute(script, deadline=deadline.within(60), output_limit_bytes=4096).stdout
+        kernel, system, boot_id, *_ = [*answer.splitlines(), "", "", ""]
+        self.system = System(kernel[:200], system[:200], boot_id[:64])
+        self.note("first-command")
+
+    def wait_until_ready(self, deadline: Deadline, waiting: Callable[[str], None]) -> None:
+        """Wait for kernel, sshd, login and cloud-init, in this order. Raises BootTimeout, GuestPanicked, GuestExited or SshError."""
+        steps = [
+            readiness.Step("kernel", "the kernel printed nothing: is the image bootable, has the guest enough memory?", self._kernel_is_up),
+            readiness.Step("sshd", "the console says how far user space came: a failed unit, a missing disk?", self._sshd_greets),
+            readiness.Step("login", "sshd answers but refuses the key: did cloud-init read its seed?", self._log_in),
+            readiness.Step("cloud-init", "cloud-init still works: see /var/log/cloud-init.log in the guest", self._cloud_init_is_done),
+        ]
+        with self.attributing():
+            self.reached += readiness.wait(
+                steps,
+                deadline,
+                started=self.began,
+                check_alive=self.check_alive,
+                waiting=waiting,
+                tail=self.console.tail,
+            )
+        if self.cloud_init is not None and self.cloud_init.exit_code == 1:
+            raise GuestError(
+                f"cloud-init failed in the guest: {'; '.join(self.cloud_init.detail)[:300]}",
+                hint="see /var/log/cloud-init.log in the guest; the lab's cloud_init section may be at fault",
+                detail=self.console.tail(),
+            )
+
+    def _kernel_is_up(self, _deadline: Deadline) -> bool:
+        return self.console.wait_for(_KERNEL_SIGNS, readiness.POLL_S) is not None
+
+    def _sshd_greets(self, _deadline: Deadline) -> bool:
+        return wait_for_banner(self.port, timeout_s=1.0)
+
+    def _log_in(self, deadline: Deadline) -> bool:
+        try:
+            self._connection = Connection.connect(self.port, self.identity, user="root", deadline=deadline.within(60))
+        except StrangerError:
+            raise
+        except SshError as exc:
+            # A banner error can follow a good banner, and keys are installed a moment after sshd starts: ask again.
+            log.debug("login: %s", exc)
+            return False
+        return True
+
+    def _cloud_init_is_done(self, deadline: Deadline) -> bool:
+        # /run/cloud-init/result.json is written by cloud-init when its last stage has ended (cloud-init's documentation, "boot status").
+        script = "cd /run/cloud-init && for i in 1 2 3 4 5; do [ -e result.json ] && exec cat status.json result.json; sleep 0.2; done"
+        text = self.ssh.execute(script, deadline=deadline.within(60)).stdout
+        if not text.strip():
+            return False
+        self.cloud_init = readiness.parse_cloud_init(text)
+        return True
+
+    def prove_name(self, deadline: Deadline) -> None:
+        """Run a clone's first command: it says its name, and that must be the one that it was given. GuestError when it is another."""
+        with self.attributing():
+            said = self.ssh.execute("read -r name </proc/sys/kernel/hostname; echo $name", deadline=deadline.within(60)).stdout.strip()
+        if said != self.identity.hostname:
+            raise TemplateError(f"the clone was given the name {self.identity.hostname} and says that it is {said[:100]!r}")
+        self.note("first-command")
+
+    # The look from outside, and the end.
+
+    def outside(self, deadline: Deadline) -> dict[str, Any]:
+        """The host's look at the guest: QEMU's word on its state, and the kernel's on QEMU's memory (bytes) and CPU time (s)."""
+        with self.attributing():
+            status = self.monitor.execute("query-status", deadline)
+        try:
+            watched = psutil.Process(self.pid)
+            times = watched.cpu_times()
+            resident = watched.memory_info().rss
+        except psutil.Error as exc:
+            self.check_alive()
+            raise GuestError(f"QEMU's process cannot be read: {exc}") from exc
+        return {
+            "status": str(status.get("status", "")),
+            "resident_bytes": int(resident),
+            "cpu_s": round(times.user + times.system, 2),
+            "panicked": isinstance(self._death, GuestPanicked),
+        }
+
+    def may_end(self) -> None:
+        """From now on the guest may switch itself off; that is not its death."""
+        self._may_end = True
+
+    def has_ended(self) -> bool:
+        """Whether QEMU has ended, whoever ended it. Raises what `check_alive` raises when that was the guest's death."""
+        if self._child.poll() is None:
+            self.check_alive()
+            return False
+        if self._child.returncode != 0:
+            # The thread that watches QEMU knows why, a moment later.
+            time.sleep(LAST_WORDS_S)
+        self.check_alive()
+        self.ended_how = "switched off"
+        return True
+
+    def stop(self) -> None:
+        """End the guest: QMP ``quit``, then SIGTERM, then SIGKILL. How it ended is kept in ``ended_how``."""
+        with self._lock:
+            self._stopping = True
+        if self._connection is not None:
+            self._connection.close()
+        if self._child.poll() is None and self.qmp is not None:
+            with contextlib.suppress(QmpError):
+                self.qmp.execute("quit", Deadline(3))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(3)
+                self.ended_how = "quit"
+        if self._child.poll() is None:
+            self.ended_how = "terminated" if process.stop(self._child) == -signal.SIGTERM else "killed"
+        self.ended_how = self.ended_how or "by itself"
+        if self.qmp is not None:
+            self.qmp.close()
+        if self._console is not None:
+            self._console.close()
+        for sock in (self.sockets.qmp, self.sockets.console, self.sockets.identity):
+            sock.close()

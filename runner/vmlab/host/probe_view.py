@@ -1,0 +1,66 @@
+"""What the KVM probe found, as a table for people (``vmlab doctor --probe``)."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+from vmlab.host.kvm.judge import Judgement, Row
+from vmlab.host.probe import Record
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+_STYLES = {"nested": "bold green", "shadow": "bold yellow", "emulated": "bold yellow", "broken": "bold red", "unknown": "bold yellow"}
+_KEY = "Each line: how far one of KVM's counters went for each such operation, and what nested and shadow paging would give."
+_HEADINGS = ("The guest ...", "times", "KVM's counter", "each", "nested", "shadow")
+
+
+def render(record: Record, found: Judgement, width: int = 80) -> Text:
+    """The table: each operation, how far a counter of KVM's went for one of them, and what nested and shadow paging would give.
+
+    Then the verdict. ``.plain`` is the same without colour.
+    """
+    from rich.text import Text  # noqa: PLC0415  (costs 50 ms, and whoever only asks for JSON needs none of it)
+
+    text = Text()
+    text.append("The KVM probe", style="bold")
+    text.append(f": a guest of a few instructions on /dev/kvm\nKVM's modules: {_claims(record)}\n\n")
+    measured = [row for row in found.rows if row.measured is not None]
+    if measured:
+        text.append("\n".join(textwrap.wrap(_KEY, width)) + "\n\n")
+        text.append(_line(*_HEADINGS) + "\n", style="bold")
+    for row in measured:
+        text.append(_cells(row))
+        text.append(f"{row.nested:>7}", style="green" if row.fits_nested else "dim")
+        text.append(f"{row.shadow:>7}\n", style="green" if row.fits_shadow else "dim")
+    if measured:
+        text.append("\n")
+    if found.ns_per_iteration is not None:
+        text.append(f"An iteration of two instructions takes {found.ns_per_iteration:g} ns.\n")
+    for sentence, style in ((found.sentence, _STYLES[found.kind]), (_contradiction(found), "bold red")):
+        if sentence:
+            text.append("\n".join(textwrap.wrap(sentence, width)) + "\n", style=style)
+    return text
+
+
+def _claims(record: Record) -> str:
+    """What the kernel says; the record may come from anywhere."""
+    claim = record.get("claim")
+    if not isinstance(claim, dict):
+        return "unknown"
+    others = claim.get("other_modules")
+    words = [claim.get("module"), claim.get("nested_paging"), *(others if isinstance(others, list) else [])]
+    return " ".join(word for word in words if word and isinstance(word, str)) or "none"
+
+
+def _contradiction(found: Judgement) -> str:
+    return f"Contradiction: {found.contradiction}." if found.contradiction else ""
+
+
+def _cells(row: Row) -> str:
+    return _line(row.what, f"{row.n}", row.counter, f"{row.measured:.4g}", "", "").rstrip()
+
+
+def _line(what: str, n: str, counter: str, measured: str, nested: str, shadow: str) -> str:
+    return f"  {what:<33}{n:>8}  {counter:<14}{measured:>7}{nested:>7}{shadow:>7}"

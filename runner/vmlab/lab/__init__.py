@@ -1,0 +1,28 @@
+"""The evidence wing: what a lab is, what it observed, and what its checks conclude. Needs no QEMU.
+
+A lab's ``checks.py`` and its tests import everything they need from here.
+"""
+
+from vmlab.lab.checks import check, judge
+from vmlab.lab.evidence import Evidence, EvidenceProblem, Record
+from vmlab.lab.loading import beside
+from vmlab.lab.statistics import Interval, median_interval, ratio_interval
+from vmlab.lab.verdict import Verdict, VerdictKind, failed, inconclusive, not_observable, passed
+
+__all__ = [
+    "Evidence",
+    "EvidenceProblem",
+    "Interval",
+    "Record",
+    "Verdict",
+    "VerdictKind",
+    "beside",
+    "check",
+    "failed",
+    "inconclusive",
+    "judge",
+    "median_interval",
+    "not_observable",
+    "passed",
+    "ratio_interval",
+]

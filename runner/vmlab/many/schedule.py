@@ -1,0 +1,213 @@
+"""Many labs: which runs next, what is tried again, when to stop, and the index of what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from vmlab import __version__
+from vmlab.errors import EXIT_PASS, EXIT_USAGE
+from vmlab.lab.verdict import VerdictKind
+from vmlab.many.board import Board, Progress
+from vmlab.many.job import Job, Result
+from vmlab.many.pool import Event, Workers
+from vmlab.report import batch, store
+from vmlab.report.batch import Batch, LabRow
+from vmlab.run.lab import RunRequest
+
+# How long the loop sleeps when nothing happens; a terminal's table moves on at this pace, and Ctrl-C is heard as late.
+_PATIENCE_S = 0.25
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a run of many labs deals with what does not pass."""
+
+    fail_fast: bool = False
+    """Start nothing more once a lab did not pass."""
+    retries: int = 0
+    """How often a lab is run again whose verdict is *error*. (A *fail* is an answer, and is never asked again.)"""
+
+
+@dataclass
+class _Task:
+    """A job on its way."""
+
+    job: Job
+    request: RunRequest
+    row: LabRow
+    attempts: int = 0
+    earlier: list[str] = field(default_factory=list)
+    has_slot: bool = False
+    dropped: bool = False
+    """It was stopped while it still waited for its slot."""
+
+
+class Schedule:
+    """The run of many labs. ``workers`` do the work, ``board`` shows it, ``base`` is where the index goes."""
+
+    def __init__(
+        self,
+        jobs: Sequence[tuple[Job, RunRequest]],
+        workers: Workers,
+        board: Board,
+        base: Path,
+        rules: Rules,
+        *,
+        command: str,
+        whole: Sequence[str] = (),
+        shard: str = "",
+    ) -> None:
+        """``whole`` names the jobs of the whole run, where these are only a ``shard`` of it."""
+        self._workers = workers
+        self._board = board
+        self._base = base
+        self._rules = rules
+        self._tasks = {job.id: _Task(job, request, _fresh_row(job, request)) for job, request in jobs}
+        self._queue = deque(self._tasks)
+        self._running: set[str] = set()
+        self._interrupts = 0
+        self._stopping = False
+        self._began = time.monotonic()
+        self._batch = Batch(
+            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            command=command,
+            runner_version=__version__,
+            whole=list(whole) or [job.id for job, _ in jobs],
+            shard=shard,
+            rows=[task.row for task in self._tasks.values()],
+        )
+
+    def resume(self) -> int:
+        """Keep what an earlier run in the same directory has finished already; how many labs that are.
+
+        A lab is kept when its files and all that is asked of it are the same, its report is still there, and it did not end in an error.
+        UsageError when there is no earlier run.
+        """
+        old = {row.job: row for row in batch.load(self._base).rows}
+        kept = 0
+        for task in self._tasks.values():
+            row = old.get(task.job.id)
+            if row is None or row.key != task.row.key or row.verdict in (None, VerdictKind.ERROR):
+                continue
+            if not (self._base / row.report / store.REPORT_NAME).is_file():
+                continue
+            self._keep(task, row)
+            self._queue.remove(task.job.id)
+            kept += 1
+        return kept
+
+    def run(self) -> Batch:
+        """Run all of it, or what can be before it is stopped, and write the index. Its page is `vmlab.report.index.INDEX_PAGE`.
+
+        The first SIGINT lets the labs finish that have a slot; the second, like any other KeyboardInterrupt, ends everything at once: the
+        index then says what is missing, and the interrupt is passed on.
+        """
+        batch.save(self._batch, self._base)
+        self._board.begin([Progress(task.job.id, done=self._done_row(task)) for task in self._tasks.values()])
+        try:
+            with self._patient_interrupts(), contextlib.closing(self._workers):
+                while self._running or (self._queue and not self._stopping):
+                    self._fill()
+                    for event in self._workers.events(_PATIENCE_S):
+                        self._take(event)
+                    self._board.refresh()
+        except KeyboardInterrupt:
+            self._interrupts += 1
+            raise
+        finally:
+            self._batch.interrupted = self._interrupts > 0 and any(row.verdict is None for row in self._batch.rows)
+            self._save()
+            batch.finish(self._batch, self._base)
+        return self._batch
+
+    def _fill(self) -> None:
+        while self._queue and not self._stopping and len(self._running) < self._workers.room:
+            name = self._queue.popleft()
+            task = self._tasks[name]
+            task.attempts += 1
+            task.has_slot = False
+            self._running.add(name)
+            self._board.started(name, task.attempts)
+            self._workers.start(task.job)
+
+    def _take(self, event: Event) -> None:
+        task = self._tasks[event.job]
+        if event.name == "done":
+            self._running.discard(event.job)
+            self._finish(task, event.value)
+            return
+        if event.name == "began":
+            task.has_slot = True
+        self._board.happened(event)
+
+    def _finish(self, task: _Task, result: Result) -> None:
+        if task.dropped and result.directory is None:
+            # It was told to stop before it had begun: that is nobody's error.
+            self._board.finished(task.row)
+            return
+        row = self._row(task, result)
+        ours = row.verdict is VerdictKind.ERROR and row.exit_code() != EXIT_USAGE
+        if ours and task.attempts <= self._rules.retries and not self._stopping:
+            if row.report:
+                task.earlier.append(row.report)
+            self._board.again(row)
+            self._queue.appendleft(task.job.id)
+            return
+        self._keep(task, row)
+        self._board.finished(row)
+        self._save()
+        if row.exit_code() != EXIT_PASS and self._rules.fail_fast and not self._stopping:
+            self._stopping = True
+            self._board.notice(f"{row.job} did not pass: nothing more is started (--fail-fast)")
+            self._drop_those_that_wait()
+
+    def _row(self, task: _Task, result: Result) -> LabRow:
+        also = {"earlier": list(task.earlier), "runner_cpu_s": round(result.cpu_s, 3)}
+        if result.directory is None:
+            return task.row.model_copy(update={"verdict": VerdictKind.ERROR, "trouble": result.trouble, **also})
+        report = store.load(result.directory)
+        return batch.row_of(report, result.directory, self._base, job=task.job.id, key=task.row.key).model_copy(update=also)
+
+    def _keep(self, task: _Task, row: LabRow) -> None:
+        self._batch.rows[self._batch.rows.index(task.row)] = row
+        task.row = row
+
+    def _done_row(self, task: _Task) -> LabRow | None:
+        return task.row if task.row.verdict is not None else None
+
+    def _save(self) -> None:
+        self._batch.duration_s = round(time.monotonic() - self._began, 3)
+        batch.save(self._batch, self._base)
+
+    def _drop_those_that_wait(self) -> None:
+        for name in self._running:
+            if not self._tasks[name].has_slot:
+                self._tasks[name].dropped = True
+                self._workers.stop(name)
+
+    @contextlib.contextmanager
+    def _patient_interrupts(self) -> Iterator[None]:
+        def interrupted(_number: int, _frame: object) -> None:
+            self._interrupts += 1
+            if self._interrupts > 1:
+                raise KeyboardInterrupt
+            self._stopping = True
+            self._board.notice("interrupted: the labs that have begun finish first; Ctrl-C again stops them at once")
+            self._drop_those_that_wait()
+
+        before = signal.signal(signal.SIGINT, interrupted)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def _fresh_row(job: Job, request: RunRequest) -> LabRow:
+    return LabRow(job=job.id, lab=job.lab, title=request.lab.definition.title, key=job.key(request))

@@ -1,0 +1,257 @@
+"""From evidence to a report, and back: judging, judging again, and proving that the evidence is what was recorded.
+
+Nothing here touches a guest. A report that a student hands in is judged again from its own observations, so a verdict that was
+edited by hand does not survive; digests show evidence that was edited after the run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vmlab.lab.checks import Check, Judgement, judge
+from vmlab.lab.definition import LabDefinition
+from vmlab.lab.evidence import Evidence, digest
+from vmlab.lab.verdict import VerdictKind
+from vmlab.report.model import (
+    AnswerPart,
+    CheckPart,
+    ErrorPart,
+    EvidencePart,
+    FilePart,
+    GuestPart,
+    HostPart,
+    LabPart,
+    ObservationPart,
+    PhasePart,
+    Report,
+    RunPart,
+    ScorePart,
+)
+from vmlab.report.predictions import Answer, compare
+from vmlab.report.text import encodable, is_plain_path, points
+
+_CHUNK = 1 << 20
+
+
+def observation(name: str, data: Mapping[str, Any], *, at_s: float) -> ObservationPart:
+    """An observation with its digest. ValueError when the data is no JSON value (NaN and infinity are none)."""
+    clean: dict[str, Any] = encodable(data)
+    return ObservationPart(name=name, at_s=at_s, sha256=digest(clean), data=clean)
+
+
+def evidence_part(observations: Sequence[ObservationPart], files: Sequence[FilePart] = ()) -> EvidencePart:
+    """The evidence with the digest over all of it."""
+    return EvidencePart(observations=list(observations), files=list(files), sha256=evidence_digest(observations))
+
+
+def evidence_digest(observations: Sequence[ObservationPart]) -> str:
+    """SHA-256 over the names and digests of all observations, in order."""
+    return digest([[each.name, each.sha256] for each in observations])
+
+
+def lab_part(name: str, definition: LabDefinition, lab_digest: str) -> LabPart:
+    """What a report keeps of a lab's definition."""
+    return LabPart(
+        name=name,
+        title=definition.title,
+        summary=definition.summary,
+        digest=lab_digest,
+        claims=dict(definition.claims),
+        questions=list(definition.questions),
+        plots=list(definition.plots),
+        translations=list(definition.translations),
+    )
+
+
+def judge_report(
+    *,
+    lab_name: str,
+    definition: LabDefinition,
+    lab_digest: str,
+    checks: Sequence[Check],
+    run: RunPart,
+    host: HostPart,
+    guests: Sequence[GuestPart],
+    phases: Sequence[PhasePart],
+    observations: Sequence[ObservationPart],
+    files: Sequence[FilePart] = (),
+    answers: Mapping[str, Answer] | None = None,
+) -> Report:
+    """The report of a run: its evidence judged, its predictions compared, its points counted."""
+    lab = lab_part(lab_name, definition, lab_digest)
+    judgements = _judge(checks, observations, run)
+    return Report(
+        lab=lab,
+        run=run,
+        host=host,
+        guests=list(guests),
+        phases=list(phases),
+        evidence=evidence_part(observations, files),
+        answers=compare(lab.questions, answers or {}, _by_name(observations)),
+        checks=[check_part(each) for each in judgements],
+        score=score(judgements),
+    )
+
+
+def rejudge(report: Report, checks: Sequence[Check], *, definition: LabDefinition | None = None) -> Report:
+    """The report with every verdict, comparison and point derived again from its own evidence; nothing that it claims is believed.
+
+    ``definition`` is the grader's own: with it, claims, questions and plots are the grader's too. The report given is not changed.
+    """
+    lab = report.lab if definition is None else lab_part(report.lab.name, definition, report.lab.digest)
+    observations = report.evidence.observations
+    answers = {each.question: each.answer for each in report.answers if each.answer is not None}
+    judgements = _judge(checks, observations, report.run)
+    return report.model_copy(
+        update={
+            "lab": lab,
+            "answers": compare(lab.questions, answers, _by_name(observations)),
+            "checks": [check_part(each) for each in judgements],
+            "score": score(judgements),
+        }
+    )
+
+
+def differences(claimed: Report, judged: Report) -> list[str]:
+    """What a report claims and judging it again does not bear out, one line each: verdicts, points, answers, the score."""
+    found: list[str] = []
+    there, here = {each.id: each for each in claimed.checks}, {each.id: each for each in judged.checks}
+    for name in dict.fromkeys([*there, *here]):
+        found += _check_difference(name, there.get(name), here.get(name))
+    found += _answer_differences(claimed.answers, judged.answers)
+    if (claimed.score.earned, claimed.score.possible) != (judged.score.earned, judged.score.possible):
+        found.append(f"score: the report says {_score_words(claimed.score)}, its evidence gives {_score_words(judged.score)}")
+    return found
+
+
+def verify_evidence(report: Report, directory: Path | None) -> list[str]:
+    """What is wrong with the evidence, one line each; an empty list when every digest is right.
+
+    ``directory`` is where the files beside the report are; without one they are not looked at.
+    """
+    problems: list[str] = []
+    names: set[str] = set()
+    for each in report.evidence.observations:
+        if each.name in names:
+            problems.append(f"observation {each.name!r}: recorded twice")
+        names.add(each.name)
+        if _digest_or_none(each.data) != each.sha256:
+            problems.append(f"observation {each.name!r}: its data does not match its sha256")
+    if evidence_digest(report.evidence.observations) != report.evidence.sha256:
+        problems.append("evidence: the digest over all observations does not match them (one was added, removed, renamed or moved)")
+    if directory is not None:
+        problems += [problem for part in report.evidence.files if (problem := _file_problem(part, directory))]
+    return problems
+
+
+def file_part(directory: Path, name: str) -> FilePart:
+    """A file that lies in the report's directory, with its digest and size."""
+    path = directory / name
+    return FilePart(path=name, sha256=_file_digest(path), size_bytes=path.stat().st_size)
+
+
+def score(judgements: Sequence[Judgement]) -> ScorePart:
+    """The points: what is not observable counts in neither earned nor possible; inconclusive and error count in possible."""
+    counts = dict.fromkeys(VerdictKind, 0)
+    for each in judgements:
+        counts[each.verdict.kind] += 1
+    return ScorePart(
+        earned=round(math.fsum(each.points for each in judgements), 6),
+        possible=round(math.fsum(each.check.points for each in judgements if each.verdict.kind is not VerdictKind.NOT_OBSERVABLE), 6),
+        counts=counts,
+    )
+
+
+def check_part(judgement: Judgement) -> CheckPart:
+    """A judgement as the report holds it."""
+    check, verdict = judgement.check, judgement.verdict
+    return CheckPart(
+        id=check.id,
+        title=check.title,
+        claim=check.claim,
+        after=list(check.after),
+        points=judgement.points,
+        max_points=check.points,
+        verdict=verdict.kind,
+        rationale=encodable(verdict.rationale),
+        expected=encodable(verdict.expected),
+        measured=encodable(verdict.measured),
+        hint=encodable(verdict.hint),
+    )
+
+
+def _judge(checks: Sequence[Check], observations: Sequence[ObservationPart], run: RunPart) -> list[Judgement]:
+    evidence = Evidence(_by_name(observations), run.parameters)
+    return judge(checks, evidence, broken_by=_broken_by(run.error), unsuitable=run.unsuitable)
+
+
+def _broken_by(error: ErrorPart | None) -> str:
+    return "" if error is None else (error.message or error.kind or "an error without a message")
+
+
+def _by_name(observations: Sequence[ObservationPart]) -> dict[str, Any]:
+    return {each.name: each.data for each in observations}
+
+
+def _check_difference(name: str, claimed: CheckPart | None, judged: CheckPart | None) -> list[str]:
+    if claimed is None:
+        return [f"check {name}: the report does not have it"]
+    if judged is None:
+        return [f"check {name}: the lab has no such check"]
+    if claimed.verdict is not judged.verdict:
+        return [f"check {name}: the report says {claimed.verdict}, its evidence gives {judged.verdict}"]
+    if (claimed.points, claimed.max_points) != (judged.points, judged.max_points):
+        ours, theirs = f"{points(judged.points)}/{points(judged.max_points)}", f"{points(claimed.points)}/{points(claimed.max_points)}"
+        return [f"check {name}: the report gives {theirs} points, the lab {ours}"]
+    return []
+
+
+def _answer_differences(claimed: Sequence[AnswerPart], judged: Sequence[AnswerPart]) -> list[str]:
+    words = {True: "right", False: "wrong", None: "undecided"}
+    there = {each.question: each for each in claimed}
+    return [
+        f"answer {each.question}: the report says {words[said.answer_right]}, its evidence gives {words[each.answer_right]}"
+        for each in judged
+        if (said := there.get(each.question)) is not None and said.answer_right is not each.answer_right
+    ]
+
+
+def _score_words(part: ScorePart) -> str:
+    return f"{points(part.earned)} of {points(part.possible)}"
+
+
+def _digest_or_none(data: Any) -> str | None:
+    """The digest, or None for data that has no canonical form: nothing that we wrote is such."""
+    try:
+        return digest(data)
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def _file_problem(part: FilePart, directory: Path) -> str | None:
+    """What is wrong with a file of the evidence. The path comes from the report, so it must not lead out of the directory."""
+    if not is_plain_path(part.path):
+        return f"file {part.path[:80]!r}: not the plain name of a file beside the report"
+    path = directory / part.path
+    if not path.resolve().is_relative_to(directory.resolve()):
+        return f"file {part.path}: leads out of the report's directory"
+    if not path.is_file():
+        return f"file {part.path}: missing"
+    try:
+        if path.stat().st_size != part.size_bytes or _file_digest(path) != part.sha256:
+            return f"file {part.path}: it is not the file that the run left (its size or sha256 differs)"
+    except OSError as exc:
+        return f"file {part.path}: cannot be read ({exc.strerror})"
+    return None
+
+
+def _file_digest(path: Path) -> str:
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            total.update(chunk)
+    return total.hexdigest()

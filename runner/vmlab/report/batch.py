@@ -1,0 +1,132 @@
+"""What came of many labs: one JSON document beside their reports, ``index.json``, of which the index page is a rendering.
+
+It is written anew whenever a lab is done, so that a run that was stopped can be taken up where it ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from vmlab.errors import EXIT_COULD_NOT_RUN, EXIT_FAIL, EXIT_PASS, UsageError
+from vmlab.lab.verdict import VerdictKind
+from vmlab.report import store
+from vmlab.report.model import CheckPart, Part, Report, ScorePart
+
+INDEX_NAME = "index.json"
+
+# The worst first: what a reader must see is at the top.
+_ORDER = (VerdictKind.ERROR, VerdictKind.FAIL, VerdictKind.INCONCLUSIVE, None, VerdictKind.PASS, VerdictKind.NOT_OBSERVABLE)
+
+
+class Trouble(Part):
+    """Why a lab has no report: what is wrong, and what to do."""
+
+    kind: str
+    message: str
+    hint: str = ""
+    exit_code: int = EXIT_COULD_NOT_RUN
+
+
+class LabRow(Part):
+    """One lab of the run."""
+
+    job: str = Field(description="its name in the run: the lab's, with a number behind it when the lab was asked for more than once")
+    lab: str
+    title: str
+    key: str = Field(description="sha256 of the lab's files and of everything that was asked of it: equal keys are the same work")
+    verdict: VerdictKind | None = Field(default=None, description="null: it was not run")
+    score: ScorePart | None = None
+    duration_s: float = Field(default=0.0, description="without the wait for a slot")
+    runner_cpu_s: float = Field(default=0.0, description="CPU seconds of the runner for it, its pages included and guests not counted")
+    report: str = Field(default="", description="its report's directory, relative to this document; empty when there is none")
+    report_sha256: str = Field(default="", description="of report.json")
+    earlier: list[str] = Field(default_factory=list, description="reports of attempts that ended in an error, and were made again")
+    attention: list[CheckPart] = Field(default_factory=list, description="the checks that did not pass though they could")
+    trouble: Trouble | None = None
+
+    def exit_code(self) -> int:
+        """What it contributes to the run's exit code."""
+        if self.trouble is not None:
+            return self.trouble.exit_code
+        if self.verdict is VerdictKind.ERROR:
+            return EXIT_COULD_NOT_RUN
+        return EXIT_FAIL if self.verdict in (VerdictKind.FAIL, VerdictKind.INCONCLUSIVE) else EXIT_PASS
+
+
+class Batch(Part):
+    """The whole document."""
+
+    schema_version: Literal["1.0"] = "1.0"
+    started_at: str = Field(description="ISO 8601, UTC")
+    duration_s: float = 0.0
+    command: str
+    runner_version: str
+    interrupted: bool = False
+    whole: list[str] = Field(description="the jobs of the whole run, of which this may be a shard")
+    shard: str = Field(default="", description="which shard of it, such as 2/5; empty: all")
+    rows: list[LabRow]
+
+    def exit_code(self) -> int:
+        """The largest of all labs'."""
+        return max((row.exit_code() for row in self.rows), default=EXIT_PASS)
+
+    def by_urgency(self) -> list[LabRow]:
+        """The rows, what needs attention first; rows of one kind stay in the order of the run."""
+        return sorted(self.rows, key=lambda row: _ORDER.index(row.verdict))
+
+
+def row_of(report: Report, directory: Path, base: Path, *, job: str, key: str) -> LabRow:
+    """A lab with its report, which lies in ``directory``; ``base`` is where index.json will be."""
+    return LabRow(
+        job=job,
+        lab=report.lab.name,
+        title=report.lab.title,
+        key=key,
+        verdict=report.verdict(),
+        score=report.score,
+        duration_s=report.run.took_s,
+        report=relative(directory, base),
+        report_sha256=hashlib.sha256((directory / store.REPORT_NAME).read_bytes()).hexdigest(),
+        attention=[each for each in report.checks if each.verdict not in (VerdictKind.PASS, VerdictKind.NOT_OBSERVABLE)],
+    )
+
+
+def relative(directory: Path, base: Path) -> str:
+    """A directory as seen from another, with slashes."""
+    return directory.resolve().relative_to(base.resolve()).as_posix()
+
+
+def save(batch: Batch, base: Path) -> Path:
+    """Write index.json and its rendering. Returns the page's path. HostError when the disk is full or may not be written."""
+    from vmlab.report.index import INDEX_PAGE, index_html  # noqa: PLC0415 (jinja2 is loaded when a page is made)
+
+    store.make_directory(base)
+    store.write_atomically(base / INDEX_NAME, (batch.model_dump_json(indent=2) + "\n").encode())
+    page = base / INDEX_PAGE
+    store.write_atomically(page, index_html(batch).encode())
+    return page
+
+
+def finish(batch: Batch, base: Path) -> None:
+    """Write what CI services read, once all labs are done: junit.xml over all reports, and a summary in Markdown."""
+    from vmlab.report.junit import junit_of_rows  # noqa: PLC0415
+    from vmlab.report.summary import SUMMARY_NAME, summary_markdown  # noqa: PLC0415
+
+    store.write_atomically(base / store.JUNIT_NAME, junit_of_rows(batch, base))
+    store.write_atomically(base / SUMMARY_NAME, summary_markdown(batch).encode())
+
+
+def load(base: Path) -> Batch:
+    """The document of a directory of reports; UsageError says what is wrong with it."""
+    path = base / INDEX_NAME
+    if not path.is_file():
+        raise UsageError(f"there is no {INDEX_NAME} in {base}", hint="`vmlab run` writes one when it runs several labs")
+    try:
+        return Batch.model_validate(store.read_json(path))
+    except ValidationError as exc:
+        hint = "it was changed, or another vmlab wrote it"
+        raise UsageError(f"{path} is not the index of a run: {store.problems_of(exc)}", hint=hint) from exc

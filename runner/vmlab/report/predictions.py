@@ -1,0 +1,106 @@
+"""Predict, then measure: predictions and answers beside the value that the evidence holds.
+
+A place such as ``accumulation.samples[-1].zombies`` leads from an observation's name to a value in it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vmlab.lab.definition import Question, QuestionKind
+from vmlab.report.model import AnswerPart
+
+Answer = int | float | str
+
+_STEP = re.compile(r"(?:^|(?<!^)\.)([^.\[\]]+)|\[(-?\d{1,9})\]")
+_YES = frozenset({"yes", "true"})
+_NO = frozenset({"no", "false"})
+
+
+def look_up(value: Any, place: str) -> Any:
+    """The value at a place, or None when there is nothing, be it for a typing error or for evidence that was never recorded."""
+    end = 0
+    for step in _STEP.finditer(place):
+        if step.start() != end:
+            return None
+        end = step.end()
+        key, index = step.groups()
+        if key is not None:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        elif isinstance(value, list) and -len(value) <= int(index) < len(value):
+            value = value[int(index)]
+        else:
+            return None
+    return value if place and end == len(place) else None
+
+
+def as_number(value: Any) -> float | None:
+    """A finite number as a float; None for anything else, ``true`` and numbers too large for a float among it."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        result = float(value)
+    except OverflowError:
+        return None
+    return result if math.isfinite(result) else None
+
+
+def compare(questions: Sequence[Question], answers: Mapping[str, Answer], observations: Mapping[str, Any]) -> list[AnswerPart]:
+    """Every question with the lab's prediction, the student's answer if there is one, and what was measured."""
+    return [_compare(question, answers.get(question.id), observations) for question in questions]
+
+
+def _compare(question: Question, answer: Answer | None, observations: Mapping[str, Any]) -> AnswerPart:
+    if isinstance(answer, bool):  # (YAML reads a bare yes as true.)
+        answer = "yes" if answer else "no"
+    measured = _measured(question, look_up(observations, question.measured_by))
+    return AnswerPart(
+        question=question.id,
+        prediction=question.prediction,
+        answer=answer,
+        measured=measured,
+        prediction_right=_right(question, question.prediction, measured),
+        answer_right=None if answer is None else _right(question, answer, measured),
+    )
+
+
+def _measured(question: Question, value: Any) -> Answer | None:
+    """The measured value in the form that answers have; None when the evidence holds none of that form."""
+    if question.kind is QuestionKind.NUMBER:
+        return value if as_number(value) is not None else None
+    if isinstance(value, bool):
+        return next((choice for choice in question.choices if _word(choice) == ("yes" if value else "no")), str(value).lower())
+    return value if isinstance(value, str) or as_number(value) is not None else None
+
+
+def _right(question: Question, guess: Answer, measured: Answer | None) -> bool | None:
+    """Whether a guess holds; None when nothing was measured, and for free text, which a person judges."""
+    if measured is None or question.kind is QuestionKind.TEXT:
+        return None
+    if question.kind is QuestionKind.CHOICE:
+        return _word(guess) == _word(measured)
+    guessed, found = _guessed(guess), as_number(measured)
+    if guessed is None or found is None:
+        return False
+    return math.isclose(guessed, found, rel_tol=0.0, abs_tol=question.tolerance * abs(found) + 1e-12 * abs(found))
+
+
+def _guessed(guess: Answer) -> float | None:
+    """A guess as a number: a student may have written it in quotes."""
+    if isinstance(guess, str):
+        try:
+            return as_number(float(guess))
+        except ValueError:
+            return None
+    return as_number(guess)
+
+
+def _word(value: Answer) -> str:
+    """A choice without what does not matter: letter case, blanks around it, ``true`` for ``yes``, 11.0 for 11."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    word = str(value).strip().casefold()
+    return "yes" if word in _YES else "no" if word in _NO else word
