@@ -45,7 +45,7 @@ SHADOW = ALIKE | {"remap exits": 2, "reload_cr3 exits": 2, "page_fault exits": 3
 SHADOW |= {"swap_table pf_taken": 0, "swap_walk pf_taken": 1}
 
 
-def test_under_qemu_on_an_emulated_amd_processor(made: Appliance, tmp_path: Path):
+def test_under_qemu_on_an_emulated_amd_processor(made: Appliance, tmp_path: Path) -> None:
     """Minutes quicker than Bochs, and the same initrd: whatever is wrong with it shows here."""
     argv = [qemu.PROGRAM, "-accel", "tcg", "-machine", "q35", "-cpu", qemu.SVM_CPU, "-m", "512", "-nodefaults", "-display", "none"]
     argv += ["-no-reboot", "-kernel", str(made.kernel), "-initrd", str(made.initrd), "-append", f"{CMDLINE} {qemu.SVM_KERNEL_ARGS}"]
@@ -63,7 +63,7 @@ def test_under_qemu_on_an_emulated_amd_processor(made: Appliance, tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which(bochs.PROGRAM) is None, reason=f"Bochs is not installed: {bochs.INSTALL}")
-def test_under_bochs_on_an_emulated_intel_processor(made: Appliance, world: World):
+def test_under_bochs_on_an_emulated_intel_processor(made: Appliance, world: World) -> None:
     found = world.bench.emulated_intel_host(time_limit_s=600)
     assert (found["ept"]["judged"]["kind"], found["ept"]["judged"]["claimed"]) == ("nested", "ept=Y")
     assert (found["shadow"]["judged"]["kind"], found["shadow"]["judged"]["claimed"]) == ("shadow", "ept=N")

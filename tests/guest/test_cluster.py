@@ -85,7 +85,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     made.close()
 
 
-def test_labs_run_on_workers_and_their_reports_come_back(cluster: Cluster):
+def test_labs_run_on_workers_and_their_reports_come_back(cluster: Cluster) -> None:
     for name, does in (("aa", "pass"), ("bb", "fail"), ("cc", "break"), ("dd", "guest")):
         write_lab(cluster.labs, name, does)
     # One with more virtual CPUs than any worker has is as on one machine: it runs where it is alone.
@@ -105,7 +105,7 @@ def test_labs_run_on_workers_and_their_reports_come_back(cluster: Cluster):
     assert "✗ fail" in done.stdout
 
 
-def test_the_labs_of_a_worker_that_is_killed_run_again_elsewhere(cluster: Cluster):
+def test_the_labs_of_a_worker_that_is_killed_run_again_elsewhere(cluster: Cluster) -> None:
     write_lab(cluster.labs, "aa", "wait")
     victim = cluster.add_worker()
     run = subprocess.Popen(cluster.argv("aa"), cwd=ROOT, env=cluster.env, stdout=subprocess.PIPE, text=True)
@@ -133,7 +133,7 @@ def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> N
         assert word in first + second
 
 
-def test_a_cluster_that_will_not_do_is_said_so_before_anything_runs(cluster: Cluster):
+def test_a_cluster_that_will_not_do_is_said_so_before_anything_runs(cluster: Cluster) -> None:
     write_lab(cluster.labs, "aa")
     refused(cluster.run("aa"), 3, "has no workers", f"vmlab worker {cluster.address}")
     cluster.add_worker()
@@ -147,7 +147,7 @@ def test_a_cluster_that_will_not_do_is_said_so_before_anything_runs(cluster: Clu
     assert not cluster.reports.exists()
 
 
-def test_a_file_that_a_worker_lacks_is_said_with_the_workers_name(cluster: Cluster):
+def test_a_file_that_a_worker_lacks_is_said_with_the_workers_name(cluster: Cluster) -> None:
     write_lab(cluster.labs, "aa")
     cluster.add_worker()
     done = cluster.run("aa", "--image", "/nowhere/image.qcow2")
@@ -166,7 +166,7 @@ def test_a_file_that_a_worker_lacks_is_said_with_the_workers_name(cluster: Clust
         ("http://127.0.0.1:8786", 2, ("is not the address of a scheduler",)),
     ],
 )
-def test_a_scheduler_that_is_not_there_takes_bounded_time(tmp_path: Path, address: str, code: int, words: tuple[str, ...]):
+def test_a_scheduler_that_is_not_there_takes_bounded_time(tmp_path: Path, address: str, code: int, words: tuple[str, ...]) -> None:
     write_lab(tmp_path / "labs", "aa")
     for command in (["run", "aa", "--labs", str(tmp_path / "labs"), "--reports", str(tmp_path / "r"), "--scheduler"], ["worker"]):
         began = time.monotonic()
@@ -175,7 +175,7 @@ def test_a_scheduler_that_is_not_there_takes_bounded_time(tmp_path: Path, addres
         assert time.monotonic() - began < 40
 
 
-def test_without_the_extra_it_says_how_to_install_it(tmp_path: Path):
+def test_without_the_extra_it_says_how_to_install_it(tmp_path: Path) -> None:
     write_lab(tmp_path / "labs", "aa")
     code = "import sys; sys.modules['distributed'] = None; sys.argv[0] = 'vmlab'; from vmlab.cli.app import main; main()"
     argv = [sys.executable, "-c", code, "run", "aa", "--labs", str(tmp_path / "labs"), "--scheduler", "tcp://127.0.0.1:9"]

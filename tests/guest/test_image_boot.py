@@ -60,7 +60,7 @@ def banner(port: int) -> bytes:
 
 @pytest.mark.timeout(BOOT_LIMIT_S + 600)
 @pytest.mark.parametrize(("name", "uefi"), [("debian-13", False), ("debian-12", True)], ids=["debian-13-bios", "debian-12-uefi"])
-def test_the_disk_boots_by_its_own_loader(tmp_path: Path, name: str, uefi: bool):
+def test_the_disk_boots_by_its_own_loader(tmp_path: Path, name: str, uefi: bool) -> None:
     if uefi and not FIRMWARE.exists():
         pytest.skip("OVMF is not installed (package ovmf)")
     image = ImageStore().get(name, Deadline(600))

@@ -33,14 +33,14 @@ def counts(record: dict[str, Any]) -> dict[str, float]:
     return {f"{row['phase']} {row['counter']}": row["measured"] for row in record["judged"]["rows"]}
 
 
-def test_its_timer_is_periodic(l1: Guest):
+def test_its_timer_is_periodic(l1: Guest) -> None:
     """A timer that is set for one interrupt at a time is lost with it: see SVM_KERNEL_ARGS."""
     handlers = l1.run("sed -n 's/^ event_handler: *//p' /proc/timer_list").stdout.split()
     assert "tick_handle_periodic" in handlers, handlers
     assert not {"hrtimer_interrupt", "tick_nohz_handler"} & set(handlers), handlers
 
 
-def test_nested_paging_is_proved(l1: Guest):
+def test_nested_paging_is_proved(l1: Guest) -> None:
     reload(l1, npt=1)
     record = l1.kvm_probe()
     assert record["error"] is None
@@ -62,7 +62,7 @@ def test_nested_paging_is_proved(l1: Guest):
     )
 
 
-def test_control_shadow_paging_is_told_apart(l1: Guest):
+def test_control_shadow_paging_is_told_apart(l1: Guest) -> None:
     reload(l1, npt=0)
     record = l1.kvm_probe()
     assert record["error"] is None
@@ -84,7 +84,7 @@ def test_control_shadow_paging_is_told_apart(l1: Guest):
     )
 
 
-def test_an_ordinary_user_may_ask(l1: Guest):
+def test_an_ordinary_user_may_ask(l1: Guest) -> None:
     """Nothing in the probe needs root but a device that is open to the user."""
     reload(l1, npt=1)
     l1.kvm_probe()
@@ -97,7 +97,7 @@ def test_an_ordinary_user_may_ask(l1: Guest):
     assert '"errno": "EACCES"' in refused.stdout
 
 
-def test_without_the_module_the_record_says_so(l1: Guest):
+def test_without_the_module_the_record_says_so(l1: Guest) -> None:
     l1.run("modprobe -r kvm_amd kvm; test ! -e /dev/kvm")
     record = l1.kvm_probe()
     assert record["error"]["errno"] == "ENOENT"

@@ -71,7 +71,7 @@ def until(true: Callable[[], bool], limit_s: float = 60) -> None:
         time.sleep(0.02)
 
 
-def test_each_lab_has_a_report_and_the_index_leads_to_it_failures_first(place: Place):
+def test_each_lab_has_a_report_and_the_index_leads_to_it_failures_first(place: Place) -> None:
     for name, does in (("aa", "pass"), ("bb", "fail"), ("cc", "break"), ("dd", "die")):
         write_lab(place.labs, name, does)
     done = place.run("aa", "bb", "cc", "dd", "aa")
@@ -92,7 +92,7 @@ def test_each_lab_has_a_report_and_the_index_leads_to_it_failures_first(place: P
     assert "Of 5 labs, 2 could not be run, 1 fails" in done.stdout
 
 
-def test_only_errors_are_tried_again(place: Place):
+def test_only_errors_are_tried_again(place: Place) -> None:
     for name, does in (("bb", "fail"), ("cc", "break once"), ("dd", "break")):
         write_lab(place.labs, name, does)
     done = place.run("bb", "cc", "dd", "--retry-errors", "2")
@@ -103,7 +103,7 @@ def test_only_errors_are_tried_again(place: Place):
     assert "after 2 errors" in (place.reports / "index.html").read_text()
 
 
-def test_a_mistake_in_a_request_is_answered_before_anything_starts(place: Place):
+def test_a_mistake_in_a_request_is_answered_before_anything_starts(place: Place) -> None:
     write_lab(place.labs, "aa")
     write_lab(place.labs, "huge", memory_mib=8_000_000)
     done = place.run("aa", "huge")
@@ -114,7 +114,7 @@ def test_a_mistake_in_a_request_is_answered_before_anything_starts(place: Place)
     assert place.run("aa", "aa", "--param", "answers=3").returncode == 2
 
 
-def test_fail_fast_starts_nothing_more_and_resume_runs_only_what_is_left(place: Place):
+def test_fail_fast_starts_nothing_more_and_resume_runs_only_what_is_left(place: Place) -> None:
     for name, does in (("aa", "pass"), ("bb", "fail"), ("cc", "break once"), ("dd", "pass")):
         write_lab(place.labs, name, does)
     assert place.run("aa", "bb", "cc", "dd", "-j", "1", "--fail-fast").returncode == 1
@@ -135,20 +135,20 @@ def test_fail_fast_starts_nothing_more_and_resume_runs_only_what_is_left(place: 
     assert place.row("bb").report == first["bb"]
 
 
-def test_nothing_to_resume_is_said_so(place: Place):
+def test_nothing_to_resume_is_said_so(place: Place) -> None:
     write_lab(place.labs, "aa")
     done = place.run("aa", "--resume")
     assert (done.returncode, done.stdout) == (2, "")
     assert "there is no index.json" in done.stderr
 
 
-def test_json_is_all_that_is_printed(place: Place):
+def test_json_is_all_that_is_printed(place: Place) -> None:
     write_lab(place.labs, "aa")
     done = place.run("aa", "aa", "--json")
     assert [report["lab"]["name"] for report in json.loads(done.stdout)] == ["aa", "aa"]
 
 
-def test_shards_are_run_apart_and_joined(place: Place):
+def test_shards_are_run_apart_and_joined(place: Place) -> None:
     for name, does in (("aa", "pass"), ("bb", "fail"), ("cc", "pass")):
         write_lab(place.labs, name, does)
     first, second, joined = (place.reports.with_name(name) for name in ("first", "second", "joined"))
@@ -164,7 +164,7 @@ def test_shards_are_run_apart_and_joined(place: Place):
     assert all((joined / row.report / "report.html").is_file() for row in place.index.rows)
 
 
-def test_a_shard_without_labs_is_no_failure_and_one_out_of_range_is_a_mistake(place: Place):
+def test_a_shard_without_labs_is_no_failure_and_one_out_of_range_is_a_mistake(place: Place) -> None:
     write_lab(place.labs, "aa")
     assert place.run("aa", "--shard", "2/2").returncode == 0
     assert place.index.rows == []
@@ -183,7 +183,7 @@ def has_begun(folder: Path) -> bool:
     return any(folder.glob("began-*"))
 
 
-def test_the_first_interrupt_lets_what_has_begun_finish(place: Place):
+def test_the_first_interrupt_lets_what_has_begun_finish(place: Place) -> None:
     aa, bb = waiting_labs(place, "aa", "bb")
     run = place.start("aa", "bb", "-j", "1")
     until(lambda: has_begun(aa))
@@ -199,7 +199,7 @@ def test_the_first_interrupt_lets_what_has_begun_finish(place: Place):
     assert "Traceback" not in err
 
 
-def test_those_that_wait_for_a_slot_are_not_begun(place: Place):
+def test_those_that_wait_for_a_slot_are_not_begun(place: Place) -> None:
     aa = write_lab(place.labs, "aa", "wait", exclusive=True)
     bb = write_lab(place.labs, "bb", "wait")
     first = place.start("aa", "--quiet")
@@ -219,7 +219,7 @@ def test_those_that_wait_for_a_slot_are_not_begun(place: Place):
 
 
 @pytest.mark.parametrize("numbers", [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM,)])
-def test_the_second_interrupt_stops_at_once_and_leaves_nothing(place: Place, numbers: tuple[signal.Signals, ...]):
+def test_the_second_interrupt_stops_at_once_and_leaves_nothing(place: Place, numbers: tuple[signal.Signals, ...]) -> None:
     aa, bb = waiting_labs(place, "aa", "bb")
     run = place.start("aa", "bb", "-j", "2")
     until(lambda: has_begun(aa) and has_begun(bb))
@@ -239,7 +239,7 @@ def test_the_second_interrupt_stops_at_once_and_leaves_nothing(place: Place, num
     assert list((place.reports.parent / "slots").iterdir()) == []
 
 
-def test_a_killed_run_takes_its_guests_along_and_can_be_taken_up_again(place: Place):
+def test_a_killed_run_takes_its_guests_along_and_can_be_taken_up_again(place: Place) -> None:
     write_lab(place.labs, "aa")
     (bb,) = waiting_labs(place, "bb")
     run = place.start("aa", "bb", "-j", "1")
@@ -254,7 +254,7 @@ def test_a_killed_run_takes_its_guests_along_and_can_be_taken_up_again(place: Pl
     assert place.verdicts() == {"aa": "pass", "bb": "pass"}
 
 
-def test_labs_with_guests_share_the_machine_and_an_exclusive_one_has_it_alone(place: Place):
+def test_labs_with_guests_share_the_machine_and_an_exclusive_one_has_it_alone(place: Place) -> None:
     write_lab(place.labs, "aa", "guest")
     write_lab(place.labs, "bb", "guest")
     write_lab(place.labs, "cc", "guest", exclusive=True)
@@ -270,7 +270,7 @@ def test_labs_with_guests_share_the_machine_and_an_exclusive_one_has_it_alone(pl
     assert all(row.runner_cpu_s > 0 for row in place.index.rows)
 
 
-def test_a_terminal_shows_a_table(place: Place):
+def test_a_terminal_shows_a_table(place: Place) -> None:
     write_lab(place.labs, "aa")
     write_lab(place.labs, "bb", "fail")
     ours, theirs = pty.openpty()

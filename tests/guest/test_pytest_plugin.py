@@ -41,13 +41,13 @@ def runs(place: Path) -> dict[str, int]:
     return {lab.name: len(list(lab.glob("2*/report.json"))) for lab in (place / "reports").iterdir()}
 
 
-def test_the_plugin_is_declared_and_installed():
+def test_the_plugin_is_declared_and_installed() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["pytest11"]
     assert declared == {"vmlab": "vmlab.pytest_plugin"}
     assert "vmlab.pytest_plugin" in {point.value for point in metadata.entry_points(group="pytest11")}
 
 
-def test_each_verdict_is_what_pytest_calls_it(place: Path):
+def test_each_verdict_is_what_pytest_calls_it(place: Path) -> None:
     done = run(place, "labs", "-v", "--junitxml", "junit.xml", "-rs")
     assert done.returncode == 1
     for line in (
@@ -71,7 +71,7 @@ def test_each_verdict_is_what_pytest_calls_it(place: Path):
     assert kinds == {"wrong": "Failure", "broken": "Error"}
 
 
-def test_only_what_is_named_is_run(place: Path):
+def test_only_what_is_named_is_run(place: Path) -> None:
     assert "1 passed" in run(place).stdout, "the project's own tests, and no lab"
     assert "1 passed" in run(place, "labs/sound/tests").stdout
     assert "1 passed" in run(place, "-n", "2").stdout
@@ -83,13 +83,13 @@ def test_only_what_is_named_is_run(place: Path):
 
 
 @pytest.mark.parametrize("dist", [["--dist", "loadgroup"], [], ["--dist", "worksteal"]])
-def test_a_lab_runs_once_however_many_workers_there_are(place: Path, dist: list[str]):
+def test_a_lab_runs_once_however_many_workers_there_are(place: Path, dist: list[str]) -> None:
     done = run(place, "labs", "-n", "3", *dist)
     assert "1 failed, 2 passed, 3 skipped, 1 error" in done.stdout, done.stdout
     assert runs(place) == {"sound": 1, "wrong": 1, "broken": 1}
 
 
-def test_options_reach_the_lab(place: Path):
+def test_options_reach_the_lab(place: Path) -> None:
     done = run(place, "labs/sound", "--lab-param", "answer=7", "--lab-reports", "elsewhere", "--accel", "tcg")
     assert done.returncode == 0, done.stdout
     (report,) = (place / "elsewhere" / "sound").glob("2*/report.json")
@@ -107,14 +107,14 @@ def test_options_reach_the_lab(place: Path):
         (["--lab-image", "debian-31"], "debian-31"),
     ],
 )
-def test_a_mistake_is_said_in_words(place: Path, words: list[str], said: str):
+def test_a_mistake_is_said_in_words(place: Path, words: list[str], said: str) -> None:
     done = run(place, "labs/sound/lab.yaml", *words)
     assert done.returncode != 0
     assert said in done.stdout
     assert "Traceback" not in done.stdout
 
 
-def test_kvm_that_is_not_there_is_an_error_and_no_failure(place: Path):
+def test_kvm_that_is_not_there_is_an_error_and_no_failure(place: Path) -> None:
     flags = (Path("/proc/cpuinfo").read_text() + " ").split()
     if "vmx" in flags or "svm" in flags:
         pytest.skip("this machine may really have KVM")

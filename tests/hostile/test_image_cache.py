@@ -77,7 +77,7 @@ def writable(path: Path) -> Path:
     return path
 
 
-def test_an_image_is_built_once_and_found_again(bench: Bench):
+def test_an_image_is_built_once_and_found_again(bench: Bench) -> None:
     assert bench.store.find(NAME) is None
     first = bench.get()
     assert bench.get() == first
@@ -88,7 +88,7 @@ def test_an_image_is_built_once_and_found_again(bench: Bench):
     assert first.digest == json.loads((first.directory / "manifest.json").read_text())["files"]["disk.qcow2"]["sha256"]
 
 
-def test_a_finished_image_is_read_only(bench: Bench):
+def test_a_finished_image_is_read_only(bench: Bench) -> None:
     image = bench.get()
     modes = {path.stat().st_mode & 0o222 for path in [image.directory, *image.directory.iterdir()]}
     assert modes == {0}
@@ -122,7 +122,7 @@ def replace_by_folder(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [truncate, flip, remove, empty, replace_by_folder])
 @pytest.mark.parametrize("name", ["disk.qcow2", "vmlinuz", "initrd.img", "manifest.json"])
-def test_a_damaged_copy_is_noticed_and_built_again(bench: Bench, damage: Callable[[Path], None], name: str):
+def test_a_damaged_copy_is_noticed_and_built_again(bench: Bench, damage: Callable[[Path], None], name: str) -> None:
     if name == "manifest.json" and damage is flip:
         pytest.skip("a flipped bit may leave a manifest that says the same; what matters of it is covered below")
     image = bench.get()
@@ -141,7 +141,7 @@ def test_a_damaged_copy_is_noticed_and_built_again(bench: Bench, damage: Callabl
     "text",
     ["", "null", "[]", "{}", '{"files": 1}', '{"files": {"disk.qcow2": {"sha256": 1}}}', "\x00", '{"files": {"disk.qcow2": null}}'],
 )
-def test_a_manifest_of_garbage_is_a_damaged_image(bench: Bench, text: str):
+def test_a_manifest_of_garbage_is_a_damaged_image(bench: Bench, text: str) -> None:
     image = bench.get()
     writable(image.directory / "manifest.json").write_text(text)
     assert bench.store.verify(NAME)
@@ -150,7 +150,7 @@ def test_a_manifest_of_garbage_is_a_damaged_image(bench: Bench, text: str):
     assert bench.store.verify(NAME) == []
 
 
-def test_a_manifest_of_another_image_is_not_believed(bench: Bench):
+def test_a_manifest_of_another_image_is_not_believed(bench: Bench) -> None:
     """Copying another image's directory to this one's name gives a set of files that is sound in itself."""
     image = bench.get()
     other = bench.store.get("debian-12", Deadline(60))
@@ -160,14 +160,14 @@ def test_a_manifest_of_another_image_is_not_believed(bench: Bench):
     assert bench.store.verify(NAME)
 
 
-def test_force_builds_again(bench: Bench):
+def test_force_builds_again(bench: Bench) -> None:
     bench.get()
     bench.store.build(NAME, Deadline(60), force=True)
     assert bench.build.calls == 2
     assert len(bench.images()) == 1
 
 
-def test_of_two_builders_the_second_waits_and_takes_what_the_first_made(tmp_path: Path):
+def test_of_two_builders_the_second_waits_and_takes_what_the_first_made(tmp_path: Path) -> None:
     started, go_on = threading.Event(), threading.Event()
 
     def slowly(order: builder.Order) -> None:
@@ -190,7 +190,7 @@ def test_of_two_builders_the_second_waits_and_takes_what_the_first_made(tmp_path
     assert (first.build.calls, second.build.calls) == (1, 0)
 
 
-def test_waiting_for_another_builder_ends_at_the_deadline_and_says_for_whom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_waiting_for_another_builder_ends_at_the_deadline_and_says_for_whom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vmlab.image.cache._TELL_EVERY_S", 0.2)
     started, go_on = threading.Event(), threading.Event()
 
@@ -247,7 +247,7 @@ def other_builder(root: Path) -> Iterator[subprocess.Popen[bytes]]:
         child.wait()
 
 
-def test_after_a_killed_builder_no_half_image_is_there_and_the_next_goes_on(tmp_path: Path):
+def test_after_a_killed_builder_no_half_image_is_there_and_the_next_goes_on(tmp_path: Path) -> None:
     with other_builder(tmp_path) as child:
         child.send_signal(signal.SIGKILL)
         child.wait()
@@ -263,7 +263,7 @@ def test_after_a_killed_builder_no_half_image_is_there_and_the_next_goes_on(tmp_
     assert bench.leftovers() == []
 
 
-def test_a_builder_that_is_interrupted_keeps_only_what_can_be_used_again(tmp_path: Path):
+def test_a_builder_that_is_interrupted_keeps_only_what_can_be_used_again(tmp_path: Path) -> None:
     with other_builder(tmp_path) as child:
         child.send_signal(signal.SIGINT)
         child.wait(20)
@@ -272,7 +272,7 @@ def test_a_builder_that_is_interrupted_keeps_only_what_can_be_used_again(tmp_pat
     assert [name.split("/")[-1] for name in bench.leftovers() if "/" in name] == ["system.tar"]
 
 
-def test_prune_removes_what_is_not_current_but_not_what_is_being_built(tmp_path: Path):
+def test_prune_removes_what_is_not_current_but_not_what_is_being_built(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     image = bench.get()
     shutil.copytree(image.directory, tmp_path / f"{NAME}-0123456789abcdef")
@@ -297,7 +297,7 @@ def a_tool_without_space(order: builder.Order) -> None:
 
 
 @pytest.mark.parametrize("failure", [no_space, a_tool_without_space])
-def test_a_full_disk_is_the_hosts_fault_and_leaves_nothing(tmp_path: Path, failure: Callable[[builder.Order], None]):
+def test_a_full_disk_is_the_hosts_fault_and_leaves_nothing(tmp_path: Path, failure: Callable[[builder.Order], None]) -> None:
     bench = Bench(tmp_path, FakeBuild(failure))
     with pytest.raises(HostError, match="became full") as caught:
         bench.get()
@@ -307,7 +307,7 @@ def test_a_full_disk_is_the_hosts_fault_and_leaves_nothing(tmp_path: Path, failu
     assert bench.images() == []
 
 
-def test_a_failing_tool_is_an_image_error_with_the_logs_end(tmp_path: Path):
+def test_a_failing_tool_is_an_image_error_with_the_logs_end(tmp_path: Path) -> None:
     def fail(order: builder.Order) -> None:
         (order.partial / "build.log").write_text("E: Unable to locate package nosuch\n")
         raise process.CommandError("mmdebstrap failed with exit status 25: (it printed nothing)")
@@ -317,7 +317,7 @@ def test_a_failing_tool_is_an_image_error_with_the_logs_end(tmp_path: Path):
     assert "Unable to locate package nosuch" in caught.value.detail
 
 
-def test_too_little_space_is_said_before_anything_is_done(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+def test_too_little_space_is_said_before_anything_is_done(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vmlab.image.store.shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10 << 30, 9 << 30, 1 << 30))
     with pytest.raises(HostError, match=r"1\.0 GiB free in .* 3\.0 GiB needed"):
         bench.get()
@@ -325,7 +325,7 @@ def test_too_little_space_is_said_before_anything_is_done(bench: Bench, monkeypa
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
-def test_on_a_truly_full_file_system_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_on_a_truly_full_file_system_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], check=False, capture_output=True).returncode:
         pytest.skip("this container may not mount")
     try:

@@ -70,7 +70,7 @@ def refusal(path: Path) -> UsageError:
     ],
     ids=lambda value: repr(value[:30]),
 )
-def test_one_clear_error(tmp_path: Path, content: bytes, says: str):
+def test_one_clear_error(tmp_path: Path, content: bytes, says: str) -> None:
     path = tmp_path / "lab.yaml"
     path.write_bytes(content)
     error = refusal(path)
@@ -78,14 +78,14 @@ def test_one_clear_error(tmp_path: Path, content: bytes, says: str):
     assert not (tmp_path / "pwned").exists()
 
 
-def test_a_bomb_of_aliases_is_refused_at_once(tmp_path: Path):
+def test_a_bomb_of_aliases_is_refused_at_once(tmp_path: Path) -> None:
     path = tmp_path / "lab.yaml"
     rows = ["a0: &a0 [x, x]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30)]
     path.write_text("\n".join(rows))
     assert "aliases" in refusal(path).message
 
 
-def test_what_is_no_regular_file(tmp_path: Path):
+def test_what_is_no_regular_file(tmp_path: Path) -> None:
     assert "does not exist" in refusal(tmp_path / "missing.yaml").message
     (tmp_path / "folder.yaml").mkdir()
     assert "is not a file" in refusal(tmp_path / "folder.yaml").message
@@ -98,7 +98,7 @@ def test_what_is_no_regular_file(tmp_path: Path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_a_file_without_permission(lab: Path):
+def test_a_file_without_permission(lab: Path) -> None:
     (lab / "lab.yaml").chmod(0)
     assert "Permission denied" in refusal(lab / "lab.yaml").message
 
@@ -135,7 +135,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("right", "wrong", "says"), MISTAKES)
-def test_a_mistake_is_answered_with_its_line_and_what_was_expected(lab: Path, right: str, wrong: str, says: str):
+def test_a_mistake_is_answered_with_its_line_and_what_was_expected(lab: Path, right: str, wrong: str, says: str) -> None:
     path = lab / "lab.yaml"
     text = path.read_text()
     assert text.count(right) >= 1
@@ -149,7 +149,7 @@ def test_a_mistake_is_answered_with_its_line_and_what_was_expected(lab: Path, ri
         assert key in path.read_text().splitlines()[int(named[1]) - 1]
 
 
-def test_all_mistakes_are_listed_in_the_order_of_the_file(lab: Path):
+def test_all_mistakes_are_listed_in_the_order_of_the_file(lab: Path) -> None:
     path = lab / "lab.yaml"
     path.write_text(
         path.read_text().replace("cpus: 1", "cpus: one").replace("memory_mib: 512", "memory_mib: lots").replace("kind: line", "kind: pie")
@@ -161,7 +161,7 @@ def test_all_mistakes_are_listed_in_the_order_of_the_file(lab: Path):
     assert lines == sorted(lines)
 
 
-def test_words_mean_what_they_say(tmp_path: Path):
+def test_words_mean_what_they_say(tmp_path: Path) -> None:
     path = tmp_path / "words.yaml"
     path.write_text("a: no\nb: 22:30\nc: 010\nd: 1e3\ne: 0x1F\nf: 1_000\ng: 2020-01-01\nh: true\ni: ~\nj: '5'\nk: .nan\nl: -1.5\nm: on\n")
     assert load(path).value == {
@@ -181,7 +181,7 @@ def test_words_mean_what_they_say(tmp_path: Path):
     }
 
 
-def test_lines_are_known_for_every_key(tmp_path: Path):
+def test_lines_are_known_for_every_key(tmp_path: Path) -> None:
     path = tmp_path / "lines.yaml"
     path.write_text("\n# comment\na:\n  b:\n    - c: 1\n      d: 2\n    - e\n")
     document = load(path)
@@ -191,7 +191,7 @@ def test_lines_are_known_for_every_key(tmp_path: Path):
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_a_spoilt_file_is_read_or_refused_and_nothing_else(lab: Path, seed: int):
+def test_a_spoilt_file_is_read_or_refused_and_nothing_else(lab: Path, seed: int) -> None:
     chance = random.Random(seed)
     path = lab / "lab.yaml"
     sound = path.read_bytes()
@@ -220,7 +220,7 @@ def test_a_spoilt_file_is_read_or_refused_and_nothing_else(lab: Path, seed: int)
 @pytest.mark.parametrize(
     "name", ["", ".", "..", "../sample", "/etc", "sample/", "Sample", "a b", "a\x00b", "x" * 5000, "-h", "*", "пример"]
 )
-def test_a_name_that_is_no_name_leads_nowhere(lab: Path, name: str):
+def test_a_name_that_is_no_name_leads_nowhere(lab: Path, name: str) -> None:
     with pytest.raises(UsageError, match="there is no lab named"):
         Collection([lab.parent]).get(name)
 
@@ -250,14 +250,14 @@ QUESTIONS = [
         ("count 1\n", "expected lines such as"),
     ],
 )
-def test_answers_that_are_none(tmp_path: Path, text: str, says: str):
+def test_answers_that_are_none(tmp_path: Path, text: str, says: str) -> None:
     path = tmp_path / "answers.yaml"
     path.write_text(text)
     with pytest.raises(UsageError, match=says):
         read_answers(path, QUESTIONS)
 
 
-def test_answers_are_read_as_they_are_meant(tmp_path: Path):
+def test_answers_are_read_as_they_are_meant(tmp_path: Path) -> None:
     path = tmp_path / "answers.yaml"
     path.write_text("count: 1.5\nwhich: 4096\nwhy: because\n")
     assert read_answers(path, QUESTIONS) == {"count": 1.5, "which": "4096", "why": "because"}

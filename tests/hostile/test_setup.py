@@ -94,20 +94,20 @@ def two_lines(machine: Machine, what: str = "run") -> tuple[str, str]:
     return told[0], told[1]
 
 
-def test_no_apt(machine: Machine):
+def test_no_apt(machine: Machine) -> None:
     wrong, remedy = two_lines(machine)
     assert wrong == f"vmlab: missing system packages: {NAMED} (and this machine has no apt-get)"
     assert f"sudo apt-get install {NAMED}" in remedy
 
 
-def test_no_sudo(machine: Machine):
+def test_no_sudo(machine: Machine) -> None:
     machine.program("apt-get", "exit 0")
     wrong, remedy = two_lines(machine)
     assert NAMED in wrong
     assert remedy == f"vmlab: ask an administrator to run: apt-get install {NAMED}"
 
 
-def test_sudo_wants_a_password_and_nobody_is_there(machine: Machine):
+def test_sudo_wants_a_password_and_nobody_is_there(machine: Machine) -> None:
     machine.program("apt-get", "exit 0")
     machine.program("sudo", "echo 'sudo: a password is required' >&2; exit 1")
     wrong, remedy = two_lines(machine)
@@ -115,7 +115,7 @@ def test_sudo_wants_a_password_and_nobody_is_there(machine: Machine):
     assert f"sudo apt-get install {NAMED}" in remedy
 
 
-def test_no_network(machine: Machine):
+def test_no_network(machine: Machine) -> None:
     machine.program("id", "echo 0")
     failing = "echo \"E: Failed to fetch http://x  Temporary failure resolving 'x'\" >&2; exit 100"
     machine.program("apt-get", f'echo "$@" >>{machine.bin}/calls; {failing}')
@@ -129,17 +129,17 @@ def test_no_network(machine: Machine):
     assert install.endswith(f"install -y --no-install-recommends {NAMED}")
 
 
-def test_apt_says_it_worked_but_it_did_not(machine: Machine):
+def test_apt_says_it_worked_but_it_did_not(machine: Machine) -> None:
     machine.program("id", "echo 0")
     machine.program("apt-get", "exit 0")
     assert "apt-get said nothing" in two_lines(machine)[0]
 
 
-def test_the_tests_packages_are_named_too(machine: Machine):
+def test_the_tests_packages_are_named_too(machine: Machine) -> None:
     assert "package-a package-b package-t" in two_lines(machine, "test")[0]
 
 
-def test_python_too_old(machine: Machine):
+def test_python_too_old(machine: Machine) -> None:
     # Answers as Python 3.10 does: the version test fails, the version is told.
     machine.program("python3", "case $2 in *version_info*) exit 1 ;; *) echo is 3.10.12 ;; esac")
     wrong, remedy = two_lines(machine)
@@ -147,23 +147,23 @@ def test_python_too_old(machine: Machine):
     assert "make PYTHON=" in remedy
 
 
-def test_no_python(machine: Machine):
+def test_no_python(machine: Machine) -> None:
     (machine.bin / "python3").unlink()
     assert "python3 here is missing" in two_lines(machine)[0]
 
 
-def test_a_newer_python_beside_an_old_one_is_found(machine: Machine):
+def test_a_newer_python_beside_an_old_one_is_found(machine: Machine) -> None:
     machine.program("python3", "exit 1")
     machine.program("python3.12", f'exec {sys.executable} "$@"')
     assert NAMED in two_lines(machine)[0]
 
 
-def test_python_without_venv_asks_for_its_package(machine: Machine):
+def test_python_without_venv_asks_for_its_package(machine: Machine) -> None:
     machine.program("python3", f'case $2 in *ensurepip*) exit 1 ;; esac; exec {sys.executable} "$@"')
     assert f"{NAMED} python3-venv" in two_lines(machine)[0]
 
 
-def test_venv_that_cannot_be_made_leaves_nothing(machine: Machine):
+def test_venv_that_cannot_be_made_leaves_nothing(machine: Machine) -> None:
     (machine.checkout / "runner/packages.txt").write_text("")
     machine.program("python3", f'case $1 in -m) mkdir .venv; echo "disk full"; exit 1 ;; esac; exec {sys.executable} "$@"')
     status, lines = machine.setup()
@@ -208,7 +208,7 @@ def calls(machine: Machine) -> list[str]:
     return told
 
 
-def test_the_second_run_does_nothing_until_something_changes(machine: Machine):
+def test_the_second_run_does_nothing_until_something_changes(machine: Machine) -> None:
     a_venv_that_counts(machine)
     assert machine.setup() == (0, ["vmlab: installing Python packages into .venv"])
     assert calls(machine) == ["venv", "pip"]
@@ -228,7 +228,7 @@ def test_the_second_run_does_nothing_until_something_changes(machine: Machine):
     assert machine.setup() == (0, [])
 
 
-def test_a_moved_or_broken_venv_is_made_again(machine: Machine):
+def test_a_moved_or_broken_venv_is_made_again(machine: Machine) -> None:
     a_venv_that_counts(machine)
     machine.setup()
     calls(machine)
@@ -244,7 +244,7 @@ def test_a_moved_or_broken_venv_is_made_again(machine: Machine):
     assert calls(machine) == ["venv", "pip"]
 
 
-def test_pip_that_fails_leaves_nothing(machine: Machine):
+def test_pip_that_fails_leaves_nothing(machine: Machine) -> None:
     a_venv_that_counts(machine, pip='echo "ERROR: No matching distribution found for click" >&2; exit 1')
     status, lines = machine.setup()
     assert (status, machine.left_behind()) == (2, [])

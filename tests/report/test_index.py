@@ -50,7 +50,7 @@ def mixed(samples: Any, tmp_path: Path) -> Batch:
     return batch_of(rows)
 
 
-def test_what_needs_attention_is_first(mixed: Batch):
+def test_what_needs_attention_is_first(mixed: Batch) -> None:
     page = index_html(mixed)
     names = ("report", "broken", "none", "late", "passing")
     places = [page.index(f">{job}{'<br>' if job in ('late', 'none') else '</a>'}") for job in names]
@@ -62,14 +62,14 @@ def test_what_needs_attention_is_first(mixed: Batch):
     assert "install it" in page
 
 
-def test_what_a_guest_said_is_escaped(mixed: Batch):
+def test_what_a_guest_said_is_escaped(mixed: Batch) -> None:
     page = index_html(mixed)
     assert "<script>" not in page
     assert "onerror=alert" not in page.replace("onerror=alert(2)&gt;", "")
     assert "\x1b" not in page
 
 
-def test_a_report_cannot_lead_the_page_elsewhere(mixed: Batch):
+def test_a_report_cannot_lead_the_page_elsewhere(mixed: Batch) -> None:
     row = mixed.rows[0].model_copy(update={"report": 'javascript:alert(1)"//'})
     page = index_html(batch_of([row]))
     assert 'href="javascript%3Aalert%281%29%22///report.html"' in page
@@ -90,13 +90,13 @@ def test_a_report_cannot_lead_the_page_elsewhere(mixed: Batch):
         ([VerdictKind.PASS, None], "Of 2 labs, 1 was not run", "inconclusive"),
     ],
 )
-def test_the_run_in_a_sentence(kinds: list[VerdictKind | None], words: str, verdict: str):
+def test_the_run_in_a_sentence(kinds: list[VerdictKind | None], words: str, verdict: str) -> None:
     found = batch_of([LabRow(job=str(n), lab="x", title="X", key="k", verdict=kind) for n, kind in enumerate(kinds)])
     assert headline(found).startswith(words)
     assert worst(found) == verdict
 
 
-def test_the_document_is_read_back_and_a_changed_one_is_refused(mixed: Batch, tmp_path: Path):
+def test_the_document_is_read_back_and_a_changed_one_is_refused(mixed: Batch, tmp_path: Path) -> None:
     page = batch.save(mixed, tmp_path)
     assert batch.load(tmp_path) == mixed
     assert page.read_text() == index_html(mixed)
@@ -107,7 +107,7 @@ def test_the_document_is_read_back_and_a_changed_one_is_refused(mixed: Batch, tm
         batch.load(tmp_path)
 
 
-def test_plain_lines_tell_what_did_not_pass_and_move_no_cursor(mixed: Batch):
+def test_plain_lines_tell_what_did_not_pass_and_move_no_cursor(mixed: Batch) -> None:
     out = io.StringIO()
     board = PlainBoard(out)
     board.begin([Progress(row.job) for row in mixed.rows])
@@ -126,7 +126,7 @@ def test_plain_lines_tell_what_did_not_pass_and_move_no_cursor(mixed: Batch):
 
 
 @pytest.mark.parametrize("height", [8, 60])
-def test_the_table_fits_the_terminal_and_shows_what_moves(height: int):
+def test_the_table_fits_the_terminal_and_shows_what_moves(height: int) -> None:
     from rich.console import Console
 
     console = Console(file=io.StringIO(), force_terminal=True, width=80, height=height, highlight=False)
@@ -150,7 +150,7 @@ def test_the_table_fits_the_terminal_and_shows_what_moves(height: int):
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
-def test_a_long_phase_gives_way_to_all_else(width: int):
+def test_a_long_phase_gives_way_to_all_else(width: int) -> None:
     """On a narrow terminal it is cut, so that which lab, how long and how many checks can be read."""
     from rich.console import Console
 

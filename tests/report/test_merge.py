@@ -46,7 +46,7 @@ def without_places(made: Batch) -> list[dict[str, Any]]:
     return [row.model_dump(exclude={"report"}) for row in made.rows]
 
 
-def test_a_hundred_shards_merged_equal_the_run_that_was_not_sharded(reports: list[Report], tmp_path: Path):
+def test_a_hundred_shards_merged_equal_the_run_that_was_not_sharded(reports: list[Report], tmp_path: Path) -> None:
     whole = ran(JOBS, tmp_path / "whole", reports)
     parts = []
     for number in range(1, 101):
@@ -65,7 +65,7 @@ def test_a_hundred_shards_merged_equal_the_run_that_was_not_sharded(reports: lis
 
 
 @pytest.mark.parametrize("of", [1, 3, 7, 100, 120])
-def test_each_job_is_in_exactly_one_shard(of: int):
+def test_each_job_is_in_exactly_one_shard(of: int) -> None:
     found = [name for number in range(1, of + 1) for name in Part(number, of).of_names(JOBS)]
     assert sorted(found) == sorted(JOBS)
 
@@ -80,7 +80,7 @@ def two(reports: list[Report], tmp_path: Path) -> list[Path]:
     return places
 
 
-def test_a_shard_that_is_missing_is_no_pass(two: list[Path], tmp_path: Path):
+def test_a_shard_that_is_missing_is_no_pass(two: list[Path], tmp_path: Path) -> None:
     merged = merge(two[:1], tmp_path / "merged", "")
     assert [row.verdict is None for row in merged.rows] == [False, True, False, True]
     assert merged.exit_code() == 3
@@ -89,20 +89,20 @@ def test_a_shard_that_is_missing_is_no_pass(two: list[Path], tmp_path: Path):
     assert suites.errors >= 2
 
 
-def test_reports_that_come_twice_are_refused(two: list[Path], tmp_path: Path):
+def test_reports_that_come_twice_are_refused(two: list[Path], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"the lab zombies is in .*/one and in .*/one") as caught:
         merge([two[0], two[1], two[0]], tmp_path / "merged", "")
     assert caught.value.exit_code == 2
     assert not (tmp_path / "merged").exists()
 
 
-def test_shards_of_different_runs_are_refused(two: list[Path], reports: list[Report], tmp_path: Path):
+def test_shards_of_different_runs_are_refused(two: list[Path], reports: list[Report], tmp_path: Path) -> None:
     ran(JOBS[5:6], tmp_path / "other", reports)
     with pytest.raises(UsageError, match="are not shards of one run: one is of zombies, zombies-2, zombies-3, zombies-4 and 96 more"):
         merge([two[0], tmp_path / "other"], tmp_path / "merged", "")
 
 
-def test_what_was_changed_cut_off_or_leads_elsewhere_is_refused(two: list[Path], tmp_path: Path):
+def test_what_was_changed_cut_off_or_leads_elsewhere_is_refused(two: list[Path], tmp_path: Path) -> None:
     index = two[0] / "index.json"
     sound = index.read_text()
     value = json.loads(sound)
@@ -123,12 +123,12 @@ def test_what_was_changed_cut_off_or_leads_elsewhere_is_refused(two: list[Path],
     assert not (tmp_path / "merged").exists()
 
 
-def test_reports_are_not_merged_into_others(two: list[Path]):
+def test_reports_are_not_merged_into_others(two: list[Path]) -> None:
     with pytest.raises(UsageError, match="holds the reports of a run already"):
         merge(two[1:], two[0], "")
 
 
-def test_the_summary_says_what_did_not_pass_and_nothing_in_it_is_markup(samples: Any, tmp_path: Path):
+def test_the_summary_says_what_did_not_pass_and_nothing_in_it_is_markup(samples: Any, tmp_path: Path) -> None:
     report = samples.nasty()
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "report.json").write_bytes(store.report_json(report))
@@ -144,7 +144,7 @@ def test_the_summary_says_what_did_not_pass_and_nothing_in_it_is_markup(samples:
     assert len(escaped(HOSTILE * 100)) < 2000
 
 
-def test_a_lab_that_was_not_begun_is_skipped_in_junit(tmp_path: Path):
+def test_a_lab_that_was_not_begun_is_skipped_in_junit(tmp_path: Path) -> None:
     made = Batch(started_at="", command="", runner_version="", whole=["a"], rows=[LabRow(job="a", lab="a", title="A", key="")])
     batch.finish(made, tmp_path)
     (suite,) = junitparser.JUnitXml.fromfile(str(tmp_path / "junit.xml"))

@@ -56,7 +56,7 @@ def walk(**changes: Any) -> dict[str, Any]:
     return {**copy.deepcopy(SEEN["walk"]), **changes}
 
 
-def test_every_value_stands_in_the_picture():
+def test_every_value_stands_in_the_picture() -> None:
     shown = texts(drawn())
     for value in ("0x7f8b9d600340", "255", "46", "235", "0x340", "[0x3a33000 + 8 * 255]", "0x8000000004d8b867", "P W U A D NX"):
         assert value in shown
@@ -64,19 +64,19 @@ def test_every_value_stands_in_the_picture():
     assert "0x7ff754d8a340" in shown
 
 
-def test_each_stage_says_what_was_read_there():
+def test_each_stage_says_what_was_read_there() -> None:
     picture = drawn()
     assert [stage.holding for stage in picture.stages] == ["holds the marker", "holds something else", "not read"]
     assert "not shown here" in texts(picture)
     assert "✓ holds the marker" in texts(picture)
 
 
-def test_control_without_a_marker_nothing_holds_it():
+def test_control_without_a_marker_nothing_holds_it() -> None:
     assert next(stage.holding for stage in drawn(marker="").stages) == "holds something else"
     assert next(stage.holding for stage in drawn(marker=None, physical_holds=None).stages) == "not read"
 
 
-def test_a_large_page_has_a_longer_offset():
+def test_a_large_page_has_a_longer_offset() -> None:
     steps = [*SEEN["walk"]["steps"][:2], {"level": 2, "index": 235, "entry_address": "0x3a34758", "entry": "0x80000000044008e7"}]
     shown = texts(drawn(walk=walk(steps=steps, page_bytes=1 << 21, physical="0x4400340")))
     assert "0x340" in shown
@@ -85,18 +85,18 @@ def test_a_large_page_has_a_longer_offset():
     assert "level 1" not in shown
 
 
-def test_five_levels():
+def test_five_levels() -> None:
     five = [{"level": 5, "index": 0, "entry_address": "0x260c000", "entry": "0x3a33067"}, *SEEN["walk"]["steps"]]
     assert "56:48" in texts(drawn(walk=walk(steps=five)))
 
 
-def test_a_walk_that_ends_early_says_so_and_has_no_stages():
+def test_a_walk_that_ends_early_says_so_and_has_no_stages() -> None:
     shown = texts(drawn(walk=walk(steps=SEEN["walk"]["steps"][:2], page_bytes=0, physical=None)))
     assert any("not present" in each for each in shown)
     assert "guest-physical" not in shown
 
 
-def test_the_picture_in_words():
+def test_the_picture_in_words() -> None:
     root = ET.fromstring(drawn().svg)
     description = root.find("desc")
     assert description is not None
@@ -134,17 +134,17 @@ STEP = SEEN["walk"]["steps"][0]
         walk(page_bytes=[]),
     ],
 )
-def test_what_is_no_translation_is_a_note(changed: Any):
+def test_what_is_no_translation_is_a_note(changed: Any) -> None:
     picture = drawn(walk=changed)
     assert picture.svg == ""
     assert picture.note.startswith("No data")
 
 
-def test_nothing_recorded_is_a_note():
+def test_nothing_recorded_is_a_note() -> None:
     assert draw(DEFINITION, {}, "t1").note
 
 
-def test_hostile_text_stays_text():
+def test_hostile_text_stays_text() -> None:
     picture = drawn(marker="</svg><script>", physical_holds="\x1b[31m</svg>", host_virtual="0x1<b>")
     assert "<script" not in picture.svg
     assert "<b>" not in picture.svg

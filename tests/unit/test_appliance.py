@@ -94,7 +94,7 @@ def store(tmp_path: Path) -> ApplianceStore:
     return ApplianceStore(directory=tmp_path / "appliances")
 
 
-def test_it_is_made_once_and_kept(store: ApplianceStore, image: Image):
+def test_it_is_made_once_and_kept(store: ApplianceStore, image: Image) -> None:
     guest = Guest()
     assert store.find(image) is None
     made = store.get(image, guest.start, Deadline(60))
@@ -107,7 +107,7 @@ def test_it_is_made_once_and_kept(store: ApplianceStore, image: Image):
     assert guest.packed == 2, "another image's appliance was taken"
 
 
-def test_a_damaged_one_is_made_again(store: ApplianceStore, image: Image):
+def test_a_damaged_one_is_made_again(store: ApplianceStore, image: Image) -> None:
     guest = Guest()
     made = store.get(image, guest.start, Deadline(60))
     made.initrd.chmod(0o600)
@@ -117,21 +117,21 @@ def test_a_damaged_one_is_made_again(store: ApplianceStore, image: Image):
     assert guest.packed == 2
 
 
-def test_a_guest_that_cannot_pack_says_why_and_leaves_nothing(store: ApplianceStore, image: Image, tmp_path: Path):
+def test_a_guest_that_cannot_pack_says_why_and_leaves_nothing(store: ApplianceStore, image: Image, tmp_path: Path) -> None:
     guest = Guest(1, "Traceback ...\nFileNotFoundError: modprobe\n")
     with pytest.raises(ImageError, match="cannot be packed: FileNotFoundError: modprobe"):
         store.get(image, guest.start, Deadline(60))
     assert not list((tmp_path / "appliances/partial").iterdir())
 
 
-def test_an_image_without_a_kernel_beside_it_is_refused_before_a_guest_is_started(store: ApplianceStore, image: Image):
+def test_an_image_without_a_kernel_beside_it_is_refused_before_a_guest_is_started(store: ApplianceStore, image: Image) -> None:
     guest = Guest()
     with pytest.raises(GuestError, match="no kernel beside its disk"):
         store.get(replace(image, kernel=None), guest.start, Deadline(60))
     assert guest.packed == 0
 
 
-def test_pruning_removes_what_cannot_be_used(store: ApplianceStore, image: Image, tmp_path: Path):
+def test_pruning_removes_what_cannot_be_used(store: ApplianceStore, image: Image, tmp_path: Path) -> None:
     made = store.get(image, Guest().start, Deadline(60))
     assert appliance.prune(tmp_path / "appliances") == 0
     made.kernel.parent.chmod(0o700)
@@ -140,7 +140,7 @@ def test_pruning_removes_what_cannot_be_used(store: ApplianceStore, image: Image
     assert not made.kernel.exists()
 
 
-def test_another_versions_appliance_is_replaced(store: ApplianceStore, image: Image, monkeypatch: pytest.MonkeyPatch):
+def test_another_versions_appliance_is_replaced(store: ApplianceStore, image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
     old = store.get(image, Guest().start, Deadline(60))
     monkeypatch.setattr(appliance, "FORMAT", appliance.FORMAT + 1)
     assert store.find(image) is None
@@ -149,7 +149,7 @@ def test_another_versions_appliance_is_replaced(store: ApplianceStore, image: Im
     assert not old.disk.exists()
 
 
-def test_the_initrd_holds_all_of_it():
+def test_the_initrd_holds_all_of_it() -> None:
     with tarfile.open(fileobj=io.BytesIO(PACKED)) as packed:
         entries = {entry.path: entry for entry in appliance._entries(packed)}
     assert entries["usr/bin/python3"].mode == stat.S_IFREG | 0o755
@@ -176,7 +176,7 @@ BOTH = line(event="record", module="kvm_intel", value=1, record={"n": 1}) + line
 END = line(event="end")
 
 
-def test_what_it_says_is_read_among_the_kernels_lines():
+def test_what_it_says_is_read_among_the_kernels_lines() -> None:
     found = appliance_console.findings(f"[    0.1] Linux\n{UP}[    1.0] noise\n{BOTH}{END}")
     assert (found.kernel, found.module, found.nested, found.shadow) == ("6.12.0", "kvm_intel", {"n": 1}, {"n": 0})
 
@@ -196,7 +196,7 @@ def test_what_it_says_is_read_among_the_kernels_lines():
     ],
     ids=["failed", "no-records", "one-record", "record-is-a-number", "garbage", "nothing"],
 )
-def test_what_it_does_not_say_is_an_error(text: str, words: str):
+def test_what_it_does_not_say_is_an_error(text: str, words: str) -> None:
     with pytest.raises(GuestError, match=words):
         appliance_console.findings(text)
 
@@ -212,12 +212,12 @@ def watch(tmp_path: Path, script: str, limit_s: float = 20) -> str:
             child.kill()
 
 
-def test_the_wait_ends_with_the_last_word_although_the_emulator_goes_on(tmp_path: Path):
+def test_the_wait_ends_with_the_last_word_although_the_emulator_goes_on(tmp_path: Path) -> None:
     (tmp_path / "all").write_text(UP + BOTH + END)
     assert "kvm_intel" in watch(tmp_path, "sleep 0.3; cat all >console; exec sleep 60")
 
 
-def test_a_line_that_is_not_complete_is_not_read(tmp_path: Path):
+def test_a_line_that_is_not_complete_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "begun").write_text(UP + END.rstrip("\n"))
     with pytest.raises(BootTimeout, match="came as far as: up"):
         watch(tmp_path, "cat begun >console; exec sleep 60", limit_s=1)
@@ -236,7 +236,7 @@ def test_a_line_that_is_not_complete_is_not_read(tmp_path: Path):
     ],
     ids=["exit", "panic", "silence"],
 )
-def test_other_ends_are_told_in_words(tmp_path: Path, script: str, error: type[GuestError], words: str):
+def test_other_ends_are_told_in_words(tmp_path: Path, script: str, error: type[GuestError], words: str) -> None:
     with pytest.raises(error, match=words):
         watch(tmp_path, script, limit_s=1)
 
@@ -244,7 +244,7 @@ def test_other_ends_are_told_in_words(tmp_path: Path, script: str, error: type[G
 # --- what runs inside, as far as it runs here -------------------------------------------------------------------------------------------
 
 
-def test_the_scripts_inside_import_the_standard_library_alone():
+def test_the_scripts_inside_import_the_standard_library_alone() -> None:
     import ast
 
     for name in ("appliance.py", "pack.py"):

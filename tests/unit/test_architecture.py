@@ -86,7 +86,7 @@ def modules() -> list[Path]:
     return [path for path in FILES if path != PACKAGE / "__init__.py"]
 
 
-def test_imports_point_down():
+def test_imports_point_down() -> None:
     wrong = [fault for path in modules() for fault in faults(ast.parse(path.read_text()), path)]
     assert not wrong, "\n".join(wrong)
 
@@ -104,17 +104,17 @@ def test_imports_point_down():
         ("bench/bench.py", "from .. import run"),
     ],
 )
-def test_control_an_import_that_points_up_or_across_is_seen(file: str, line: str):
+def test_control_an_import_that_points_up_or_across_is_seen(file: str, line: str) -> None:
     assert faults(ast.parse(line), PACKAGE / file)
 
 
-def test_control_an_import_that_points_down_is_allowed():
+def test_control_an_import_that_points_down_is_allowed() -> None:
     assert not faults(
         ast.parse("from vmlab.errors import UsageError\nfrom vmlab.lab import checks\nimport yaml"), PACKAGE / "bench/bench.py"
     )
 
 
-def test_whoever_grades_needs_no_machine():
+def test_whoever_grades_needs_no_machine() -> None:
     """An instructor's laptop has no QEMU: what the evidence wing imports, through any number of files, names no machine."""
     reached, open_ends = set(), [path for path in modules() if part(path) in EVIDENCE]
     while open_ends:
@@ -133,7 +133,7 @@ def strings(tree: ast.AST) -> list[ast.Constant]:
     return [node for node in found if isinstance(node.value, str)]
 
 
-def test_the_engine_mentions_no_lab():
+def test_the_engine_mentions_no_lab() -> None:
     """A lab is data to the engine. A lab's name that is an ordinary word of the engine's must at least not stand in a path."""
     labs = {path.parent.name for path in paths.data_dir("labs").glob("*/lab.yaml")}
     mention = re.compile("|".join([*(rf"\b{name}\b" for name in labs - ORDINARY), *(rf"labs/{name}\b" for name in labs)]))
@@ -141,7 +141,7 @@ def test_the_engine_mentions_no_lab():
     assert not [f"{path}:{node.lineno}" for path, node in texts if mention.search(node.value)]
 
 
-def test_control_a_lab_named_in_code_is_seen():
+def test_control_a_lab_named_in_code_is_seen() -> None:
     assert [node.value for node in strings(ast.parse('"""zombies"""\nif name == "zombies": run(f"labs/zombies/{x}")'))] == [
         "zombies",
         "labs/zombies/",
@@ -156,7 +156,7 @@ def foreign(code: str, allowed: set[str], neighbours: set[str]) -> list[str]:
     return [name for name in names if name.split(".")[0] not in sys.stdlib_module_names | neighbours and name not in allowed]
 
 
-def test_a_labs_files_import_only_what_the_guide_says():
+def test_a_labs_files_import_only_what_the_guide_says() -> None:
     wrong = []
     for home in (path.parent for path in paths.data_dir("labs").glob("*/lab.yaml")):
         scripts = sorted((home / "guest").rglob("*.py"))
@@ -169,16 +169,16 @@ def test_a_labs_files_import_only_what_the_guide_says():
     assert not wrong
 
 
-def test_control_a_lab_that_reaches_into_the_engine_is_seen():
+def test_control_a_lab_that_reaches_into_the_engine_is_seen() -> None:
     assert foreign("from vmlab.guest import qemu", {"vmlab.lab"}, set()) == ["vmlab.guest"]
     assert foreign("import numpy\nimport os, helper\nfrom . import x", set(), {"helper"}) == ["numpy", "."]
     assert not foreign("from vmlab.lab import check\nimport json", {"vmlab.lab"}, set())
 
 
-def test_no_file_is_long():
+def test_no_file_is_long() -> None:
     long = {str(path.relative_to(PACKAGE.parent)): len(path.read_text().splitlines()) for path in FILES}
     assert not {path: lines for path, lines in long.items() if lines > 500}
 
 
-def test_there_is_something_to_look_at():
+def test_there_is_something_to_look_at() -> None:
     assert len(FILES) > 10

@@ -41,12 +41,12 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkDir]:
         yield made
 
 
-def test_it_is_found_with_what_it_needs(programs: Path):
+def test_it_is_found_with_what_it_needs(programs: Path) -> None:
     play(programs, "")
     assert bochs.find() == bochs.Bochs("2.7", True, Path(__file__), Path(__file__))
 
 
-def test_without_it_the_command_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch):
+def test_without_it_the_command_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bochs, "which", lambda _: None)
     with pytest.raises(HostError, match="is not installed") as caught:
         bochs.find()
@@ -54,21 +54,21 @@ def test_without_it_the_command_that_installs_it_is_told(monkeypatch: pytest.Mon
     assert caught.value.exit_code == 3
 
 
-def test_without_firmware_too(programs: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_firmware_too(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     play(programs, "")
     monkeypatch.setattr(bochs, "_BIOS", ("/nowhere/bios",))
     with pytest.raises(HostError, match="a BIOS for Bochs is not installed"):
         bochs.find()
 
 
-def test_one_that_is_too_old_is_refused(programs: Path):
+def test_one_that_is_too_old_is_refused(programs: Path) -> None:
     (programs / "bochs").write_text("#!/bin/sh\necho 'Bochs x86 Emulator 2.4'\n")
     (programs / "bochs").chmod(0o755)
     with pytest.raises(HostError, match=r"this Bochs \(2.4\) has no processor corei7_skylake_x"):
         bochs.find()
 
 
-def test_the_configuration_opens_no_port_and_writes_no_disk():
+def test_the_configuration_opens_no_port_and_writes_no_disk() -> None:
     text = bochs.config(
         bochs.Bochs("2.7", True, Path("/b"), Path("/v")), Path("/cache/disk.img"), Path("/place"), Path("/logs/console.log")
     )
@@ -86,7 +86,7 @@ def run(work: WorkDir, tmp_path: Path, limit_s: float = 20) -> str:
     )
 
 
-def test_it_is_ended_when_all_is_said(programs: Path, work: WorkDir, tmp_path: Path):
+def test_it_is_ended_when_all_is_said(programs: Path, work: WorkDir, tmp_path: Path) -> None:
     """It floods its screen meanwhile, which somebody must read."""
     play(
         programs,
@@ -97,19 +97,19 @@ def test_it_is_ended_when_all_is_said(programs: Path, work: WorkDir, tmp_path: P
     assert not Path(f"/proc/{pid}").exists()
 
 
-def test_a_panic_of_its_own_is_told_in_its_words(programs: Path, work: WorkDir, tmp_path: Path):
+def test_a_panic_of_its_own_is_told_in_its_words(programs: Path, work: WorkDir, tmp_path: Path) -> None:
     play(programs, "echo '00000000000p[HD    ] >>PANIC<< ata0-0: could not open hard drive image file' >bochs.log; exit 1")
     with pytest.raises(GuestExited, match="ata0-0: could not open hard drive image file"):
         run(work, tmp_path)
 
 
-def test_what_it_printed_is_told_where_there_is_no_panic(programs: Path, work: WorkDir, tmp_path: Path):
+def test_what_it_printed_is_told_where_there_is_no_panic(programs: Path, work: WorkDir, tmp_path: Path) -> None:
     play(programs, "printf '\\033[H\\033[Jdisplay library term not available\\n'; sleep 0.3; exit 1")
     with pytest.raises(GuestExited, match="display library term not available"):
         run(work, tmp_path)
 
 
-def test_one_that_hangs_is_ended_at_the_deadline(programs: Path, work: WorkDir, tmp_path: Path):
+def test_one_that_hangs_is_ended_at_the_deadline(programs: Path, work: WorkDir, tmp_path: Path) -> None:
     play(programs, f"echo $$ >{tmp_path}/pid; trap '' TERM; sleep 60")
     began = time.monotonic()
     with pytest.raises(BootTimeout, match="not done after 1 s"):

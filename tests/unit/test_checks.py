@@ -49,12 +49,12 @@ DECLARED: Check = grows.__vmlab_check__  # type: ignore[attr-defined]
 YES, NO = passed("yes", measured="1"), failed("no")
 
 
-def test_a_check_knows_its_points_claim_and_title():
+def test_a_check_knows_its_points_claim_and_title() -> None:
     assert (DECLARED.id, DECLARED.title, DECLARED.points, DECLARED.claim) == ("grows", "What is seen grows.", 2.0, "A")
     assert grows(Evidence(SOUND)).kind is VerdictKind.PASS  # (A decorated check can still be called.)
 
 
-def test_a_check_without_words_for_the_student_is_refused():
+def test_a_check_without_words_for_the_student_is_refused() -> None:
     with pytest.raises(TypeError, match="docstring"):
 
         @check(points=1, claim="A")
@@ -62,30 +62,30 @@ def test_a_check_without_words_for_the_student_is_refused():
             return YES
 
 
-def test_sound_evidence_passes_and_earns_the_points():
+def test_sound_evidence_passes_and_earns_the_points() -> None:
     [judgement] = judge([DECLARED], Evidence(SOUND))
     assert judgement.verdict.kind is VerdictKind.PASS
     assert judgement.points == 2
 
 
 @pytest.mark.parametrize("verdict", [NO, inconclusive("?"), not_observable("not here")])
-def test_every_other_verdict_earns_nothing(verdict: Verdict):
+def test_every_other_verdict_earns_nothing(verdict: Verdict) -> None:
     assert [each.points for each in judge([made("a", verdict)], Evidence({}))] == [0]
 
 
-def test_missing_evidence_is_inconclusive():
+def test_missing_evidence_is_inconclusive() -> None:
     [judgement] = judge([DECLARED], Evidence({}))
     assert judgement.verdict.kind is VerdictKind.INCONCLUSIVE
     assert "no observation named 'growth'" in judgement.verdict.rationale
 
 
-def test_evidence_missing_because_the_run_broke_is_our_error():
+def test_evidence_missing_because_the_run_broke_is_our_error() -> None:
     [judgement] = judge([DECLARED], Evidence({}), broken_by="the guest's kernel panicked")
     assert judgement.verdict.kind is VerdictKind.ERROR
     assert "the guest's kernel panicked" in judgement.verdict.rationale
 
 
-def test_what_an_image_cannot_show_is_not_observable_and_what_was_observed_counts():
+def test_what_an_image_cannot_show_is_not_observable_and_what_was_observed_counts() -> None:
     why = "the image x has no strace, which the lab needs"
     [judgement] = judge([DECLARED], Evidence({}), unsuitable=why)
     assert judgement.verdict.kind is VerdictKind.NOT_OBSERVABLE
@@ -94,15 +94,15 @@ def test_what_an_image_cannot_show_is_not_observable_and_what_was_observed_count
     assert judgement.verdict.kind is VerdictKind.FAIL
 
 
-def test_what_was_observed_before_the_run_broke_still_counts():
+def test_what_was_observed_before_the_run_broke_still_counts() -> None:
     assert kinds(judge([DECLARED], Evidence(SOUND), broken_by="lost the connection")) == ["pass"]
 
 
-def test_malformed_evidence_is_inconclusive_even_if_the_run_broke_later():
+def test_malformed_evidence_is_inconclusive_even_if_the_run_broke_later() -> None:
     assert kinds(judge([DECLARED], Evidence({"growth": {"rows": []}}), broken_by="lost the connection")) == ["inconclusive"]
 
 
-def test_while_a_run_lasts_only_what_is_decided_is_told():
+def test_while_a_run_lasts_only_what_is_decided_is_told() -> None:
     needs = made("b", YES, after=("grows",))
     assert settled([DECLARED, needs], Evidence({})) == []
     assert kinds(settled([DECLARED, needs], Evidence(SOUND))) == ["pass", "pass"]
@@ -110,7 +110,7 @@ def test_while_a_run_lasts_only_what_is_decided_is_told():
     assert kinds(settled([DECLARED], Evidence({"growth": {"rows": 1}}))) == ["inconclusive"]
 
 
-def test_a_bug_in_a_check_is_an_error_never_a_failure():
+def test_a_bug_in_a_check_is_an_error_never_a_failure() -> None:
     [judgement] = judge([made("a", ZeroDivisionError("division by zero"))], Evidence({}))
     assert judgement.verdict.kind is VerdictKind.ERROR
     assert "ZeroDivisionError: division by zero" in judgement.verdict.rationale
@@ -118,7 +118,7 @@ def test_a_bug_in_a_check_is_an_error_never_a_failure():
 
 
 @pytest.mark.parametrize("nothing", [None, True, "pass", 1, VerdictKind.PASS])
-def test_a_check_that_returns_no_verdict_is_an_error(nothing: Any):
+def test_a_check_that_returns_no_verdict_is_an_error(nothing: Any) -> None:
     assert kinds(judge([made("a", nothing)], Evidence({}))) == ["error"]
 
 
@@ -132,14 +132,14 @@ def test_a_check_that_returns_no_verdict_is_an_error(nothing: Any):
         (RuntimeError("bug"), "error"),
     ],
 )
-def test_what_rests_on_a_check_that_did_not_pass_is_not_asked(first: Any, second: str):
+def test_what_rests_on_a_check_that_did_not_pass_is_not_asked(first: Any, second: str) -> None:
     judgements = judge([made("a", first), made("b", YES, after=("a",)), made("c", YES, after=("b",))], Evidence({}))
     assert kinds(judgements)[1:] == [second, second]
     if first is not YES:
         assert "rests on the check a" in judgements[1].verdict.rationale
 
 
-def test_one_failed_dependency_among_several_is_enough():
+def test_one_failed_dependency_among_several_is_enough() -> None:
     assert kinds(judge([made("a", YES), made("b", NO), made("c", YES, after=("a", "b"))], Evidence({}))) == ["pass", "fail", "inconclusive"]
 
 
@@ -149,7 +149,7 @@ def module(**members: Any) -> ModuleType:
     return made_up
 
 
-def test_checks_come_in_the_order_of_the_text():
+def test_checks_come_in_the_order_of_the_text() -> None:
     @check(points=1, claim="A", after="grows")
     def later(evidence: Evidence) -> Verdict:
         """Later."""
@@ -172,7 +172,7 @@ def garbage(chance: random.Random, depth: int = 0) -> Any:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_garbage_never_passes_and_never_breaks_the_judge(seed: int):
+def test_garbage_never_passes_and_never_breaks_the_judge(seed: int) -> None:
     chance = random.Random(seed)
     for _ in range(300):
         observations = garbage(chance)
@@ -182,7 +182,7 @@ def test_garbage_never_passes_and_never_breaks_the_judge(seed: int):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_sound_evidence_with_one_value_spoilt_never_passes(seed: int):
+def test_sound_evidence_with_one_value_spoilt_never_passes(seed: int) -> None:
     chance = random.Random(seed)
     for _ in range(100):
         spoilt: dict[str, Any] = {**SOUND["growth"], "rows": [dict(row) for row in SOUND["growth"]["rows"]], "rates": [0.5, 1]}  # type: ignore[attr-defined]
@@ -199,5 +199,5 @@ def test_sound_evidence_with_one_value_spoilt_never_passes(seed: int):
         assert kinds(judge([DECLARED], Evidence({"growth": spoilt}))) != ["pass"], spoilt
 
 
-def test_every_verdict_has_a_sign_and_a_meaning():
+def test_every_verdict_has_a_sign_and_a_meaning() -> None:
     assert len({kind.sign for kind in VerdictKind}) == len({kind.meaning for kind in VerdictKind}) == 5

@@ -29,14 +29,14 @@ def problems(schema: str, file: Path) -> str:
 
 
 @pytest.mark.parametrize("file", [GITHUB, GITLAB], ids=["github", "gitlab"])
-def test_the_service_accepts_it(file: Path):
+def test_the_service_accepts_it(file: Path) -> None:
     assert problems(SCHEMAS[file], file) == ""
 
 
 @pytest.mark.parametrize(
     ("file", "found", "instead"), [(GITHUB, "runs-on:", "run-on:"), (GITLAB, "stage: labs", "stage: [3]")], ids=["github", "gitlab"]
 )
-def test_control_a_file_that_the_service_would_refuse_is_seen(file: Path, found: str, instead: str, tmp_path: Path):
+def test_control_a_file_that_the_service_would_refuse_is_seen(file: Path, found: str, instead: str, tmp_path: Path) -> None:
     wrong = tmp_path / file.name
     assert found in file.read_text()
     wrong.write_text(file.read_text().replace(found, instead))
@@ -64,7 +64,7 @@ def scripts(file: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("file", [GITHUB, GITLAB], ids=["github", "gitlab"])
-def test_every_command_of_ours_is_there_with_its_options(file: Path):
+def test_every_command_of_ours_is_there_with_its_options(file: Path) -> None:
     asked = []
     for line in scripts(file):
         text = re.sub(r"\$\{\{.*?\}\}|\$CI_NODE_INDEX", "1", line).replace("$CI_NODE_TOTAL", "3")
@@ -78,31 +78,31 @@ def test_every_command_of_ours_is_there_with_its_options(file: Path):
     assert {"run", "merge"} <= set(asked)
 
 
-def test_control_an_option_that_is_not_there_is_seen():
+def test_control_an_option_that_is_not_there_is_seen() -> None:
     with pytest.raises(click.UsageError):
         cli.commands["run"].make_context("run", ["all", "--shards", "1/3"])
 
 
 @pytest.mark.parametrize("file", [GITHUB, GITLAB], ids=["github", "gitlab"])
-def test_a_silent_fall_back_to_emulation_is_an_error(file: Path):
+def test_a_silent_fall_back_to_emulation_is_an_error(file: Path) -> None:
     runs = [line for line in scripts(file) if "vmlab run" in line]
     assert runs
     assert all("--accel kvm" in line for line in runs)
 
 
-def test_kvm_is_opened_as_the_doctor_says():
+def test_kvm_is_opened_as_the_doctor_says() -> None:
     ran = [line.strip() for line in scripts(GITHUB)]
     assert all(step in ran for step in CI_RULE.split(" && "))
 
 
-def test_the_matrix_runs_every_shard_and_no_other():
+def test_the_matrix_runs_every_shard_and_no_other() -> None:
     shard = yaml.safe_load(GITHUB.read_text())["jobs"]["shard"]
     count = len(shard["strategy"]["matrix"]["shard"])
     assert shard["strategy"]["matrix"]["shard"] == list(range(1, count + 1))
     assert f"--shard ${{{{ matrix.shard }}}}/{count} " in GITHUB.read_text()
 
 
-def test_actions_are_pinned_by_major_version():
+def test_actions_are_pinned_by_major_version() -> None:
     uses = re.findall(r"uses: (\S+)", GITHUB.read_text())
     assert uses
     assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", each) for each in uses)

@@ -20,15 +20,15 @@ def tool(*arguments: str) -> None:
     assert done.returncode == 0, f"{' '.join(arguments[:2])} says:\n{done.stdout}{done.stderr}"
 
 
-def test_ruff_finds_nothing():
+def test_ruff_finds_nothing() -> None:
     tool("ruff", "check", *FOLDERS)
 
 
-def test_ruff_would_format_nothing():
+def test_ruff_would_format_nothing() -> None:
     tool("ruff", "format", "--check", *FOLDERS)
 
 
-def test_mypy_is_content_with_everything():
+def test_mypy_is_content_with_everything() -> None:
     # Every lab has a checks.py; with explicit bases they are labs.a.checks and labs.b.checks, not two modules of one name.
     tool("mypy", "--explicit-package-bases", "runner", *CODE_OF_LABS, *BENCHMARKS)
 
@@ -37,7 +37,7 @@ def test_mypy_is_content_with_everything():
     ("name", "code"),
     [("ruff", "import os\n"), ("mypy", "def f(x: int) -> str:\n    return x\n")],
 )
-def test_control_the_tools_see_a_fault(tmp_path: Path, name: str, code: str):
+def test_control_the_tools_see_a_fault(tmp_path: Path, name: str, code: str) -> None:
     wrong = tmp_path / "wrong.py"
     wrong.write_text(code)
     arguments = ("ruff", "check", "--no-cache") if name == "ruff" else ("mypy", "--cache-dir", str(tmp_path))

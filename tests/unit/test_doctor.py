@@ -20,14 +20,14 @@ def findings(diagnosis: doctor.Diagnosis) -> dict[str, doctor.Finding]:
     return {finding.subject: finding for finding in diagnosis.findings}
 
 
-def test_a_good_machine(kvm_world: World, tmp_path: Path):
+def test_a_good_machine(kvm_world: World, tmp_path: Path) -> None:
     diagnosis = doctor.examine(kvm_world.view(), tmp_path)
     assert {finding.sign for finding in diagnosis.findings} == {doctor.Sign.OK}
     assert (diagnosis.can_run, diagnosis.exit_code, diagnosis.install) == (True, 0, "")
     assert doctor.render(diagnosis).plain.endswith("Labs can run here.")
 
 
-def test_tcg_is_a_warning_with_its_reason(world: World, tmp_path: Path):
+def test_tcg_is_a_warning_with_its_reason(world: World, tmp_path: Path) -> None:
     world.put(PLAIN).put({"dev/kvm": ""})
     diagnosis = doctor.examine(world.view(), tmp_path)
     found = findings(diagnosis)["accelerator"]
@@ -35,7 +35,7 @@ def test_tcg_is_a_warning_with_its_reason(world: World, tmp_path: Path):
     assert "neither vmx nor svm" in found.found
 
 
-def test_one_command_installs_all_that_is_missing(kvm_world: World, tmp_path: Path):
+def test_one_command_installs_all_that_is_missing(kvm_world: World, tmp_path: Path) -> None:
     rows = [
         Requirement("mcopy", "mtools", "fills the boot partition"),
         Requirement("qemu-system-x86_64", "qemu-system-x86", "runs the guests"),
@@ -63,7 +63,9 @@ def test_one_command_installs_all_that_is_missing(kvm_world: World, tmp_path: Pa
         ({"unprivileged_builds": "/etc/subuid has no line for student"}, "image builds", doctor.Sign.WARNING),
     ],
 )
-def test_what_is_wrong_is_seen_and_told(kvm_world: World, tmp_path: Path, changes: dict[str, object], subject: str, sign: doctor.Sign):
+def test_what_is_wrong_is_seen_and_told(
+    kvm_world: World, tmp_path: Path, changes: dict[str, object], subject: str, sign: doctor.Sign
+) -> None:
     good = doctor.examine(kvm_world.view(), tmp_path)
     diagnosis = doctor.diagnose(replace(good.facts, **changes), good.accelerator)
     found = findings(diagnosis)[subject]
@@ -72,13 +74,13 @@ def test_what_is_wrong_is_seen_and_told(kvm_world: World, tmp_path: Path, change
     assert f"{sign:<9}" in next(line for line in doctor.render(diagnosis).plain.splitlines() if subject in line)
 
 
-def test_an_accelerator_that_cannot_be_chosen_is_told(world: World, tmp_path: Path):
+def test_an_accelerator_that_cannot_be_chosen_is_told(world: World, tmp_path: Path) -> None:
     world.put(PLAIN).answers["-accel"] = "Accelerators supported in QEMU binary:\nkvm\n"
     diagnosis = doctor.examine(world.view(), tmp_path)
     assert (findings(diagnosis)["accelerator"].sign, diagnosis.exit_code) == (doctor.Sign.MISSING, 3)
 
 
-def test_80_columns_but_commands_stay_whole(kvm_world: World):
+def test_80_columns_but_commands_stay_whole(kvm_world: World) -> None:
     kvm_world.opening = PermissionError(errno.EACCES, "Permission denied")
     lines = doctor.render(doctor.examine(kvm_world.view(in_ci=True), Path("/home/student/.cache/vmlab"))).plain.splitlines()
     assert [line.strip() for line in lines if len(line) > 80] == [CI_RULE]
@@ -86,27 +88,27 @@ def test_80_columns_but_commands_stay_whole(kvm_world: World):
     assert starts == {False}, "the column of what was found is not aligned"
 
 
-def test_json(kvm_world: World, tmp_path: Path):
+def test_json(kvm_world: World, tmp_path: Path) -> None:
     told = json.loads(doctor.to_json(doctor.examine(kvm_world.view(), tmp_path)))
     assert told["can_run"] is True
     assert told["accelerator"]["facts"]["module"] == "kvm_intel"
     assert told["facts"]["qemu"]["version"] == "7.2.22"
 
 
-def test_show_prints_plain_lines_off_a_terminal(kvm_world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_show_prints_plain_lines_off_a_terminal(kvm_world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     doctor.show(doctor.examine(kvm_world.view(), tmp_path))
     assert "\x1b" not in (printed := capsys.readouterr().out)
     assert "+ ok       qemu" in printed
 
 
-def test_this_machine():
+def test_this_machine() -> None:
     diagnosis = doctor.examine()
     assert diagnosis.facts.cpus >= 1
     assert diagnosis.facts.memory_bytes > GIB // 4
     assert json.loads(doctor.to_json(diagnosis))["can_run"] is diagnosis.can_run
 
 
-def test_the_probe_runs_when_it_is_asked_for_whatever_the_machine(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_probe_runs_when_it_is_asked_for_whatever_the_machine(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     world.record = json.loads((RECORDS / "software.json").read_text())
     assert doctor.examine(world.view(), tmp_path).probe is None
     diagnosis = doctor.examine(world.view(), tmp_path, probe=True)

@@ -40,13 +40,13 @@ def read(reader: str, value: Any) -> Any:
 
 
 @pytest.mark.parametrize(("reader", "value"), [(reader, value) for reader, values in WRONG.items() for value in values])
-def test_a_value_of_another_kind_is_refused_with_its_place(reader: str, value: Any):
+def test_a_value_of_another_kind_is_refused_with_its_place(reader: str, value: Any) -> None:
     with pytest.raises(EvidenceProblem, match=r"^seen\.it"):
         read(reader, value)
 
 
 @pytest.mark.parametrize(("reader", "value"), [(reader, value) for reader, values in RIGHT.items() for value in values])
-def test_a_value_of_the_right_kind_is_read(reader: str, value: Any):
+def test_a_value_of_the_right_kind_is_read(reader: str, value: Any) -> None:
     got = read(reader, value)
     assert got is not None
     if reader in ("integer", "number", "text", "flag", "numbers", "texts"):
@@ -56,35 +56,35 @@ def test_a_value_of_the_right_kind_is_read(reader: str, value: Any):
 
 
 @pytest.mark.parametrize("reader", list(WRONG))
-def test_a_missing_value_is_named(reader: str):
+def test_a_missing_value_is_named(reader: str) -> None:
     with pytest.raises(EvidenceProblem, match=r"^seen\.it is missing$"):
         getattr(Evidence({"seen": {}})["seen"], reader)("it")
 
 
-def test_a_missing_observation_is_named():
+def test_a_missing_observation_is_named() -> None:
     with pytest.raises(EvidenceProblem, match="no observation named 'memory'"):
         Evidence({})["memory"]
 
 
-def test_an_observation_that_is_no_object_is_refused():
+def test_an_observation_that_is_no_object_is_refused() -> None:
     with pytest.raises(EvidenceProblem, match="memory: expected an object, found a list"):
         Evidence({"memory": [1]})["memory"]
 
 
-def test_an_empty_list_is_no_evidence_unless_the_check_says_so():
+def test_an_empty_list_is_no_evidence_unless_the_check_says_so() -> None:
     seen = Evidence({"seen": {"rows": []}})["seen"]
     with pytest.raises(EvidenceProblem, match="expected at least 1 members, found 0"):
         seen.records("rows")
     assert seen.records("rows", at_least=0) == []
 
 
-def test_the_place_of_a_nested_value_is_told():
+def test_the_place_of_a_nested_value_is_told() -> None:
     evidence = Evidence({"a": {"rows": [{"n": 1}, {"n": "2"}]}})
     with pytest.raises(EvidenceProblem, match=r"^a\.rows\[1\]\.n: expected a whole number, found the text '2'$"):
         [row.integer("n") for row in evidence["a"].records("rows")]
 
 
-def test_null_is_something_that_was_written_down():
+def test_null_is_something_that_was_written_down() -> None:
     seen = Evidence({"seen": {"it": None, "other": 0}})["seen"]
     assert seen.is_null("it")
     assert not seen.is_null("other")
@@ -92,7 +92,7 @@ def test_null_is_something_that_was_written_down():
         seen.is_null("more")
 
 
-def test_minimum():
+def test_minimum() -> None:
     seen = Record("seen", {"n": -1, "x": -0.5})
     with pytest.raises(EvidenceProblem, match="at least 0, found the number -1"):
         seen.integer("n", minimum=0)
@@ -101,39 +101,39 @@ def test_minimum():
     assert seen.integer("n", minimum=-1) == -1
 
 
-def test_an_integer_too_large_for_a_float_is_an_evidence_problem_not_a_crash():
+def test_an_integer_too_large_for_a_float_is_an_evidence_problem_not_a_crash() -> None:
     with pytest.raises(EvidenceProblem):
         Record("seen", {"n": 10**400}).number("n")
     with pytest.raises(EvidenceProblem, match="absurd size"):
         Record("seen", {"n": -(10**5000)}).integer("n", minimum=0)
 
 
-def test_parameters_are_read_like_evidence():
+def test_parameters_are_read_like_evidence() -> None:
     assert Evidence({}, {"rounds": 5}).parameters.integer("rounds") == 5
     with pytest.raises(EvidenceProblem, match=r"parameters\.rounds is missing"):
         Evidence({}).parameters.integer("rounds")
 
 
-def test_membership_and_iteration():
+def test_membership_and_iteration() -> None:
     evidence = Evidence({"seen": {"a": 1, "b": 2}})
     assert "seen" in evidence and "other" not in evidence
     assert "a" in evidence["seen"] and "c" not in evidence["seen"]
     assert list(evidence["seen"]) == ["a", "b"]
 
 
-def test_a_long_text_is_cut_in_the_message():
+def test_a_long_text_is_cut_in_the_message() -> None:
     with pytest.raises(EvidenceProblem) as caught:
         Record("seen", {"n": "x" * 10_000}).integer("n")
     assert len(str(caught.value)) < 200
 
 
-def test_digest_does_not_depend_on_the_order_of_keys_and_sees_every_change():
+def test_digest_does_not_depend_on_the_order_of_keys_and_sees_every_change() -> None:
     assert digest({"a": 1, "b": [1, 2]}) == digest(json.loads('{"b": [1, 2], "a": 1}'))
     different = [{"a": 1}, {"a": 2}, {"a": "1"}, {"a": 1.5}, {"a": [1]}, {"a": None}, {"b": 1}, {"a": True}]
     assert len({digest(value) for value in different}) == len(different)
 
 
-def test_canonical_form():
+def test_canonical_form() -> None:
     assert canonical({"b": "é", "a": [1, 2.5, None, True]}) == '{"a":[1,2.5,null,true],"b":"é"}'.encode()
     with pytest.raises(ValueError, match="JSON compliant"):
         canonical({"a": math.nan})

@@ -17,7 +17,7 @@ from vmlab.host.facts import GIB, find_qemu, gather, in_words, require_qemu, too
 # --- the accelerator: each reason is seen -----------------------------------------------------------------------------------------
 
 
-def test_kvm_is_chosen_when_everything_speaks_for_it(kvm_world: World):
+def test_kvm_is_chosen_when_everything_speaks_for_it(kvm_world: World) -> None:
     chosen = choose("auto", kvm_world.view())
     assert chosen.name == "kvm"
     assert chosen.sentence == "KVM: /dev/kvm opens, API 12, processor has vmx, driven by kvm_intel, ept=Y, nested paging measured"
@@ -31,12 +31,12 @@ def test_kvm_is_chosen_when_everything_speaks_for_it(kvm_world: World):
     assert kvm_world.opened == [], "the device was left open"
 
 
-def test_kvm_on_amd(world: World):
+def test_kvm_on_amd(world: World) -> None:
     chosen = choose("kvm", world.put(AMD).put({"dev/kvm": ""}).view())
     assert (chosen.name, chosen.facts["nested_paging"]) == ("kvm", "npt=1")
 
 
-def test_shadow_paging_is_recorded_not_refused(kvm_world: World):
+def test_shadow_paging_is_recorded_not_refused(kvm_world: World) -> None:
     kvm_world.put({"sys/module/kvm_intel/parameters/ept": "N\n"})
     kvm_world.record = json.loads((RECORDS / "shadow-svm-6.12.json").read_text())
     part = choose("auto", kvm_world.view()).part()
@@ -149,7 +149,7 @@ def no_qemu(world: World) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_each_obstacle_has_its_reason_and_remedy(kvm_world: World, breaking, reason: str, remedy: str):
+def test_each_obstacle_has_its_reason_and_remedy(kvm_world: World, breaking, reason: str, remedy: str) -> None:
     breaking(kvm_world)
     chosen = choose("auto", kvm_world.view())
     assert chosen.name == "tcg"
@@ -163,17 +163,17 @@ def test_each_obstacle_has_its_reason_and_remedy(kvm_world: World, breaking, rea
     assert remedy in caught.value.hint
 
 
-def test_ci_is_told_the_udev_rule(kvm_world: World):
+def test_ci_is_told_the_udev_rule(kvm_world: World) -> None:
     denied(kvm_world)
     assert choose("auto", kvm_world.view(in_ci=True)).command == CI_RULE
 
 
-def test_tcg_as_asked_for_keeps_the_facts(kvm_world: World):
+def test_tcg_as_asked_for_keeps_the_facts(kvm_world: World) -> None:
     chosen = choose("tcg", kvm_world.view())
     assert (chosen.sentence, chosen.facts["cpu_flag"]) == ("TCG: asked for", "vmx")
 
 
-def test_the_probe_runs_only_where_everything_before_it_holds(world: World):
+def test_the_probe_runs_only_where_everything_before_it_holds(world: World) -> None:
     choose("auto", world.put(PLAIN).put({"dev/kvm": ""}).view())
     assert world.probed == 0, "it was run although the processor has neither vmx nor svm"
     choose("tcg", world.put(AMD).view())
@@ -182,7 +182,7 @@ def test_the_probe_runs_only_where_everything_before_it_holds(world: World):
     assert world.probed == 1
 
 
-def test_a_kernel_without_counters_is_no_reason_against_kvm(kvm_world: World):
+def test_a_kernel_without_counters_is_no_reason_against_kvm(kvm_world: World) -> None:
     kvm_world.record["has_counters"] = False
     chosen = choose("auto", kvm_world.view())
     assert chosen.name == "kvm"
@@ -190,7 +190,7 @@ def test_a_kernel_without_counters_is_no_reason_against_kvm(kvm_world: World):
     assert chosen.part()["nested_paging_found"] == "unknown"
 
 
-def test_a_qemu_without_tcg_cannot_do_tcg(world: World):
+def test_a_qemu_without_tcg_cannot_do_tcg(world: World) -> None:
     world.put(PLAIN).answers["-accel"] = "Accelerators supported in QEMU binary:\nkvm\n"
     with pytest.raises(HostError, match="built without TCG"):
         choose("auto", world.view())
@@ -199,7 +199,7 @@ def test_a_qemu_without_tcg_cannot_do_tcg(world: World):
 # --- facts ------------------------------------------------------------------------------------------------------------------------
 
 
-def test_facts_of_a_plain_machine(kvm_world: World, tmp_path: Path):
+def test_facts_of_a_plain_machine(kvm_world: World, tmp_path: Path) -> None:
     facts = gather(kvm_world.view(), tmp_path)
     assert facts.part() == {
         "os": "Debian GNU/Linux 12 (bookworm)",
@@ -214,7 +214,7 @@ def test_facts_of_a_plain_machine(kvm_world: World, tmp_path: Path):
     assert (facts.memory_available_bytes, facts.disk_free_bytes, facts.unprivileged_builds) == (8 * GIB, 50 * GIB, "")
 
 
-def test_facts_fit_the_report():
+def test_facts_fit_the_report() -> None:
     from vmlab.report.model import HostPart
 
     part = gather().part()
@@ -264,12 +264,12 @@ def test_facts_fit_the_report():
     ],
     ids=["none", "v2-unlimited", "v2-quota-above", "v2-half-a-cpu", "v2-memory", "v1-container", "v1-unlimited"],
 )
-def test_control_groups_are_respected(world: World, tmp_path: Path, files: dict[str, str], cpus: int, memory: int, available: int):
+def test_control_groups_are_respected(world: World, tmp_path: Path, files: dict[str, str], cpus: int, memory: int, available: int) -> None:
     facts = gather(world.put(PLAIN).put(files).view(), tmp_path)
     assert (facts.cpus, facts.memory_bytes, facts.memory_available_bytes) == (cpus, memory, available)
 
 
-def test_a_machine_that_tells_nothing_is_still_described(tmp_path: Path):
+def test_a_machine_that_tells_nothing_is_still_described(tmp_path: Path) -> None:
     empty = World(tmp_path / "root")
     for name in REST:
         (empty.root / name).unlink()
@@ -289,7 +289,7 @@ def test_a_machine_that_tells_nothing_is_still_described(tmp_path: Path):
         ("something else", "cannot tell the version of /usr/bin/qemu-system-x86_64: it says 'something else'; vmlab needs 7.0 or newer"),
     ],
 )
-def test_versions_of_qemu(world: World, printed: str, problem: str):
+def test_versions_of_qemu(world: World, printed: str, problem: str) -> None:
     world.answers["--version"] = printed + "\nCopyright (c) 2003-2022 Fabrice Bellard and the QEMU Project developers\n"
     if problem:
         with pytest.raises(HostError) as caught:
@@ -299,7 +299,7 @@ def test_versions_of_qemu(world: World, printed: str, problem: str):
         assert too_old(require_qemu(world.view())) == ""
 
 
-def test_qemu_missing_is_not_qemu_broken(world: World):
+def test_qemu_missing_is_not_qemu_broken(world: World) -> None:
     world.answers["--version"] = None
     with pytest.raises(HostError, match="does not start"):
         require_qemu(world.view())
@@ -310,7 +310,7 @@ def test_qemu_missing_is_not_qemu_broken(world: World):
     assert find_qemu(world.view()) is None
 
 
-def test_sizes_in_words():
+def test_sizes_in_words() -> None:
     assert [in_words(size) for size in (512 << 20, GIB, 25276063744)] == ["512 MiB", "1.0 GiB", "23.5 GiB"]
 
 
@@ -325,7 +325,7 @@ def test_sizes_in_words():
         ({}, None, {"newuidmap"}, "this kernel or container does not let you make a user namespace"),
     ],
 )
-def test_image_builds_without_root(world: World, tmp_path: Path, files, answer, programs, told: str):
+def test_image_builds_without_root(world: World, tmp_path: Path, files, answer, programs, told: str) -> None:
     world.put(files).answers["unshare"] = answer
     world.programs = programs
     found = gather(world.view(), tmp_path).unprivileged_builds

@@ -24,7 +24,7 @@ def core(sectors: int, *, announced: int | None = None) -> bytes:
     return bytes(image)
 
 
-def test_the_boot_sector_points_at_the_core_and_keeps_the_partition_table():
+def test_the_boot_sector_points_at_the_core_and_keeps_the_partition_table() -> None:
     boot = bytes(range(256)) * 2
     old = bytes(440) + bytes([7] * 72)
     new = bootloader.patched_boot_sector(boot, old, 2048)
@@ -36,28 +36,28 @@ def test_the_boot_sector_points_at_the_core_and_keeps_the_partition_table():
     assert all(new[index] == boot[index] for index in untouched)
 
 
-def test_a_boot_sector_of_another_size_is_refused():
+def test_a_boot_sector_of_another_size_is_refused() -> None:
     with pytest.raises(ImageError, match=r"boot\.img"):
         bootloader.patched_boot_sector(bytes(511), bytes(512), 2048)
 
 
-def test_the_core_says_where_its_own_rest_lies():
+def test_the_core_says_where_its_own_rest_lies() -> None:
     new = bootloader.patched_core(core(5), 2048)
     assert struct.unpack_from("<QHH", new, 500) == (2049, 4, 0x820)
     assert len(new) == 5 * 512
 
 
-def test_the_core_is_padded_to_whole_sectors():
+def test_the_core_is_padded_to_whole_sectors() -> None:
     assert len(bootloader.patched_core(core(5)[:-10], 2048)) == 5 * 512
 
 
-def test_a_core_that_announces_another_length_is_refused():
+def test_a_core_that_announces_another_length_is_refused() -> None:
     with pytest.raises(ImageError, match="announces 9 sectors"):
         bootloader.patched_core(core(5, announced=9), 2048)
 
 
 @pytest.mark.skipif(not Path("/usr/lib/grub/i386-pc/boot.img").exists(), reason="GRUB for BIOS is not installed")
-def test_grubs_own_boot_sector_has_the_values_that_are_patched():
+def test_grubs_own_boot_sector_has_the_values_that_are_patched() -> None:
     """If GRUB ever moves its fields, what stands there before patching is no longer what boot.S puts there."""
     boot = Path("/usr/lib/grub/i386-pc/boot.img").read_bytes()
     assert struct.unpack_from("<Q", boot, 0x5C)[0] == 1  # kernel_sector: .long 1, 0
@@ -67,7 +67,7 @@ def test_grubs_own_boot_sector_has_the_values_that_are_patched():
 
 
 @pytest.mark.skipif(which("sfdisk") is None, reason="sfdisk is not installed")
-def test_sfdisk_makes_the_partitions_of_a_cloud_image(tmp_path: Path):
+def test_sfdisk_makes_the_partitions_of_a_cloud_image(tmp_path: Path) -> None:
     layout = bootloader.Layout(root_size=64 << 20)
     disk = tmp_path / "disk.raw"
     with disk.open("wb") as file:
@@ -84,7 +84,7 @@ def test_sfdisk_makes_the_partitions_of_a_cloud_image(tmp_path: Path):
     assert layout.table(SEED) == bootloader.Layout(root_size=64 << 20).table(SEED)
 
 
-def test_the_partitions_do_not_overlap():
+def test_the_partitions_do_not_overlap() -> None:
     layout = bootloader.Layout(root_size=1 << 30)
     assert layout.bios_start + layout.bios_size <= layout.esp_start
     assert layout.esp_start + layout.esp_size <= layout.root_start
@@ -92,7 +92,7 @@ def test_the_partitions_do_not_overlap():
 
 
 @pytest.mark.skipif(shutil.which("grub-script-check") is None, reason="grub-script-check is not installed")
-def test_grub_can_read_the_menu(tmp_path: Path):
+def test_grub_can_read_the_menu(tmp_path: Path) -> None:
     menu = tmp_path / "grub.cfg"
     menu.write_text(bootloader.grub_config("root=/dev/vda1 rw", "/lib/systemd/systemd"))
     assert subprocess.run(["grub-script-check", str(menu)], check=False).returncode == 0

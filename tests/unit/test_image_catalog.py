@@ -28,7 +28,7 @@ def key(images: Path, name: str = "debian-13") -> str:
     return recipe.key_of(name, entry.parameters, images / "debian")
 
 
-def test_the_catalogue_that_ships_is_sound(tmp_path: Path):
+def test_the_catalogue_that_ships_is_sound(tmp_path: Path) -> None:
     store = ImageStore(tmp_path)
     assert store.default in store.names()
     for name in store.names():
@@ -37,12 +37,12 @@ def test_the_catalogue_that_ships_is_sound(tmp_path: Path):
             assert recipe.read_recipe(paths.data_dir("images") / entry.recipe).inits.keys() == {"systemd", "sysv"}
 
 
-def test_nothing_in_the_recipes_names_a_mirror():
+def test_nothing_in_the_recipes_names_a_mirror() -> None:
     for path in recipe.recipe_files(paths.data_dir("images") / "debian"):
         assert "http" not in path.read_text(), path
 
 
-def test_the_key_is_that_of_the_content_wherever_it_lies(images: Path):
+def test_the_key_is_that_of_the_content_wherever_it_lies(images: Path) -> None:
     assert key(images) == key(paths.data_dir("images"))
 
 
@@ -57,20 +57,20 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_the_key_changes_with_every_part_of_the_recipe(images: Path, change: str):
+def test_the_key_changes_with_every_part_of_the_recipe(images: Path, change: str) -> None:
     before = key(images)
     CHANGES[change](images / "debian")
     assert key(images) != before
 
 
-def test_the_key_changes_with_the_parameters_and_the_builder(images: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_key_changes_with_the_parameters_and_the_builder(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = key(images)
     assert key(images, "debian-12") != before
     monkeypatch.setattr(recipe, "BUILDER_VERSION", recipe.BUILDER_VERSION + 1)
     assert key(images) != before
 
 
-def test_the_key_changes_with_packages_of_its_own_and_stays_without():
+def test_the_key_changes_with_packages_of_its_own_and_stays_without() -> None:
     """Images that have none keep the key that they had before there could be any, so that nobody has to build them again."""
     folder = paths.data_dir("images") / "debian"
     plain, more = (recipe.Parameters(suite="trixie", packages=packages) for packages in ((), ("qemu-system-x86",)))
@@ -78,13 +78,13 @@ def test_the_key_changes_with_packages_of_its_own_and_stays_without():
     assert recipe.key_of("x", plain, folder) != recipe.key_of("x", more, folder)
 
 
-def test_the_key_does_not_change_with_the_mirror(images: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_key_does_not_change_with_the_mirror(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = key(images)
     monkeypatch.setenv("MIRROR", "http://mirror.invalid/debian")
     assert key(images) == before
 
 
-def test_an_unknown_image_is_answered_with_the_nearest(tmp_path: Path):
+def test_an_unknown_image_is_answered_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         ImageStore(tmp_path).entry("debain-13")
     assert "debian-13" in caught.value.hint
@@ -107,7 +107,7 @@ ENTRY = "{kind: recipe, title: T, recipe: debian, parameters: {suite: trixie}}"
         (f"default: a\nimages: {{../a: {ENTRY}}}\n", "images"),
     ],
 )
-def test_a_malformed_catalogue_is_named_with_what_is_wrong(tmp_path: Path, text: str, words: str):
+def test_a_malformed_catalogue_is_named_with_what_is_wrong(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "catalog.yaml"
     path.write_text(text)
     with pytest.raises(UsageError) as caught:
@@ -116,7 +116,7 @@ def test_a_malformed_catalogue_is_named_with_what_is_wrong(tmp_path: Path, text:
     assert words in caught.value.message
 
 
-def test_a_missing_catalogue_or_recipe_is_named(tmp_path: Path, images: Path):
+def test_a_missing_catalogue_or_recipe_is_named(tmp_path: Path, images: Path) -> None:
     with pytest.raises(UsageError, match=r"none\.yaml"):
         ImageStore(tmp_path, tmp_path / "none.yaml").names()
     shutil.rmtree(images / "debian")
@@ -124,7 +124,7 @@ def test_a_missing_catalogue_or_recipe_is_named(tmp_path: Path, images: Path):
         ImageStore(tmp_path, images / "catalog.yaml").find("debian-13")
 
 
-def test_every_key_that_the_catalogue_names_is_the_one_with_its_fingerprint(tmp_path: Path):
+def test_every_key_that_the_catalogue_names_is_the_one_with_its_fingerprint(tmp_path: Path) -> None:
     catalog = Catalog(paths.data_dir("images") / "catalog.yaml")
     signed = [entry.digests.signature for entry in catalog.images.values() if isinstance(entry, PublishedEntry) and entry.digests]
     wanted = [signature for signature in signed if signature]

@@ -50,16 +50,16 @@ def parsed(archive: bytes) -> dict[str, tuple[int, bytes, tuple[int, int]]]:
         at = (start + field[6] + 3) // 4 * 4
 
 
-def test_what_is_written_is_read_back():
+def test_what_is_written_is_read_back() -> None:
     assert parsed(cpio(ENTRIES)) == {entry.path: (entry.mode, entry.content, entry.device) for entry in ENTRIES}
 
 
-def test_the_same_entries_make_the_same_bytes():
+def test_the_same_entries_make_the_same_bytes() -> None:
     assert cpio(ENTRIES) == cpio(iter(ENTRIES))
 
 
 @pytest.mark.skipif(shutil.which("cpio") is None and shutil.which("busybox") is None, reason="neither cpio nor busybox is here")
-def test_another_program_lists_the_archive():
+def test_another_program_lists_the_archive() -> None:
     tool = ["cpio", "-t"] if shutil.which("cpio") else ["busybox", "cpio", "-t"]
     listed = subprocess.run(tool, input=cpio(ENTRIES), capture_output=True, check=True).stdout.decode().split()
     assert listed == [entry.path for entry in ENTRIES]
@@ -69,15 +69,15 @@ def names(order: list[str]) -> list[str]:
     return [path.rsplit("/", 1)[1].split(".")[0] for path in order]
 
 
-def test_a_module_comes_after_what_it_depends_on():
+def test_a_module_comes_after_what_it_depends_on() -> None:
     assert names(load_order(["virtio_net", "virtio_blk"], DEP, BUILT_IN)) == ["failover", "net_failover", "virtio_net", "virtio_blk"]
 
 
-def test_built_in_modules_are_passed_over_and_dashes_are_underscores():
+def test_built_in_modules_are_passed_over_and_dashes_are_underscores() -> None:
     assert names(load_order(["virtio_pci", "virtio_rng", "virtio-rng", "ext4"], DEP, BUILT_IN)) == ["virtio-rng"]
 
 
-def test_an_unknown_module_is_named():
+def test_an_unknown_module_is_named() -> None:
     with pytest.raises(ImageError, match="no module ahci"):
         load_order(["virtio_blk", "ahci"], DEP, BUILT_IN)
 
@@ -100,7 +100,7 @@ FILES = {
 }
 
 
-def test_kernel_modules_and_script_come_out_of_the_system(tmp_path: Path):
+def test_kernel_modules_and_script_come_out_of_the_system(tmp_path: Path) -> None:
     boot = from_system(system(tmp_path / "system.tar", FILES), ["virtio_blk", "ext4"], b"script")
     content = {name: data for name, (_, data, _) in parsed(boot.initrd).items()}
     assert (boot.kernel, boot.version) == (b"kernel", "6.1")
@@ -110,12 +110,12 @@ def test_kernel_modules_and_script_come_out_of_the_system(tmp_path: Path):
 
 
 @pytest.mark.parametrize("missing", ["usr/bin/busybox", "boot/vmlinuz-6.1", "usr/lib/modules/6.1/modules.dep"])
-def test_a_system_without_a_needed_file_is_refused(tmp_path: Path, missing: str):
+def test_a_system_without_a_needed_file_is_refused(tmp_path: Path, missing: str) -> None:
     files = {name: content for name, content in FILES.items() if name != missing}
     with pytest.raises(ImageError):
         from_system(system(tmp_path / "system.tar", files), ["virtio_blk"], b"script")
 
 
-def test_two_kernels_are_one_too_many(tmp_path: Path):
+def test_two_kernels_are_one_too_many(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="found 2"):
         from_system(system(tmp_path / "system.tar", {**FILES, "boot/vmlinuz-6.2": b""}), ["virtio_blk"], b"script")

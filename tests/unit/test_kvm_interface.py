@@ -28,11 +28,11 @@ from vmlab.host.kvm import claims, counters, interface, machine, programs
         (counters.KvmStatsDesc, 16),
     ],
 )
-def test_structures_have_the_kernels_sizes(structure: type[ctypes.Structure], size: int):
+def test_structures_have_the_kernels_sizes(structure: type[ctypes.Structure], size: int) -> None:
     assert ctypes.sizeof(structure) == size
 
 
-def test_members_lie_where_the_kernel_has_them():
+def test_members_lie_where_the_kernel_has_them() -> None:
     assert (interface.KvmRun.exit_reason.offset, interface.KvmRun.detail.offset) == (8, 32)
     assert (interface.KvmRegs.rip.offset, interface.KvmRegs.rflags.offset) == (128, 136)
     assert (interface.KvmSregs.gdt.offset, interface.KvmSregs.cr0.offset, interface.KvmSregs.efer.offset) == (192, 224, 264)
@@ -59,12 +59,12 @@ def test_members_lie_where_the_kernel_has_them():
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
-def test_requests_have_the_kernels_numbers(request_: interface.Request, number: int):
+def test_requests_have_the_kernels_numbers(request_: interface.Request, number: int) -> None:
     """As <linux/kvm.h> of Linux 6.1 defines them on x86-64."""
     assert request_.number == number
 
 
-def test_a_refused_request_is_named():
+def test_a_refused_request_is_named() -> None:
     with Path("/dev/null").open("rb") as nothing, pytest.raises(interface.KvmError) as caught:
         interface.ask(nothing.fileno(), interface.KVM_CREATE_VM)
     assert (caught.value.step, caught.value.errno) == ("KVM_CREATE_VM", "ENOTTY")
@@ -94,28 +94,28 @@ def reader(data: bytes) -> counters.ReadAt:
     return lambda size, offset: data[offset : offset + size]
 
 
-def test_counters_are_read_and_histograms_left_out():
+def test_counters_are_read_and_histograms_left_out() -> None:
     data = blob([("exits", [7]), ("halt_wait_hist", [1, 2, 3, 4]), ("pf_taken", [1 << 40])])
     assert counters.Counters(reader(data)).read() == {"exits": 7, "pf_taken": 1 << 40}
     assert counters.Counters(reader(blob([]))).read() == {}
 
 
 @pytest.mark.parametrize("cut", [0, 10, 30, 80, 140])
-def test_counters_that_are_cut_off_are_an_error(cut: int):
+def test_counters_that_are_cut_off_are_an_error(cut: int) -> None:
     data = blob([("exits", [7])])
     assert cut < len(data)
     with pytest.raises(ValueError, match="not of the documented form"):
         counters.Counters(reader(data[:cut])).read()
 
 
-def test_what_stood_still_is_left_out():
+def test_what_stood_still_is_left_out() -> None:
     assert counters.since({"exits": 5, "pf_taken": 2}, {"exits": 9, "pf_taken": 2, "new": 1}) == {"exits": 4, "new": 1}
 
 
 # --- what the guest is made of ----------------------------------------------------------------------------------------------------
 
 
-def test_page_table_encodings():
+def test_page_table_encodings() -> None:
     assert machine.entry(0x680000) == 0x680003
     assert machine.indices(0) == (0, 0, 0, 0)
     assert machine.indices(machine.WINDOW) == (0, 0, 1, 0)
@@ -123,11 +123,11 @@ def test_page_table_encodings():
     assert machine.interrupt_gate(0x1234_5678_9ABC).hex() == "bc9a0800008e7856" + "34120000" + "00000000"
 
 
-def test_registers_switch_long_mode_on():
+def test_registers_switch_long_mode_on() -> None:
     assert (machine.CR0, machine.CR4, machine.EFER) == (0x80050033, 0x20, 0x500)
 
 
-def test_no_two_pages_that_count_share_a_group_of_eight():
+def test_no_two_pages_that_count_share_a_group_of_eight() -> None:
     """KVM may map present neighbours within an aligned group of eight pages together, which would hide faults."""
     pages = [
         *machine.WALK,
@@ -143,7 +143,7 @@ def test_no_two_pages_that_count_share_a_group_of_eight():
     assert len({page // (8 * machine.PAGE) for page in pages}) == len(pages)
 
 
-def test_the_programs_end_in_hlt_and_loop_to_their_start():
+def test_the_programs_end_in_hlt_and_loop_to_their_start() -> None:
     for program in (programs.COMPUTE, programs.TOUCH, programs.REMAP, programs.RELOAD_CR3, programs.FAULT):
         assert program[-1] == 0xF4
         assert program[-3] == 0xE2  # loop rel8, counted from the next instruction
@@ -154,7 +154,7 @@ def test_the_programs_end_in_hlt_and_loop_to_their_start():
 # --- it runs anywhere -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_package_needs_nothing_but_an_old_python():
+def test_the_package_needs_nothing_but_an_old_python() -> None:
     for path in probe.files().values():
         tree = ast.parse(path.read_text(), feature_version=(3, 9))
         names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
@@ -163,7 +163,7 @@ def test_the_package_needs_nothing_but_an_old_python():
         assert all(node.level <= 1 for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)), path
 
 
-def test_a_copy_of_the_package_runs_elsewhere(tmp_path: Path):
+def test_a_copy_of_the_package_runs_elsewhere(tmp_path: Path) -> None:
     """As in a guest: a bare directory named kvm, and a Python that knows nothing of ours."""
     (tmp_path / "kvm").mkdir()
     for name, path in probe.files().items():
@@ -177,7 +177,7 @@ def test_a_copy_of_the_package_runs_elsewhere(tmp_path: Path):
     assert not done.stderr
 
 
-def test_claims_of_a_machine(tmp_path: Path):
+def test_claims_of_a_machine(tmp_path: Path) -> None:
     for name, text in {
         "proc/cpuinfo": "model name : Some Xeon\nflags : fpu vmx ept hypervisor\n",
         "proc/sys/kernel/osrelease": "6.1.0\n",

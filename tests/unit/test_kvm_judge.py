@@ -35,7 +35,7 @@ def counts(found: Judgement) -> dict[str, float | None]:
 
 
 @pytest.mark.parametrize("name", NESTED)
-def test_nested_paging(name: str):
+def test_nested_paging(name: str) -> None:
     found = judge(load(name))
     assert found.kind == "nested", found.sentence
     assert counts(found) == {
@@ -55,7 +55,7 @@ def test_nested_paging(name: str):
 
 
 @pytest.mark.parametrize("name", SHADOW)
-def test_shadow_paging(name: str):
+def test_shadow_paging(name: str) -> None:
     found = judge(load(name))
     assert found.kind == "shadow", found.sentence
     assert counts(found) == {
@@ -74,12 +74,12 @@ def test_shadow_paging(name: str):
     assert not found.contradiction
 
 
-def test_there_are_records():
+def test_there_are_records() -> None:
     assert NESTED
     assert SHADOW
 
 
-def test_software():
+def test_software() -> None:
     found = judge(load("software"))
     assert found.kind == "emulated"
     assert found.emulated_per_iteration == 2
@@ -145,7 +145,7 @@ def refused(record: Record) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_what_speaks_against_nested_paging_is_seen(change: Callable[[Record], None], kind: str, usable: bool, words: str):
+def test_what_speaks_against_nested_paging_is_seen(change: Callable[[Record], None], kind: str, usable: bool, words: str) -> None:
     record = load("npt-6.12")
     change(record)
     found = judge(record)
@@ -153,20 +153,20 @@ def test_what_speaks_against_nested_paging_is_seen(change: Callable[[Record], No
     assert words in found.sentence
 
 
-def test_a_few_exits_of_the_hosts_own_work_change_nothing():
+def test_a_few_exits_of_the_hosts_own_work_change_nothing() -> None:
     record = load("npt-6.12")
     for phase in ("remap", "reload_cr3", "page_fault"):
         record["phases"][phase]["counts"]["exits"] += 90
     assert judge(record).kind == "nested"
 
 
-def test_interrupts_are_nobodys_fault():
+def test_interrupts_are_nobodys_fault() -> None:
     record = load("npt-6.12")
     record["phases"]["remap"]["counts"] |= {"exits": 5001, "irq_exits": 5000}
     assert judge(record).kind == "nested"
 
 
-def test_what_was_measured_before_a_hang_counts():
+def test_what_was_measured_before_a_hang_counts() -> None:
     record = load("software")
     unfinished(record)
     assert judge(record).kind == "emulated"
@@ -182,7 +182,7 @@ def test_what_was_measured_before_a_hang_counts():
         ("software", "ept=Y", ""),
     ],
 )
-def test_a_claim_that_the_counts_contradict(name: str, claim: str, contradiction: str):
+def test_a_claim_that_the_counts_contradict(name: str, claim: str, contradiction: str) -> None:
     record = load(name)
     record["claim"]["nested_paging"] = claim
     found = judge(record)
@@ -204,7 +204,7 @@ def test_a_claim_that_the_counts_contradict(name: str, claim: str, contradiction
     ],
     ids=["empty", "list", "number", "no-phases", "phase-is-a-number", "failure"],
 )
-def test_what_is_no_record_is_unknown(record: Record):
+def test_what_is_no_record_is_unknown(record: Record) -> None:
     found = judge(record)
     assert (found.kind, found.usable, found.incomplete) == ("unknown", False, True)
 
@@ -221,7 +221,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path]
 
 
-def test_garbage_anywhere_is_survived_and_never_makes_a_verdict_of_another_world():
+def test_garbage_anywhere_is_survived_and_never_makes_a_verdict_of_another_world() -> None:
     sound = load("npt-6.12")
     for place in places(sound)[1:]:
         for garbage in GARBAGE:
@@ -238,7 +238,7 @@ def test_garbage_anywhere_is_survived_and_never_makes_a_verdict_of_another_world
 # --- as a person sees it ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_table_shows_every_count_within_80_columns():
+def test_the_table_shows_every_count_within_80_columns() -> None:
     record = load("shadow-svm-6.12")
     record["claim"]["nested_paging"] = "npt=1"
     lines = render(record, judge(record), 80).plain.splitlines()
@@ -249,7 +249,7 @@ def test_the_table_shows_every_count_within_80_columns():
     assert any(line.startswith("Contradiction: the module says npt=1") for line in lines)
 
 
-def test_a_probe_that_did_not_run_has_a_sentence_and_no_table():
+def test_a_probe_that_did_not_run_has_a_sentence_and_no_table() -> None:
     record = failure("it hung")
     text = render(record, judge(record)).plain
     assert "it hung" in text

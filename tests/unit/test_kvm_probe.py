@@ -28,7 +28,7 @@ needs_kvm = pytest.mark.skipif(not opens(), reason="/dev/kvm does not open here"
 
 
 @needs_kvm
-def test_this_machine_is_told_apart():
+def test_this_machine_is_told_apart() -> None:
     """What can be known beforehand: without vmx and svm there is no hardware that could run a guest."""
     record = probe.run_probe()
     found = judge(record)
@@ -42,13 +42,13 @@ def test_this_machine_is_told_apart():
         assert found.usable
 
 
-def test_a_device_that_is_not_there():
+def test_a_device_that_is_not_there() -> None:
     record = probe.run_probe("/dev/kvm-that-is-not-there")
     assert record["error"] == {"step": "open /dev/kvm-that-is-not-there", "errno": "ENOENT", "text": "No such file or directory"}
     assert not judge(record).usable
 
 
-def test_a_device_that_is_closed_to_us(tmp_path: Path):
+def test_a_device_that_is_closed_to_us(tmp_path: Path) -> None:
     """A directory cannot be opened for writing by anyone, not even by root."""
     assert probe.run_probe(str(tmp_path))["error"]["errno"] == "EISDIR"
 
@@ -66,7 +66,7 @@ def test_a_device_that_is_closed_to_us(tmp_path: Path):
 )
 def test_a_child_that_hangs_or_prints_garbage_is_a_record_that_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, words: str
-):
+) -> None:
     child = tmp_path / "python"
     child.write_text(f"#!/bin/sh\n{script}\n")
     child.chmod(0o755)
@@ -78,7 +78,7 @@ def test_a_child_that_hangs_or_prints_garbage_is_a_record_that_says_so(
     assert time.monotonic() - began < 30, "it waited for the child's sleep"
 
 
-def test_the_watchdog_inside_ends_a_guest_that_never_halts():
+def test_the_watchdog_inside_ends_a_guest_that_never_halts() -> None:
     """KVM_RUN that does not come back, as a wait that a signal interrupts."""
     code = """
 import contextlib, json, time
@@ -93,7 +93,7 @@ print(json.dumps(probe.probe(limit_s=1)))
     assert json.loads(done.stdout)["error"] == {"step": "compute", "errno": "", "text": "not done after 1 s"}
 
 
-def test_the_probe_is_run_once_a_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_probe_is_run_once_a_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     records = [{"number": 1, "error": {"step": "KVM_CREATE_VM"}}, {"number": 2, "error": None}, {"number": 3, "error": None}]
     monkeypatch.setattr(probe, "run_probe", lambda: records.pop(0))
 
@@ -109,13 +109,13 @@ def test_the_probe_is_run_once_a_boot(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("kept", ["", "{", "[]", '{"key": 1}', '{"key": "KEY", "record": 7}'])
-def test_what_is_remembered_wrongly_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str):
+def test_what_is_remembered_wrongly_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str) -> None:
     (tmp_path / "kvm-probe.json").write_text(kept.replace("KEY", probe._key()))
     monkeypatch.setattr(probe, "run_probe", lambda: {"error": None})
     assert probe.probe_once_a_boot(tmp_path) == {"error": None}
 
 
-def test_the_key_knows_boot_modules_and_parameters(tmp_path: Path):
+def test_the_key_knows_boot_modules_and_parameters(tmp_path: Path) -> None:
     parameter = tmp_path / "sys/module/kvm_amd/parameters/npt"
     boot = tmp_path / "proc/sys/kernel/random/boot_id"
     keys = {probe._key(tmp_path)}

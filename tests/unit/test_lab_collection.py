@@ -35,53 +35,53 @@ def refusal(call, *arguments) -> UsageError:
     return caught.value
 
 
-def test_names_are_the_folders_with_a_lab_yaml(shelf: Path):
+def test_names_are_the_folders_with_a_lab_yaml(shelf: Path) -> None:
     (shelf / "notes").mkdir()
     (shelf / "Bad Name").mkdir()
     (shelf / "Bad Name" / "lab.yaml").touch()
     assert Collection([shelf]).names() == ["page_cache", "sockets"]
 
 
-def test_what_ships_is_always_there():
+def test_what_ships_is_always_there() -> None:
     assert Collection().directories == [paths.data_dir("labs")]
 
 
-def test_a_later_directory_shadows_an_earlier_one(shelf: Path, tmp_path: Path):
+def test_a_later_directory_shadows_an_earlier_one(shelf: Path, tmp_path: Path) -> None:
     other = create("sockets", tmp_path / "other").parent
     assert Collection([shelf, other]).get("sockets").directory == (other / "sockets").resolve()
     assert Collection([other, shelf]).get("sockets").directory == (shelf / "sockets").resolve()
     assert Collection([shelf, other]).names() == ["page_cache", "sockets"]
 
 
-def test_an_unknown_lab_is_answered_with_the_nearest_name(shelf: Path):
+def test_an_unknown_lab_is_answered_with_the_nearest_name(shelf: Path) -> None:
     error = refusal(Collection([shelf]).get, "page_cach")
     assert error.message == "there is no lab named 'page_cach'; did you mean 'page_cache'?"
     assert error.hint == "labs: page_cache, sockets"
     assert "--labs DIR" in refusal(Collection().get, "anything").hint
 
 
-def test_a_folder_that_is_no_lab_says_so(shelf: Path):
+def test_a_folder_that_is_no_lab_says_so(shelf: Path) -> None:
     (shelf / "empty").mkdir()
     assert "holds no lab.yaml" in refusal(Collection([shelf]).get, "empty").message
     (shelf / "folder" / "lab.yaml").mkdir(parents=True)
     assert "is not a file" in refusal(Collection([shelf]).get, "folder").message
 
 
-def test_a_directory_that_is_none_says_so(shelf: Path):
+def test_a_directory_that_is_none_says_so(shelf: Path) -> None:
     assert "is not a directory" in refusal(Collection, [shelf / "missing"]).message
     error = refusal(Collection, [shelf / "sockets"])
     assert "is itself a lab" in error.message
     assert str(shelf) in error.hint
 
 
-def test_the_parts_of_a_lab(lab: Lab):
+def test_the_parts_of_a_lab(lab: Lab) -> None:
     assert lab.name == "sample"
     assert [each.id for each in lab.load_checks()] == ["mapping_takes_no_frames", "touching_takes_frames"]
     assert [path.name for path in lab.guest_files()] == ["touch.py"]
     assert callable(lab.load_experiment())
 
 
-def test_the_digest_is_of_what_runs(lab: Lab):
+def test_the_digest_is_of_what_runs(lab: Lab) -> None:
     first = lab.digest
     assert len(first) == 64
     for ignored in ("tests/test_more.py", "__pycache__/checks.pyc", "guest/__pycache__/touch.pyc", ".checks.py.swp", "checks.py~"):
@@ -100,12 +100,12 @@ def test_the_digest_is_of_what_runs(lab: Lab):
     assert len(seen) == 5
 
 
-def test_the_digest_does_not_depend_on_where_the_lab_is(lab: Lab, tmp_path: Path):
+def test_the_digest_does_not_depend_on_where_the_lab_is(lab: Lab, tmp_path: Path) -> None:
     before = lab.digest
     assert read_lab(lab.directory.rename(tmp_path / "elsewhere")).digest == before
 
 
-def test_loading_leaves_no_traces(lab: Lab):
+def test_loading_leaves_no_traces(lab: Lab) -> None:
     before, names = list(sys.path), set(sys.modules)
     lab.load_checks()
     assert sys.path == before
@@ -114,7 +114,7 @@ def test_loading_leaves_no_traces(lab: Lab):
     assert not list(lab.directory.rglob("__pycache__"))
 
 
-def test_a_changed_file_is_read_again(lab: Lab):
+def test_a_changed_file_is_read_again(lab: Lab) -> None:
     lab.load_checks()
     path = lab.directory / "checks.py"
     path.write_text(path.read_text().replace("size / 10", "size / 1000"))
@@ -123,13 +123,13 @@ def test_a_changed_file_is_read_again(lab: Lab):
     assert first.verdict.kind == "fail"
 
 
-def test_two_labs_never_meet(shelf: Path):
+def test_two_labs_never_meet(shelf: Path) -> None:
     first, second = (Collection([shelf]).get(name).load_checks() for name in ("page_cache", "sockets"))
     assert first[0].function is not second[0].function
     assert first[0].function.__module__ != second[0].function.__module__
 
 
-def test_a_dataclass_works_in_a_lab(lab: Lab):
+def test_a_dataclass_works_in_a_lab(lab: Lab) -> None:
     path = lab.directory / "checks.py"
     path.write_text(
         "from __future__ import annotations\nfrom dataclasses import dataclass\n"
@@ -150,7 +150,7 @@ def {name}(evidence: Evidence) -> Verdict:
 """
 
 
-def test_checks_may_stand_in_several_files(lab: Lab):
+def test_checks_may_stand_in_several_files(lab: Lab) -> None:
     first = [each.id for each in lab.load_checks()]
     digest = lab.digest
     for name, after in (("b_more", "a_more"), ("a_more", first[-1])):
@@ -166,7 +166,7 @@ def test_checks_may_stand_in_several_files(lab: Lab):
         ("{first}", "{first}", "checks_more.py: a check named '{first}' stands in another file already"),
     ],
 )
-def test_checks_of_several_files_fit_together(lab: Lab, name: str, after: str, says: str):
+def test_checks_of_several_files_fit_together(lab: Lab, name: str, after: str, says: str) -> None:
     first = lab.load_checks()[0].id
     text = MORE.format(name=name, after=after).replace("{first}", first)
     (lab.directory / "checks_more.py").write_text(text)
@@ -205,7 +205,7 @@ IMPORT = "from vmlab.lab import check\n"
         ("def f():\n    pass\n\ndef f():\n    pass\n", "checks.py:4: the function f stands here twice (first in line 1)"),
     ],
 )
-def test_what_is_wrong_with_checks_is_told_with_file_and_line(lab: Lab, code: str | bytes, says: str):
+def test_what_is_wrong_with_checks_is_told_with_file_and_line(lab: Lab, code: str | bytes, says: str) -> None:
     path = lab.directory / "checks.py"
     path.write_bytes(code if isinstance(code, bytes) else code.encode())
     error = refusal(lab.load_checks)
@@ -213,7 +213,7 @@ def test_what_is_wrong_with_checks_is_told_with_file_and_line(lab: Lab, code: st
     assert "\n" not in error.message
 
 
-def test_a_question_shown_with_an_unknown_check(lab: Lab):
+def test_a_question_shown_with_an_unknown_check(lab: Lab) -> None:
     path = lab.directory / "lab.yaml"
     path.write_text(path.read_text().replace("check: touching_takes_frames", "check: touching_takes_frame"))
     error = refusal(read_lab(lab.directory).load_checks)
@@ -221,7 +221,7 @@ def test_a_question_shown_with_an_unknown_check(lab: Lab):
     assert "did you mean 'touching_takes_frames'?" in error.message
 
 
-def test_an_unknown_claim_is_answered_with_the_nearest(lab: Lab):
+def test_an_unknown_claim_is_answered_with_the_nearest(lab: Lab) -> None:
     path = lab.directory / "checks.py"
     path.write_text(path.read_text().replace('claim="L2"', 'claim="L22"'))
     error = refusal(lab.load_checks)
@@ -237,7 +237,7 @@ def test_an_unknown_claim_is_answered_with_the_nearest(lab: Lab):
         ("experiment = 3\n", "has no function experiment(bench)"),
     ],
 )
-def test_an_experiment_that_is_none(lab: Lab, code: str | None, says: str):
+def test_an_experiment_that_is_none(lab: Lab, code: str | None, says: str) -> None:
     path = lab.directory / "experiment.py"
     path.unlink()
     if code is not None:
@@ -245,12 +245,12 @@ def test_an_experiment_that_is_none(lab: Lab, code: str | None, says: str):
     assert says in refusal(lab.load_experiment).message
 
 
-def test_a_lab_without_checks_py(lab: Lab):
+def test_a_lab_without_checks_py(lab: Lab) -> None:
     (lab.directory / "checks.py").unlink()
     assert "checks.py does not exist" in refusal(lab.load_checks).message
 
 
-def test_every_lab_that_ships_is_sound():
+def test_every_lab_that_ships_is_sound() -> None:
     library = Collection()
     for name in library.names():
         lab = library.get(name)

@@ -32,7 +32,7 @@ LAB = definition(
 DEFAULTS = {"rounds": 5, "ratio": 0.5, "mode": "fast", "note": "", "swap": False}
 
 
-def test_defaults_are_kept_with_their_types():
+def test_defaults_are_kept_with_their_types() -> None:
     assert resolve(LAB, {}) == DEFAULTS
     assert [type(value) for value in resolve(LAB, {}).values()] == [int, float, str, str, bool]
 
@@ -54,7 +54,7 @@ def test_defaults_are_kept_with_their_types():
         ("swap", "off", False),
     ],
 )
-def test_a_value_is_read_by_its_type(name: str, text: str, value: Any):
+def test_a_value_is_read_by_its_type(name: str, text: str, value: Any) -> None:
     got = resolve(LAB, {name: text})
     assert got == DEFAULTS | {name: value}
     assert type(got[name]) is type(value)
@@ -83,7 +83,7 @@ def test_a_value_is_read_by_its_type(name: str, text: str, value: Any):
         ("swap", "2", "expected true or false"),
     ],
 )
-def test_a_wrong_value_is_refused_with_what_was_expected(name: str, text: str, says: str):
+def test_a_wrong_value_is_refused_with_what_was_expected(name: str, text: str, says: str) -> None:
     with pytest.raises(UsageError) as caught:
         resolve(LAB, {name: text})
     assert says in caught.value.message
@@ -91,7 +91,7 @@ def test_a_wrong_value_is_refused_with_what_was_expected(name: str, text: str, s
     assert caught.value.hint == LAB.parameters[name].help
 
 
-def test_an_unknown_parameter_is_answered_with_the_nearest():
+def test_an_unknown_parameter_is_answered_with_the_nearest() -> None:
     with pytest.raises(UsageError) as caught:
         resolve(LAB, {"round": "5"})
     assert caught.value.message == "there is no parameter named 'round'; did you mean 'rounds'?"
@@ -101,7 +101,7 @@ def test_an_unknown_parameter_is_answered_with_the_nearest():
     assert caught.value.hint == "this lab has no parameters"
 
 
-def test_split():
+def test_split() -> None:
     assert split(["a=1", "b=x=y", "c="]) == {"a": "1", "b": "x=y", "c": ""}
     with pytest.raises(UsageError, match="expected name=value"):
         split(["rounds"])
@@ -118,7 +118,7 @@ ASKED = definition(
 )
 
 
-def test_the_template_is_an_answers_yaml_without_answers(tmp_path: Path):
+def test_the_template_is_an_answers_yaml_without_answers(tmp_path: Path) -> None:
     path = tmp_path / "answers.yaml"
     path.write_text(template(ASKED))
     assert list(load(path).value) == ["count", "which", "why"]
@@ -130,17 +130,17 @@ def test_the_template_is_an_answers_yaml_without_answers(tmp_path: Path):
     assert max(map(len, path.read_text().splitlines())) <= 102
 
 
-def test_a_filled_in_template_is_read(tmp_path: Path):
+def test_a_filled_in_template_is_read(tmp_path: Path) -> None:
     path = tmp_path / "answers.yaml"
     path.write_text(template(ASKED).replace("\ncount:", "\ncount: 4").replace("\nwhich:", "\nwhich: b"))
     assert read_answers(path, ASKED.questions) == {"count": 4, "which": "b"}
 
 
-def test_a_template_without_questions_is_sound_too(tmp_path: Path):
+def test_a_template_without_questions_is_sound_too(tmp_path: Path) -> None:
     assert yaml.safe_load(template(definition())) is None
 
 
-def test_a_lab_without_questions_takes_no_answers(tmp_path: Path):
+def test_a_lab_without_questions_takes_no_answers(tmp_path: Path) -> None:
     path = tmp_path / "answers.yaml"
     path.write_text("count: 1\n")
     with pytest.raises(UsageError) as caught:
@@ -148,7 +148,7 @@ def test_a_lab_without_questions_takes_no_answers(tmp_path: Path):
     assert caught.value.hint == "this lab asks no questions"
 
 
-def test_every_wrong_answer_is_listed(tmp_path: Path):
+def test_every_wrong_answer_is_listed(tmp_path: Path) -> None:
     path = tmp_path / "answers.yaml"
     path.write_text("count: x\nwhich: c\nother: 1\n")
     with pytest.raises(UsageError) as caught:
@@ -169,12 +169,12 @@ def test_every_wrong_answer_is_listed(tmp_path: Path):
         ({"claims": {}}, "at least 1"),
     ],
 )
-def test_a_definition_that_contradicts_itself(more: dict[str, Any], says: str):
+def test_a_definition_that_contradicts_itself(more: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         definition(**more)
 
 
-def test_a_question_must_be_answerable():
+def test_a_question_must_be_answerable() -> None:
     with pytest.raises(ValueError, match="must be a number"):
         Question.model_validate({"id": "a", "ask": "?", "kind": "number", "prediction": "many"})
 
@@ -183,17 +183,17 @@ ARMS = {"type": "text", "default": "all", "help": "which", "choices": ["all", "f
 
 
 @pytest.mark.parametrize("text", ["all", "first", "first,second", " second , first "])
-def test_several_of_the_choices(text: str):
+def test_several_of_the_choices(text: str) -> None:
     assert resolve(definition(parameters={"arms": ARMS}), {"arms": text}) == {"arms": text.strip()}
 
 
 @pytest.mark.parametrize("text", ["third", "first,third", "first second", "", "first,"])
-def test_something_else_among_several_is_refused(text: str):
+def test_something_else_among_several_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="expected one or several of all, first, second, found"):
         resolve(definition(parameters={"arms": ARMS}), {"arms": text})
 
 
-def test_several_needs_choices():
+def test_several_needs_choices() -> None:
     with pytest.raises(ValueError, match="several is for a text with choices"):
         definition(parameters={"arms": {"type": "text", "default": "", "help": "which", "several": True}})
 
@@ -203,7 +203,7 @@ def test_several_needs_choices():
 HOSTS = {"type": "text", "default": "none", "help": "which", "choices": ["none", "amd", "intel"]}
 
 
-def test_a_guest_takes_part_with_the_choices_that_it_names():
+def test_a_guest_takes_part_with_the_choices_that_it_names() -> None:
     lab = definition(guests={"main": {}, "host": {"when": {"host": ["amd", "intel"]}}}, parameters={"host": HOSTS})
     assert list(lab.guests_for({"host": "none"})) == ["main"]
     assert list(lab.guests_for({"host": "intel"})) == ["main", "host"]
@@ -213,13 +213,13 @@ def test_a_guest_takes_part_with_the_choices_that_it_names():
 
 
 @pytest.mark.parametrize("when", [{"hosts": ["amd"]}, {"host": ["arm"]}, {"rounds": ["5"]}])
-def test_a_guest_cannot_depend_on_what_there_is_not(when: dict[str, list[str]]):
+def test_a_guest_cannot_depend_on_what_there_is_not(when: dict[str, list[str]]) -> None:
     rounds = {"type": "integer", "default": 5, "help": "how many"}
     with pytest.raises(ValueError, match="a guest's when must name a parameter with choices"):
         definition(guests={"main": {"when": when}}, parameters={"host": HOSTS, "rounds": rounds})
 
 
-def test_a_choice_whose_program_is_missing_is_refused_with_the_command_that_installs_it():
+def test_a_choice_whose_program_is_missing_is_refused_with_the_command_that_installs_it() -> None:
     needed = {
         "intel": {"program": "no-such-emulator", "packages": ["no-such-emulator", "its-bios"]},
         "amd": {"program": "sh", "packages": ["dash"]},

@@ -107,17 +107,17 @@ def generated(guide: str) -> str:
     return with_part(with_part(guide, "reference", reference()), "example", example())
 
 
-def test_the_generated_parts_are_fresh():
+def test_the_generated_parts_are_fresh() -> None:
     text = GUIDE.read_text()
     assert generated(text) == text, "the guide is stale: python tests/unit/test_lab_readme.py"
 
 
-def test_control_a_stale_part_is_seen():
+def test_control_a_stale_part_is_seen() -> None:
     text = GUIDE.read_text().replace("| `memory_mib` |", "| `memory_mb` |")
     assert generated(text) != text
 
 
-def test_every_verdict_and_reader_is_described():
+def test_every_verdict_and_reader_is_described() -> None:
     guide = GUIDE.read_text()
     readers = [name for name, member in vars(Record).items() if inspect.isfunction(member) and not name.startswith("_")]
     missing = [name for name in readers if f"`{name}(" not in guide]
@@ -127,7 +127,7 @@ def test_every_verdict_and_reader_is_described():
     assert not missing
 
 
-def test_every_call_of_the_bench_is_described():
+def test_every_call_of_the_bench_is_described() -> None:
     bench = pytest.importorskip("vmlab.bench", reason="the bench is not there yet")
     from vmlab.guest.look.memory import MemoryView
     from vmlab.guest.ssh import Conversation
@@ -143,7 +143,7 @@ def test_every_call_of_the_bench_is_described():
     assert not [call for call in calls if call not in guide]
 
 
-def test_no_call_is_described_that_is_not_there():
+def test_no_call_is_described_that_is_not_there() -> None:
     bench = pytest.importorskip("vmlab.bench", reason="the bench is not there yet")
     from vmlab.guest.look.memory import MemoryView
     from vmlab.guest.ssh import Conversation
@@ -155,7 +155,7 @@ def test_no_call_is_described_that_is_not_there():
     assert not [f"{word}.{name}" for word, name in called if not hasattr(kinds[word], name) and not hasattr(Record, name)]
 
 
-def test_every_command_is_there():
+def test_every_command_is_there() -> None:
     cli = pytest.importorskip("vmlab.cli.app", reason="the command line is not there yet")
     named = set(re.findall(r"vmlab ([a-z]+)\b", GUIDE.read_text()))
     assert named - {"model"} <= set(cli.cli.commands)

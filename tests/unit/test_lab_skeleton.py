@@ -16,7 +16,7 @@ from vmlab.lab.skeleton import create
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_it_is_a_lab(tmp_path: Path):
+def test_it_is_a_lab(tmp_path: Path) -> None:
     folder = create("page_touch", tmp_path)
     assert folder == tmp_path / "page_touch"
     lab = Collection([tmp_path]).get("page_touch")
@@ -27,7 +27,7 @@ def test_it_is_a_lab(tmp_path: Path):
     assert not list(folder.rglob("*.in"))
 
 
-def test_its_own_tests_pass(tmp_path: Path):
+def test_its_own_tests_pass(tmp_path: Path) -> None:
     folder = create("page_touch", tmp_path)
     argv = [sys.executable, "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path), str(folder / "tests")]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
@@ -35,7 +35,7 @@ def test_its_own_tests_pass(tmp_path: Path):
     assert "5 passed" in done.stdout
 
 
-def test_its_code_is_as_clean_as_ours(tmp_path: Path):
+def test_its_code_is_as_clean_as_ours(tmp_path: Path) -> None:
     # (In a folder named labs, so that the rules for labs apply; the settings are this project's.)
     folder = create("page_touch", tmp_path / "labs")
     (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
@@ -50,7 +50,7 @@ def test_its_code_is_as_clean_as_ours(tmp_path: Path):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the guest script reads /proc")
 @pytest.mark.parametrize("how", ["lazily", "populate"])
-def test_its_guest_script_prints_what_its_checks_read(tmp_path: Path, how: str):
+def test_its_guest_script_prints_what_its_checks_read(tmp_path: Path, how: str) -> None:
     import json
 
     from vmlab.lab import Evidence, judge
@@ -66,14 +66,14 @@ def test_its_guest_script_prints_what_its_checks_read(tmp_path: Path, how: str):
 
 
 @pytest.mark.parametrize("name", ["", "Zoo", "9lives", "a-b", "a b", "../up", "a/b", ".hidden", "class", "x" * 41, "a\n", "é"])
-def test_a_bad_name_is_refused(tmp_path: Path, name: str):
+def test_a_bad_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="is no name for a lab"):
         create(name, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("kind", ["folder", "file", "link"])
-def test_what_exists_is_never_touched(tmp_path: Path, kind: str):
+def test_what_exists_is_never_touched(tmp_path: Path, kind: str) -> None:
     target = tmp_path / "mine"
     if kind == "folder":
         target.mkdir()
@@ -89,13 +89,13 @@ def test_what_exists_is_never_touched(tmp_path: Path, kind: str):
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_directory_that_cannot_be_written(tmp_path: Path):
+def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot create"):
         create("mine", tmp_path / "file" / "below")
 
 
-def test_half_a_lab_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_half_a_lab_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / "template"
     broken.mkdir()
     (broken / "a.in").write_text("fine")

@@ -29,7 +29,7 @@ def handed_on(*arguments: str) -> list[str]:
     return shlex.split(done.stdout.strip().splitlines()[-1].partition("exec ")[2])
 
 
-def test_help_is_the_default_and_lists_every_target():
+def test_help_is_the_default_and_lists_every_target() -> None:
     told = make()
     assert told.returncode == 0
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -39,7 +39,7 @@ def test_help_is_the_default_and_lists_every_target():
     assert make("help").stdout == told.stdout
 
 
-def test_options_are_handed_on():
+def test_options_are_handed_on() -> None:
     assert handed_on("lab", "LAB=zombies") == [".venv/bin/vmlab", "run", "zombies", "--reports", "reports"]
     choices = ["IMAGE=debian", "ACCEL=tcg", "PARAM=a=1 b=2", "ANSWERS=my answers.yaml", "STUDENT=s1"]
     expected = "run zombies --accel tcg --image debian --answers 'my answers.yaml' --student s1 --param a=1 --param b=2"
@@ -58,7 +58,7 @@ def test_options_are_handed_on():
         assert "--cold" not in handed_on(door, "LAB=zombies", "COLD=0")
 
 
-def test_any_other_variable_is_a_parameter_of_the_lab():
+def test_any_other_variable_is_a_parameter_of_the_lab() -> None:
     given = handed_on("lab", "LAB=boot", "SCALE=0.5", "ARMS=a b", "PARAM=x=1", "MIRROR=http://here", "VMLAB_CACHE=/tmp/c")
     assert given[1:-2] == ["run", "boot", "--param", "x=1", "--param", "ARMS=a b", "--param", "SCALE=0.5"]
     assert handed_on("lab", "LAB=boot", "WHO=it's; $(touch hacked)")[4] == "WHO=it's; $(touch hacked)"
@@ -66,7 +66,7 @@ def test_any_other_variable_is_a_parameter_of_the_lab():
 
 
 @pytest.mark.parametrize("name", ["x;touch${IFS}hacked", "$(touch hacked)", "`touch${IFS}hacked`", "it's", '"', "a&&b"])
-def test_what_is_given_never_reaches_a_shell(name: str):
+def test_what_is_given_never_reaches_a_shell(name: str) -> None:
     # make itself expands a dollar that comes from the command line, so it is doubled, as a user would.
     words = name.split()
     assert handed_on("lab", f"LAB={name}")[1 : 2 + len(words)] == ["run", *words]
@@ -74,7 +74,7 @@ def test_what_is_given_never_reaches_a_shell(name: str):
 
 
 @pytest.mark.parametrize("target", ["lab", "shell"])
-def test_without_a_lab_two_lines_and_nothing_else(target: str):
+def test_without_a_lab_two_lines_and_nothing_else(target: str) -> None:
     done = make(target)
     assert (done.returncode, done.stdout) == (2, "")
     first, second, *rest = done.stderr.splitlines()
@@ -83,13 +83,13 @@ def test_without_a_lab_two_lines_and_nothing_else(target: str):
     assert all(line.startswith("make: ***") for line in rest)
 
 
-def test_the_tests_need_their_own_packages_and_the_labs_do_not():
+def test_the_tests_need_their_own_packages_and_the_labs_do_not() -> None:
     assert "install.sh test" in make("-n", "test").stdout
     assert "install.sh run" in make("-n", "lab", "LAB=zombies").stdout
     assert "install.sh python" in make("-n", "doctor").stdout
 
 
-def test_python_is_asked_for_as_in_pyproject():
+def test_python_is_asked_for_as_in_pyproject() -> None:
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
     major, minor = re.fullmatch(r">=(\d+)\.(\d+)", wanted).groups()
     text = (ROOT / "runner/host/install.sh").read_text()
@@ -97,7 +97,7 @@ def test_python_is_asked_for_as_in_pyproject():
     assert f"Python {major}.{minor} or newer" in text
 
 
-def test_ci_calls_make_test():
+def test_ci_calls_make_test() -> None:
     script = ROOT / ".ci/run"
     assert os.access(script, os.X_OK)
     assert "set -euo pipefail" in script.read_text()

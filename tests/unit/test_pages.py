@@ -52,16 +52,16 @@ def child() -> Iterator[Child]:
         process.stdin.close()
 
 
-def test_what_the_process_stored_is_read(child: Child):
+def test_what_the_process_stored_is_read(child: Child) -> None:
     assert child.memory.read(child.address, 6) == b"marker"
 
 
-def test_what_is_stored_reaches_the_process(child: Child):
+def test_what_is_stored_reaches_the_process(child: Child) -> None:
     child.memory.write(child.address, b"MARKER")
     assert child.touch(1) == "MARKER"
 
 
-def test_a_page_is_there_once_it_was_touched(child: Child):
+def test_a_page_is_there_once_it_was_touched(child: Child) -> None:
     before = child.memory.pages(child.address, 8)
     assert [page.own for page in before] == [True] + [False] * 7
     assert [page.frame for page in before[1:]] == [None] * 7
@@ -69,19 +69,19 @@ def test_a_page_is_there_once_it_was_touched(child: Child):
     assert [page.own for page in child.memory.pages(child.address, 8)] == [number in (0, 5) for number in range(8)]
 
 
-def test_the_frame_is_shown_to_root_alone(child: Child):
+def test_the_frame_is_shown_to_root_alone(child: Child) -> None:
     (page,) = child.memory.pages(child.address)
     assert (page.frame is not None) == (os.geteuid() == 0)
 
 
-def test_a_frame_of_zero_is_a_hidden_one():
+def test_a_frame_of_zero_is_a_hidden_one() -> None:
     assert HostPage(1 << 63).frame is None
     assert HostPage(1 << 63 | 5).frame == 5
     assert HostPage(1 << 62 | 5).frame is None, "swapped out: what looks like a frame is a place in swap"
     assert not HostPage(1 << 63 | 1 << 61 | 5).own
 
 
-def test_the_mapping_grows_page_by_page(child: Child):
+def test_the_mapping_grows_page_by_page(child: Child) -> None:
     before = child.memory.mapping(child.address)
     child.touch(3)
     after = child.memory.mapping(child.address + 4096)
@@ -92,14 +92,14 @@ def test_the_mapping_grows_page_by_page(child: Child):
     assert after.resident_bytes == before.resident_bytes + 4096
 
 
-def test_an_address_in_no_mapping(child: Child):
+def test_an_address_in_no_mapping(child: Child) -> None:
     assert child.memory.mapping(0x1000) is None
     for look in (lambda: child.memory.read(0x1000, 1), lambda: child.memory.write(0x1000, b"x")):
         with pytest.raises(HostError, match="Bad address"):
             look()
 
 
-def test_a_process_that_is_gone(child: Child):
+def test_a_process_that_is_gone(child: Child) -> None:
     memory, address = child.memory, child.address
     child.process.kill()
     child.process.wait()
@@ -108,7 +108,7 @@ def test_a_process_that_is_gone(child: Child):
             look()
 
 
-def test_physical_memory_is_read_or_it_is_said_why_not(child: Child):
+def test_physical_memory_is_read_or_it_is_said_why_not(child: Child) -> None:
     (page,) = child.memory.pages(child.address)
     if page.frame is None:
         pytest.skip("frames are shown to root alone")

@@ -36,7 +36,7 @@ class Physical:
 
 @pytest.mark.parametrize("levels", [4, 5])
 @pytest.mark.parametrize("virtual", [0, 0x7F8B9D600340, 0xFFFF_8000_0000_0FFF])
-def test_a_small_page(levels: int, virtual: int):
+def test_a_small_page(levels: int, virtual: int) -> None:
     memory = Physical()
     found = walk(memory.read, memory.map(virtual, 0xABC000, levels=levels), levels, virtual)
     assert found.physical == 0xABC000 | virtual & 0xFFF
@@ -46,7 +46,7 @@ def test_a_small_page(levels: int, virtual: int):
 
 
 @pytest.mark.parametrize(("leaf", "page"), [(2, 2 << 20), (3, 1 << 30)])
-def test_a_large_page_keeps_more_of_the_address(leaf: int, page: int):
+def test_a_large_page_keeps_more_of_the_address(leaf: int, page: int) -> None:
     virtual, memory = 0x7F8B9D723456, Physical()
     # Bit 12 of a large page's entry is PAT: no part of the address.
     cr3 = memory.map(virtual, 4 << 30, levels=4, leaf=leaf, flags=PRESENT | LARGE | 1 << 12)
@@ -54,7 +54,7 @@ def test_a_large_page_keeps_more_of_the_address(leaf: int, page: int):
     assert (found.physical, found.page_bytes, len(found.steps)) == (4 << 30 | virtual & page - 1, page, 4 - leaf + 1)
 
 
-def test_bit_7_means_nothing_in_the_upper_levels_and_in_the_last():
+def test_bit_7_means_nothing_in_the_upper_levels_and_in_the_last() -> None:
     virtual, memory = 0x1234567000, Physical()
     cr3 = memory.map(virtual, 0x5000, levels=4, flags=PRESENT | LARGE)
     top = min(memory.words)
@@ -63,7 +63,7 @@ def test_bit_7_means_nothing_in_the_upper_levels_and_in_the_last():
 
 
 @pytest.mark.parametrize("gone", [1, 2, 3, 4])
-def test_an_entry_that_is_not_present_ends_the_walk(gone: int):
+def test_an_entry_that_is_not_present_ends_the_walk(gone: int) -> None:
     virtual, memory = 0x1234567000, Physical()
     cr3 = memory.map(virtual, 0x5000, levels=4)
     place = sorted(memory.words)[4 - gone]
@@ -72,7 +72,7 @@ def test_an_entry_that_is_not_present_ends_the_walk(gone: int):
     assert (found.physical, found.page_bytes, found.steps[-1].level) == (None, 0, gone)
 
 
-def test_what_is_no_address_is_masked():
+def test_what_is_no_address_is_masked() -> None:
     """PCID in CR3, no-execute and protection keys in the entries."""
     virtual, memory = 0x1234567000, Physical()
     cr3 = memory.map(virtual, 0x5000, levels=4, flags=PRESENT | 1 << 63 | 0xF << 59 | 0x800)
@@ -93,7 +93,7 @@ def state(cr0: int = 0x80050033, cr4: int = 0x750EF0, efer: int = 0xD01) -> Regi
         (state(efer=0x101), 0),
     ],
 )
-def test_how_many_levels_a_processor_walks(registers: Registers, levels: int):
+def test_how_many_levels_a_processor_walks(registers: Registers, levels: int) -> None:
     assert registers.levels == levels
 
 
@@ -122,12 +122,12 @@ RIP=000000000000fff0 RFL=00000002 [-------] CPL=0
 """
 
 
-def test_registers_as_qemu_prints_them():
+def test_registers_as_qemu_prints_them() -> None:
     first, second = registers_of(PRINTED)
     assert first == Registers(cpu=0, cpl=3, rip=0x5612B0, fs_base=0x7F8B9E102780, cr0=0x80050033, cr3=0x260C000, cr4=0x751EF0, efer=0xD01)
     assert (second.cpu, second.cpl, second.cr3) == (1, 0, 0x2A0A000)
 
 
 @pytest.mark.parametrize("text", ["", "CPU#", "no such command", "CPU#0\nRIP=zz CPL=3"])
-def test_what_is_not_registers_is_none(text: str):
+def test_what_is_not_registers_is_none(text: str) -> None:
     assert registers_of(text) == []

@@ -57,19 +57,19 @@ def entry(ticket: int, *, running: bool = False, exclusive: bool = False, cpus: 
         (entry(2, cpus=2), [entry(1, running=True)], "a CPU, 1 of 2 taken"),
     ],
 )
-def test_who_must_wait_and_why(mine: Entry, others: list[Entry], why: str):
+def test_who_must_wait_and_why(mine: Entry, others: list[Entry], why: str) -> None:
     told = obstacle(mine, others, SMALL)
     assert told.startswith(why)
     assert bool(told) == bool(why)
 
 
-def test_a_run_beside_others_waits_until_its_memory_is_free_now_and_one_alone_does_not():
+def test_a_run_beside_others_waits_until_its_memory_is_free_now_and_one_alone_does_not() -> None:
     crowded = replace(SMALL, free_bytes=GIB // 2)
     assert obstacle(entry(2), [entry(1, running=True)], crowded) == "1.0 GiB of memory to be free on this machine"
     assert obstacle(entry(2), [], crowded) == ""
 
 
-def test_the_sum_of_what_a_run_needs():
+def test_the_sum_of_what_a_run_needs() -> None:
     need = Need({"main": Share(GIB, 2), "other": Share(512 * MIB, 1)})
     assert need.memory_bytes == GIB + 512 * MIB + 2 * GUEST_OVERHEAD_BYTES + RUNNER_BYTES
     assert need.cpus == 3
@@ -89,7 +89,7 @@ def test_the_sum_of_what_a_run_needs():
         ({"sys/fs/cgroup/user.slice/memory.max": str(4 * GIB), "sys/fs/cgroup/user.slice/cpu.max": "250000 100000"}, 4 * GIB * 9 // 10, 2),
     ],
 )
-def test_control_groups_bound_what_is_given(tmp_path: Path, files: dict[str, str], memory: int, cpus: int):
+def test_control_groups_bound_what_is_given(tmp_path: Path, files: dict[str, str], memory: int, cpus: int) -> None:
     found = capacity(World(tmp_path).put(files).view())
     assert abs(found.memory_bytes - memory) < MIB
     assert found.cpus == cpus
@@ -133,7 +133,7 @@ def says(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-def test_a_killed_owner_frees_its_slot_and_leaves_nothing(hold, tmp_path: Path):
+def test_a_killed_owner_frees_its_slot_and_leaves_nothing(hold, tmp_path: Path) -> None:
     first, second = hold(), hold()
     assert (says(first), says(second)) == ("runs", "runs")
     third = hold()
@@ -147,7 +147,7 @@ def test_a_killed_owner_frees_its_slot_and_leaves_nothing(hold, tmp_path: Path):
     assert len(list((tmp_path / "slots").iterdir())) == 2
 
 
-def test_nobody_passes_one_who_waits_and_a_dead_one_in_the_queue_holds_nobody_up(hold, monkeypatch: pytest.MonkeyPatch):
+def test_nobody_passes_one_who_waits_and_a_dead_one_in_the_queue_holds_nobody_up(hold, monkeypatch: pytest.MonkeyPatch) -> None:
     first = hold()
     assert says(first) == "runs"
     alone = hold("exclusive")
@@ -159,7 +159,7 @@ def test_nobody_passes_one_who_waits_and_a_dead_one_in_the_queue_holds_nobody_up
     assert says(other) == "runs"
 
 
-def test_fifty_runs_at_once_never_exceed_the_machine_and_come_in_order(tmp_path: Path):
+def test_fifty_runs_at_once_never_exceed_the_machine_and_come_in_order(tmp_path: Path) -> None:
     """Asserted from what the runs themselves wrote down."""
     store = Slots(tmp_path / "slots", lambda: SMALL)
     held: list[tuple[float, float, Need]] = []
@@ -190,14 +190,14 @@ def exceeded(held: list[tuple[float, float, Need]], whole: Capacity) -> None:
         assert len(then) == 1 or not any(need.exclusive for need in then)
 
 
-def test_control_runs_that_exceed_the_machine_are_seen():
+def test_control_runs_that_exceed_the_machine_are_seen() -> None:
     with pytest.raises(AssertionError):
         exceeded([(0, 2, ONE), (1, 3, ONE), (1.5, 2, ONE)], SMALL)
     with pytest.raises(AssertionError):
         exceeded([(0, 2, replace(ONE, exclusive=True)), (1, 3, ONE)], SMALL)
 
 
-def test_first_come_first_served(tmp_path: Path):
+def test_first_come_first_served(tmp_path: Path) -> None:
     store = Slots(tmp_path / "slots", lambda: replace(SMALL, cpus=1))
     order: list[int] = []
     threads = []
@@ -220,14 +220,14 @@ def test_first_come_first_served(tmp_path: Path):
 # --- what can be wrong ------------------------------------------------------------------------------------------------------------
 
 
-def test_what_can_never_fit_does_not_even_queue(tmp_path: Path):
+def test_what_can_never_fit_does_not_even_queue(tmp_path: Path) -> None:
     store = Slots(tmp_path / "slots", lambda: SMALL)
     with pytest.raises(UsageError, match="can never fit"), store.hold(Need({"main": Share(8 * GIB, 1)}), "huge", silent):
         pass
     assert not (tmp_path / "slots").exists()
 
 
-def test_a_directory_that_may_not_be_written_is_one_line_and_a_hint(vmlab: Vmlab, tmp_path: Path):
+def test_a_directory_that_may_not_be_written_is_one_line_and_a_hint(vmlab: Vmlab, tmp_path: Path) -> None:
     # (/proc takes no new files from anybody, root included.)
     done = vmlab("ps", env={slots.VARIABLE: "/proc/vmlab"})
     assert done.returncode == 3
@@ -240,7 +240,7 @@ def test_a_directory_that_may_not_be_written_is_one_line_and_a_hint(vmlab: Vmlab
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
-def test_a_read_only_directory_is_said_so(tmp_path: Path):
+def test_a_read_only_directory_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "ro").mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "vmlab-test", str(tmp_path / "ro")], check=True)
     try:
@@ -251,7 +251,7 @@ def test_a_read_only_directory_is_said_so(tmp_path: Path):
         subprocess.run(["umount", str(tmp_path / "ro")], check=True)
 
 
-def test_a_directory_of_somebody_else_in_tmp_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_directory_of_somebody_else_in_tmp_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(slots.VARIABLE, raising=False)
     monkeypatch.setattr(slots, "Path", lambda name: tmp_path / "theirs")
     (tmp_path / "theirs").mkdir(mode=0o777)
@@ -260,7 +260,7 @@ def test_a_directory_of_somebody_else_in_tmp_is_not_taken(tmp_path: Path, monkey
         Slots().entries()
 
 
-def test_rubbish_in_the_directory_harms_nobody(tmp_path: Path):
+def test_rubbish_in_the_directory_harms_nobody(tmp_path: Path) -> None:
     home = tmp_path / "slots"
     home.mkdir()
     (home / "000000007.running").write_text("no JSON, and no owner")
@@ -271,7 +271,7 @@ def test_rubbish_in_the_directory_harms_nobody(tmp_path: Path):
     assert [path.name for path in home.iterdir()] == ["notes.txt"]
 
 
-def test_a_gate_that_somebody_keeps_shut_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_gate_that_somebody_keeps_shut_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slots, "_GATE_LIMIT_S", 0.1)
     home = tmp_path / "slots"
     home.mkdir()
@@ -281,7 +281,7 @@ def test_a_gate_that_somebody_keeps_shut_is_said_so(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
-def test_users_share_a_directory_that_was_made_for_all(tmp_path: Path):
+def test_users_share_a_directory_that_was_made_for_all(tmp_path: Path) -> None:
     home = Path("/tmp") / f"vmlab-test-{os.getpid()}"
     home.mkdir()
     home.chmod(0o1777)
@@ -308,7 +308,7 @@ def test_users_share_a_directory_that_was_made_for_all(tmp_path: Path):
 # --- vmlab ps ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_ps_shows_who_runs_who_waits_and_why(hold, vmlab: Vmlab, tmp_path: Path):
+def test_ps_shows_who_runs_who_waits_and_why(hold, vmlab: Vmlab, tmp_path: Path) -> None:
     first = hold()
     assert says(first) == "runs"
     second = hold("exclusive")
@@ -323,7 +323,7 @@ def test_ps_shows_who_runs_who_waits_and_why(hold, vmlab: Vmlab, tmp_path: Path)
     assert found["taken"] == {"memory_bytes": ONE.memory_bytes, "cpus": 1}
 
 
-def test_ps_of_a_quiet_machine(vmlab: Vmlab, tmp_path: Path):
+def test_ps_of_a_quiet_machine(vmlab: Vmlab, tmp_path: Path) -> None:
     done = vmlab("ps", env={slots.VARIABLE: str(tmp_path / "slots")})
     assert done.stdout.splitlines()[0] == "nothing runs and nothing waits"
     assert done.returncode == 0

@@ -32,7 +32,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(out.glob("*.whl"))
 
 
-def test_code_and_data_are_in_the_wheel(wheel: Path):
+def test_code_and_data_are_in_the_wheel(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for name in tracked():
         top, _, rest = name.partition("/")
@@ -42,14 +42,14 @@ def test_code_and_data_are_in_the_wheel(wheel: Path):
             assert f"{WITHIN}/{name}" in names
 
 
-def test_nothing_else_is_in_the_wheel(wheel: Path):
+def test_nothing_else_is_in_the_wheel(wheel: Path) -> None:
     expected = {name.removeprefix("runner/") if name.startswith("runner/vmlab/") else f"{WITHIN}/{name}" for name in tracked()}
     expected.add(f"{WITHIN}/packages.txt")
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert sorted(names - expected) == []
 
 
-def test_an_installed_wheel_finds_its_data(wheel: Path, tmp_path: Path):
+def test_an_installed_wheel_finds_its_data(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path)
     program = "from vmlab.paths import data_dir; print(*(data_dir(name) for name in ('labs', 'images', 'cloud-init')), sep='\\n')"
     # -P and a working directory elsewhere: the checkout must not lend what the wheel lacks.
