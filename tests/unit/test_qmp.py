@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.monitor import Answer, Gone, Monitor, Refused, Silence, monitor
+from tests.stand_in.monitor import Answer, Gone, Monitor, Refused, Silence, monitor
 from vmlab.deadline import Deadline
 from vmlab.guest.qmp import Qmp, QmpError
 

@@ -29,10 +29,10 @@ Answer = Callable[[str, dict[str, Any]], object]
 
 
 class Monitor:
-    """Greets, and answers each command. ``sock`` is the client's end; ``heard`` holds (command, arguments), in order."""
+    """Greets, and answers each command. ``sock`` is the client's end, unless its own is given; ``heard`` has (command, arguments)."""
 
-    def __init__(self, answer: Answer = lambda command, arguments: {}) -> None:
-        self.sock, self._own = socket.socketpair()
+    def __init__(self, answer: Answer = lambda command, arguments: {}, sock: socket.socket | None = None) -> None:
+        self.sock, self._own = socket.socketpair() if sock is None else (sock, sock)
         self.heard: list[tuple[str, dict[str, Any]]] = []
         self.descriptors: list[int] = []
         self._answer = answer
@@ -51,6 +51,10 @@ class Monitor:
     def hang_up(self) -> None:
         with contextlib.suppress(OSError):
             self._own.shutdown(socket.SHUT_RDWR)
+
+    def wait(self) -> None:
+        """Until the client has gone."""
+        self._thread.join()
 
     def close(self) -> None:
         self.hang_up()
