@@ -38,6 +38,9 @@ class Monitor:
         self._answer = answer
         self._sending = threading.Lock()
         self._thread = threading.Thread(target=self._speak, name="monitor", daemon=True)
+
+    def start(self) -> None:
+        """Greet, and answer from now on."""
         self._thread.start()
 
     @property
@@ -112,6 +115,7 @@ class Monitor:
 @contextlib.contextmanager
 def monitor(answer: Answer = lambda command, arguments: {}) -> Iterator[Monitor]:
     stand_in = Monitor(answer)
+    stand_in.start()
     try:
         yield stand_in
     finally:

@@ -308,6 +308,7 @@ class Qemu:
         self.guest = guest
         self.descriptor = -1
         self.monitor = Monitor(self.answer, sock=guest.qmp)
+        self.monitor.start()
 
     def answer(self, command: str, arguments: dict[str, Any]) -> object:
         match command:
