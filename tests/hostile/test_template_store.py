@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -64,7 +64,7 @@ class Maker:
     def save(self, machine: Any, out: Path, *_: Any) -> None:
         for name in FILES:
             (out / name).write_bytes(f"{name}\n".encode() * 1000)
-        (out / "identity.json").write_text(json.dumps(saved.dataclasses.asdict(machine.identity)))
+        (out / "identity.json").write_text(json.dumps(asdict(machine.identity)))
         self.during("saved", out)
 
 
@@ -72,14 +72,16 @@ class World:
     """A store in a directory of its own, with what it told the user."""
 
     def __init__(self, root: Path, maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.root, self.maker, self.told = root, maker, []
+        self.root, self.maker = root, maker
+        self.told: list[str] = []
         self.work = WorkDir(root)
         # Looked up at each call: a test may put another maker in this one's place.
         monkeypatch.setattr(templates, "boot_into", lambda *args, **named: self.maker.boot_into(*args, **named))  # noqa: PLW0108
         monkeypatch.setattr(saved, "save", lambda *args: self.maker.save(*args))  # noqa: PLW0108
 
     def store(self, **changes: Any) -> TemplateStore:
-        return TemplateStore(self.told.append, **{"host": HOST, "directory": self.root / "templates", "limit_mib": 100} | changes)
+        usual: dict[str, Any] = {"host": HOST, "directory": self.root / "templates", "limit_mib": 100}
+        return TemplateStore(self.told.append, **usual | changes)
 
     def get(self, request: BootRequest = REQUEST, *, limit_s: float = 30, **changes: Any) -> Template:
         return self.store(**changes).get(request, setting(self.work, self.root / "console.log", limit_s=limit_s))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import pytest
 
@@ -65,7 +66,7 @@ def test_a_death_ends_the_wait_long_before_the_deadline() -> None:
     assert time.monotonic() - began < 5
 
 
-CLEAN = {"v1": {"datasource": "NoCloud", "init": {"errors": [], "recoverable_errors": {}}, "stage": None}}
+CLEAN: dict[str, Any] = {"v1": {"datasource": "NoCloud", "init": {"errors": [], "recoverable_errors": {}}, "stage": None}}
 RESULT = {"v1": {"datasource": "NoCloud", "errors": []}}
 
 

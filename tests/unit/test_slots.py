@@ -18,7 +18,7 @@ import pytest
 
 from tests.conftest import ROOT, Vmlab
 from tests.stage import Heard
-from tests.unit.test_host import World
+from tests.unit.conftest import World
 from vmlab.errors import HostError, UsageError
 from vmlab.host import slots
 from vmlab.host.capacity import GUEST_OVERHEAD_BYTES, RUNNER_BYTES, Capacity, Need, Share, capacity, check_fits
@@ -28,6 +28,9 @@ from vmlab.progress import Kind, Progress
 
 SMALL = Capacity(memory_bytes=4 * GIB, cpus=2, free_bytes=16 * GIB, total_bytes=4 * GIB + GIB // 2)
 ONE = Need({"main": Share(GIB, 1)})
+
+# Starts a process that asks for a slot and holds it.
+Hold = Callable[..., "subprocess.Popen[str]"]
 
 
 def silent(_: str) -> None:
@@ -116,7 +119,7 @@ with slots.hold(Need({"main": Share(gib, 1)}, exclusive="exclusive" in sys.argv)
 
 
 @pytest.fixture
-def hold(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def hold(tmp_path: Path) -> Iterator[Hold]:
     """Processes that hold a slot until they are killed."""
     started: list[subprocess.Popen[str]] = []
 
@@ -139,7 +142,7 @@ def says(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-def test_a_killed_owner_frees_its_slot_and_leaves_nothing(hold, tmp_path: Path) -> None:
+def test_a_killed_owner_frees_its_slot_and_leaves_nothing(hold: Hold, tmp_path: Path) -> None:
     first, second = hold(), hold()
     assert (says(first), says(second)) == ("runs", "runs")
     third = hold()
@@ -153,7 +156,7 @@ def test_a_killed_owner_frees_its_slot_and_leaves_nothing(hold, tmp_path: Path) 
     assert len(list((tmp_path / "slots").iterdir())) == 2
 
 
-def test_nobody_passes_one_who_waits_and_a_dead_one_in_the_queue_holds_nobody_up(hold, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_passes_one_who_waits_and_a_dead_one_in_the_queue_holds_nobody_up(hold: Hold, monkeypatch: pytest.MonkeyPatch) -> None:
     first = hold()
     assert says(first) == "runs"
     alone = hold("exclusive")
@@ -314,7 +317,7 @@ def test_users_share_a_directory_that_was_made_for_all(tmp_path: Path) -> None:
 # --- vmlab ps ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_ps_shows_who_runs_who_waits_and_why(hold, vmlab: Vmlab, tmp_path: Path) -> None:
+def test_ps_shows_who_runs_who_waits_and_why(hold: Hold, vmlab: Vmlab, tmp_path: Path) -> None:
     first = hold()
     assert says(first) == "runs"
     second = hold("exclusive")
