@@ -44,7 +44,6 @@ def test_code_and_data_are_in_the_wheel(wheel: Path) -> None:
 
 def test_nothing_else_is_in_the_wheel(wheel: Path) -> None:
     expected = {name.removeprefix("runner/") if name.startswith("runner/vmlab/") else f"{WITHIN}/{name}" for name in tracked()}
-    expected.add(f"{WITHIN}/packages.txt")
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert sorted(names - expected) == []
 

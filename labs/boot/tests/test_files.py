@@ -18,7 +18,8 @@ from vmlab.bench import Bench, Notebook
 from vmlab.deadline import Deadline
 from vmlab.guest.workdir import work_dir
 from vmlab.lab.collection import read_lab
-from vmlab.lab.loading import module_from
+
+from ..experiment import installation
 
 LAB = Path(__file__).resolve().parents[1]
 GRAPHS = yaml.safe_load((LAB / "graph.yaml").read_text())
@@ -41,7 +42,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
             recorded=lambda: None,
             stack=stack,
         )
-        made = module_from(LAB / "experiment.py").installation(bench, GRAPHS)
+        made = installation(bench, GRAPHS)
         yield {each["path"]: each["content"] for each in made["write_files"]}
 
 

@@ -271,6 +271,7 @@ def test_no_garbage_breaks_a_check(name: str, world: World) -> None:
             for key in way[:-1]:
                 holder = holder[key]
             kept = holder[way[-1]]
+            garbage: object
             for garbage in (None, "garbage", -1, 1 << 70, float("nan"), [], {}, "0x0"):
                 holder[way[-1]] = garbage
                 assert verdict(name, world) is not VerdictKind.ERROR, (observation, *way, garbage)

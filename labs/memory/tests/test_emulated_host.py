@@ -221,6 +221,7 @@ def test_whatever_is_cut_out_or_turned_into_garbage_no_check_breaks(name: str, w
         holder, key = at(whole, way[:-1]), way[-1]
         kept = holder.pop(key)
         seen = {verdict(name, worlds)}
+        garbage: object
         for garbage in (None, "garbage", -1, 1 << 70, float("nan"), [], {}):
             holder[key] = garbage
             seen.add(verdict(name, worlds))
