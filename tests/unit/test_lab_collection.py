@@ -77,7 +77,7 @@ def test_a_directory_that_is_none_says_so(shelf: Path) -> None:
 def test_the_parts_of_a_lab(lab: Lab) -> None:
     assert lab.name == "sample"
     assert [each.id for each in lab.load_checks()] == ["mapping_takes_no_frames", "touching_takes_frames"]
-    assert [path.name for path in lab.guest_files()] == ["touch_sample.py"]
+    assert [path.name for path in lab.guest_files()] == ["touch.py"]
     assert callable(lab.load_experiment())
 
 

@@ -91,7 +91,7 @@ def example() -> str:
     """The skeleton's files."""
     with tempfile.TemporaryDirectory() as directory:
         folder = create("page_touch", Path(directory))
-        files = {name: (folder / name).read_text() for name in ("lab.yaml", "experiment.py", "guest/touch_page_touch.py", "checks.py")}
+        files = {name: (folder / name).read_text() for name in ("lab.yaml", "experiment.py", "guest/touch.py", "checks.py")}
     fences = {"lab.yaml": "yaml"}
     return "\n\n".join(f"`{name}`\n\n```{fences.get(name, 'python')}\n{text.rstrip()}\n```" for name, text in files.items())
 

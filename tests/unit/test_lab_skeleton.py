@@ -57,7 +57,7 @@ def test_its_guest_script_prints_what_its_checks_read(tmp_path: Path, how: str) 
 
     folder = create("page_touch", tmp_path)
     done = subprocess.run(
-        [sys.executable, str(folder / "guest" / "touch_page_touch.py"), "16", how], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, str(folder / "guest" / "touch.py"), "16", how], capture_output=True, text=True, check=True, timeout=60
     )
     [line] = done.stdout.splitlines()
     kinds = [str(each.verdict.kind) for each in judge(read_lab(folder).load_checks(), Evidence({"memory": json.loads(line)}))]

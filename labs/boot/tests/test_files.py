@@ -17,7 +17,7 @@ from tests.guest.conftest import Listener
 from vmlab.bench import Bench, Notebook
 from vmlab.deadline import Deadline
 from vmlab.guest.workdir import work_dir
-from vmlab.lab.collection import read_lab
+from vmlab.lab import read_lab
 
 from ..experiment import installation
 

@@ -3,7 +3,7 @@
 A lab's ``checks.py`` and its tests import everything they need from here.
 """
 
-from vmlab.lab.checks import check, judge
+from vmlab.lab.checks import Check, check, judge
 from vmlab.lab.collection import read_lab
 from vmlab.lab.definition import Lab
 from vmlab.lab.evidence import Evidence, EvidenceProblem, Record
@@ -11,6 +11,7 @@ from vmlab.lab.statistics import Interval, median_interval, ratio_interval
 from vmlab.lab.verdict import Verdict, VerdictKind, failed, inconclusive, not_observable, passed
 
 __all__ = [
+    "Check",
     "Evidence",
     "EvidenceProblem",
     "Interval",
