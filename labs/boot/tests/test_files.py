@@ -14,8 +14,9 @@ import yaml
 
 from tests.stage import stage
 from vmlab.bench import Bench
-from vmlab.lab.collection import read_lab
-from vmlab.lab.loading import module_from
+from vmlab.lab import read_lab
+
+from ..experiment import installation
 
 LAB = Path(__file__).resolve().parents[1]
 GRAPHS = yaml.safe_load((LAB / "graph.yaml").read_text())
@@ -26,7 +27,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The files of the first boot's cloud-config, by their paths in the guest."""
     with stage(tmp_path_factory.mktemp("logs")) as here:
         bench = Bench(read_lab(LAB), here, {"scale": 2})
-        made = module_from(LAB / "experiment.py").installation(bench, GRAPHS)
+        made = installation(bench, GRAPHS)
         yield {each["path"]: each["content"] for each in made["write_files"]}
 
 
