@@ -56,7 +56,8 @@ def launch(
             output = directory / "qemu.log"
             waiting("QEMU")
             with output.open("wb") as log_file:
-                child = process.spawn(argv, stdout=log_file, stderr=log_file, pass_fds=fds, huge_pages=not request.small_pages)
+                inherited = [*fds, work.guests_fd]
+                child = process.spawn(argv, stdout=log_file, stderr=log_file, pass_fds=inherited, huge_pages=not request.small_pages)
         sockets = Sockets(*(pair[0] for pair in pairs))
         machine = Machine(request, identity, argv, child, output, sockets, began=began, disk=guest.disk, seed_iso=guest.seed)
         stack.callback(machine.stop)
@@ -64,7 +65,6 @@ def launch(
         machine.reached += [readiness.Reached("disk", round(prepared - began, 4))]
         machine.note("exec")
         machine.listen(console_log, preface)
-        work.add_process(child.pid)
         machine.connect_monitor(deadline)
         yield machine
 

@@ -128,10 +128,9 @@ def run(bochs: Bochs, disk: Path, work: WorkDir, *, console_log: Path, deadline:
             stderr=screen,
             cwd=directory,
             env={"TERM": "vt100"},
+            pass_fds=[work.guests_fd],
         )
         try:
-            work.add_process(child.pid)
-
             return wait(child, console_log, deadline, said=lambda: _words(directory / "bochs.log", shown()), waiting=waiting)
         finally:
             process.stop(child, grace_s=0)
