@@ -40,7 +40,7 @@ SPUN_LOOKS = 8
 STOPPED_LOOKS = 4
 # A guest may print the words again and again: the pause between two looks doubles from the first to the second of these.
 _FIRST_PAUSE_S = 1.0
-_LONGEST_PAUSE_S = 15.0
+_LONGEST_PAUSE_S = 4.0
 _USER = 3
 _IF = 1 << 9  # EFLAGS.IF: interrupts are let through
 
