@@ -23,7 +23,7 @@ LAYERS = (
     ("run",),
     ("bench",),
     ("guest", "image", "host", "lab", "report", "grading"),
-    ("process", "packages", "paths"),
+    ("process", "packages", "paths", "lease"),
     ("deadline", "errors", "suggest", "yamlfile"),
 )
 BESIDE = {

@@ -22,11 +22,12 @@ from vmlab.image.store import Image
 
 STALE = "[    2.246398] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI\n[    2.251221] Kernel panic - not syncing: Fatal exception in interrupt"
 CORRUPT = "[    3.1] Oops: invalid opcode: 0000 [#1] PREEMPT SMP NOPTI\n[    3.2] Kernel panic - not syncing: Fatal exception"
+TIMER = "[    0.3] Kernel panic - not syncing: IO-APIC + timer doesn't work!  Boot with apic=debug and send a report."
 SILENT = "vmlab-initrd: up"
 OWN = "[    4.1] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100"
 
 
-@pytest.mark.parametrize(("console", "boots"), [(STALE, 2), (CORRUPT, 2), (SILENT, 2), (OWN, 1)])
+@pytest.mark.parametrize(("console", "boots"), [(STALE, 2), (CORRUPT, 2), (SILENT, 2), (TIMER, 2), (OWN, 1)])
 def test_only_the_emulators_fault_is_tried_again(console: str, boots: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[Path] = []
 
@@ -47,7 +48,7 @@ def test_only_the_emulators_fault_is_tried_again(console: str, boots: int, tmp_p
     assert (tmp_path / "console.broken-boot.log").exists() == (boots == 2)
 
 
-@pytest.mark.parametrize(("deaths", "boots"), [([], 1), ([STALE], 2), ([SILENT, STALE], 3), ([STALE] * 3, 3), ([OWN], 1)])
+@pytest.mark.parametrize(("deaths", "boots"), [([], 1), ([STALE], 2), ([TIMER], 2), ([SILENT, STALE], 3), ([STALE] * 3, 3), ([OWN], 1)])
 def test_a_timed_boot_too_and_what_broke_is_kept(deaths: list[str], boots: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left, tried = list(deaths), 0
 
@@ -73,3 +74,9 @@ def test_a_real_processor_has_no_such_excuse() -> None:
     death = GuestPanicked("the guest's kernel panicked", detail=STALE)
     assert boot.is_emulators_fault(death, "tcg")
     assert not boot.is_emulators_fault(death, "kvm")
+
+
+def test_words_about_the_timer_are_no_reason_to_boot_again() -> None:
+    """Only the panic is the emulator's: what else the console says of it may stand before a panic of the guest's own."""
+    death = GuestPanicked("the guest's kernel panicked", detail=f"[    0.3] IO-APIC + timer doesn't work, says somebody\n{OWN}")
+    assert not boot.is_emulators_fault(death, "tcg")
