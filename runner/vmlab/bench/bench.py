@@ -19,11 +19,11 @@ from vmlab.deadline import Deadline
 from vmlab.errors import ScriptError, UnsuitableImage, UsageError
 from vmlab.guest import frozen, seed, start
 from vmlab.guest.clone.store import TemplateStore
+from vmlab.guest.conversation import parse_line
 from vmlab.guest.intel import bochs
 from vmlab.guest.intel import console as appliance_console
 from vmlab.guest.intel.appliance import ApplianceStore
 from vmlab.guest.machine import BootRequest, Machine
-from vmlab.guest.ssh import parse_line
 from vmlab.guest.workdir import WorkDir
 from vmlab.host import facts, probe
 from vmlab.image.store import Image
@@ -53,12 +53,12 @@ def boot_request(name: str, wanted: GuestRequest, image: Image, accelerator: Lit
     )
 
 
-def _require(guest: Guest, needs: Sequence[str], image: Image) -> None:
+def _require(guest: Guest, needs: Sequence[str], image: Image, deadline: Deadline) -> None:
     """UnsuitableImage unless the guest has all these programs."""
     if not needs:
         return
     looked = guest.machine.ssh.execute(
-        f"for program in {' '.join(needs)}; do command -v $program >/dev/null || echo $program; done", deadline=Deadline(60)
+        f"for program in {' '.join(needs)}; do command -v $program >/dev/null || echo $program; done", deadline=deadline.within(60)
     )
     missing = looked.stdout.split()
     if missing:
@@ -140,7 +140,7 @@ class Bench:
             )
             guest = Guest(name, running, self._lab, self._deadline)
             self._notebook.guests.append(guest.part())
-            _require(guest, wanted.needs, self._images[name])
+            _require(guest, wanted.needs, self._images[name], self._deadline)
             guest.put_scripts()
             self._listener.waiting("")
         return guest

@@ -327,11 +327,11 @@ class Machine:
                 detail=self.console.tail(),
             )
 
-    def _kernel_is_up(self, _deadline: Deadline) -> bool:
-        return self.console.wait_for(_KERNEL_SIGNS, readiness.POLL_S) is not None
+    def _kernel_is_up(self, deadline: Deadline) -> bool:
+        return self.console.wait_for(_KERNEL_SIGNS, min(readiness.POLL_S, deadline.left_s())) is not None
 
-    def _sshd_greets(self, _deadline: Deadline) -> bool:
-        return wait_for_banner(self.port, timeout_s=1.0)
+    def _sshd_greets(self, deadline: Deadline) -> bool:
+        return wait_for_banner(self.port, deadline.within(1.0))
 
     def _log_in(self, deadline: Deadline) -> bool:
         try:

@@ -55,7 +55,7 @@ def wait(
                     hint=step.hint,
                     detail=tail(),
                 )
-            time.sleep(POLL_S)
+            time.sleep(min(POLL_S, deadline.left_s()))
         check_alive()
         reached.append(Reached(step.name, round(time.monotonic() - started, 3)))
     return reached

@@ -36,8 +36,11 @@ def save(machine: Machine, path: Path, deadline: Deadline) -> None:
             qmp.execute("migrate", deadline, uri="fd:state")
             written = 0
             while True:
-                ours.settimeout(max(0.1, deadline.left_s()))
                 try:
+                    # (Of one that drips, each byte would else be waited for anew.)
+                    if deadline.expired():
+                        raise TimeoutError
+                    ours.settimeout(max(0.01, min(deadline.left_s(), 1e6)))
                     data = ours.recv(1 << 20)
                 except TimeoutError as exc:
                     raise TemplateError("QEMU did not finish writing the guest's state in time") from exc
@@ -63,7 +66,7 @@ def load(machine: Machine, path: Path, deadline: Deadline) -> None:
         writer.start()
         qmp.execute("migrate-incoming", deadline, uri="fd:state")
         machine.wait_until_migrated(deadline)
-        writer.join(deadline.left_s())
+        writer.join(min(deadline.left_s(), threading.TIMEOUT_MAX))
         qmp.execute("cont", deadline)
 
 
