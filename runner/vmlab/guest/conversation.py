@@ -11,6 +11,7 @@ from vmlab.errors import ScriptError, SshError
 from vmlab.guest.command import Command, short
 
 _LINE_LIMIT_BYTES = 1 << 20
+_NOT_ENDED = "it did not end within"
 
 
 class Conversation:
@@ -44,25 +45,25 @@ class Conversation:
         return record
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        while (record := self._next(self._deadline)) is not None:
+        while (record := self._next(self._deadline, _NOT_ENDED)) is not None:
             yield record
 
     def finish(self, time_limit_s: float = 60.0) -> None:
         """Close the script's input and wait for its end. ScriptError when it fails or takes longer."""
         deadline = self._deadline.within(time_limit_s)
         self._command.close_input(deadline)
-        while self._next(deadline) is not None:
+        while self._next(deadline, _NOT_ENDED) is not None:
             if deadline.expired():
                 # (It talks without end.)
-                raise self._out_of_time("it did not end within", deadline)
+                raise self._out_of_time(_NOT_ENDED, deadline)
         if not self._command.has_exited(deadline.left_s()):
-            raise self._out_of_time("it did not end within", deadline)
+            raise self._out_of_time(_NOT_ENDED, deadline)
         status = self._command.status()
         if status != 0:
             raise self._ended(f"it failed with exit status {status}")
 
-    def _next(self, deadline: Deadline) -> dict[str, Any] | None:
-        """The next record, or None at the end of the script's output."""
+    def _next(self, deadline: Deadline, late: str = "") -> dict[str, Any] | None:
+        """The next record, or None at the end of the script's output. ``late`` is what to call it when none came by the deadline."""
         pending = self._command.out
         while b"\n" not in pending:
             if len(pending) > _LINE_LIMIT_BYTES:
@@ -74,7 +75,7 @@ class Conversation:
                     raise self._ended("its last line has no end")
                 return None
             if deadline.expired():
-                raise self._out_of_time("it did not end its line within" if pending else "it printed nothing for", deadline)
+                raise self._out_of_time(late or ("it did not end its line within" if pending else "it printed nothing for"), deadline)
             self._command.wait(0.2, deadline)
             self._command.drain()
         end = pending.index(b"\n")

@@ -251,6 +251,9 @@ class Machine:
                 # A connection is often lost a moment before its cause is known.
                 if self._death is not None:
                     break
+                if isinstance(exc, SshError) and self._connection is not None and self._connection.alive():
+                    # Nothing was lost: the guest lives, and did not do in time what it was asked for.
+                    raise
                 time.sleep(0.05)
             else:
                 raise

@@ -249,9 +249,7 @@ class Connection:
         if transport is None or not transport.is_active():
             raise SshError("the connection to the guest was lost")
         if deadline.expired():
-            raise ScriptError(
-                f"no time is left to {what}", hint="the run's time is over: time_limit_s in lab.yaml says how long it may take"
-            )
+            raise ScriptError(f"no time is left to {what}", hint="the run's time is over (time_limit_s in lab.yaml)")
         opened: list[paramiko.Channel] = []
 
         def close_it() -> None:
@@ -334,7 +332,7 @@ def _dial(port: int, deadline: Deadline) -> socket.socket:
     return sock
 
 
-def _hang_up(sock: socket.socket) -> None:
+def _hang_up(sock: socket.socket | paramiko.Channel) -> None:
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
 

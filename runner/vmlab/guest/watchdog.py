@@ -6,6 +6,7 @@ paramiko waits for some answers without a limit, and where it has one, it begins
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 from collections.abc import Callable, Iterator
 
@@ -40,3 +41,11 @@ def watched(deadline: Deadline, close: Callable[[], None], cut: Callable[[], Non
         yield
     finally:
         done.set()
+
+
+def receive(sock: socket.socket, size: int, deadline: Deadline) -> bytes:
+    """What has come over a socket, ``size`` bytes at most; TimeoutError at the deadline, also for a peer that never lets us wait long."""
+    if deadline.expired():
+        raise TimeoutError
+    sock.settimeout(max(0.01, min(deadline.left_s(), 1e6)))
+    return sock.recv(size)

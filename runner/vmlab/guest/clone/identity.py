@@ -20,6 +20,7 @@ from vmlab.errors import TemplateError
 from vmlab.guest import qemu
 from vmlab.guest.seed import new_hostname
 from vmlab.guest.ssh import Connection
+from vmlab.guest.watchdog import receive
 
 INSIDE = Path(__file__).parents[1] / "inside" / "standby.py"
 _GUEST_PATH = "/run/vmlab/standby.py"
@@ -123,11 +124,7 @@ class _Reader:
 
     def _more(self) -> None:
         try:
-            # (Of one that drips, each byte would else be waited for anew.)
-            if self._deadline.expired():
-                raise TimeoutError
-            self._sock.settimeout(max(0.01, min(self._deadline.left_s(), 1e6)))
-            data = self._sock.recv(1 << 16)
+            data = receive(self._sock, 1 << 16, self._deadline)
         except TimeoutError as exc:
             raise TemplateError(f"the guest did not answer within {self._deadline.budget_s:.0f} s") from exc
         except OSError as exc:

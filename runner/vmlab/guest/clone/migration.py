@@ -14,6 +14,7 @@ from pathlib import Path
 from vmlab.deadline import Deadline
 from vmlab.errors import TemplateError
 from vmlab.guest.machine import Machine
+from vmlab.guest.watchdog import receive
 
 _CAPABILITIES = [{"capability": name, "state": True} for name in ("x-ignore-shared", "events")]
 _NO_LIMIT = 1 << 40  # bytes a second; QEMU's default is meant for a network that others use too
@@ -37,11 +38,7 @@ def save(machine: Machine, path: Path, deadline: Deadline) -> None:
             written = 0
             while True:
                 try:
-                    # (Of one that drips, each byte would else be waited for anew.)
-                    if deadline.expired():
-                        raise TimeoutError
-                    ours.settimeout(max(0.01, min(deadline.left_s(), 1e6)))
-                    data = ours.recv(1 << 20)
+                    data = receive(ours, 1 << 20, deadline)
                 except TimeoutError as exc:
                     raise TemplateError("QEMU did not finish writing the guest's state in time") from exc
                 if not data:
