@@ -25,8 +25,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
+from tests.stage import Heard, setting
 from tests.unit.test_template_key import HOST, REQUEST
-from vmlab.deadline import Deadline
 from vmlab.errors import GuestPanicked, HostError, RunError, SshError, TemplateError, UsageError
 from vmlab.guest import start as starting
 from vmlab.guest.clone import store as templates
@@ -37,6 +37,7 @@ from vmlab.guest.machine import BootRequest, System
 from vmlab.guest.readiness import CloudInitStatus
 from vmlab.guest.seed import Identity
 from vmlab.guest.workdir import WorkDir
+from vmlab.progress import Kind, Progress
 
 
 class Maker:
@@ -83,14 +84,7 @@ class World:
         return TemplateStore(self.told.append, **usual | changes)
 
     def get(self, request: BootRequest = REQUEST, *, limit_s: float = 30, **changes: Any) -> Template:
-        return self.store(**changes).get(
-            request,
-            self.work,
-            console_log=self.root / "console.log",
-            deadline=Deadline(limit_s),
-            waiting=lambda step: None,
-            phase=lambda title: contextlib.nullcontext(),
-        )
+        return self.store(**changes).get(request, setting(self.work, self.root / "console.log", limit_s=limit_s))
 
     @property
     def entries(self) -> list[str]:
@@ -342,14 +336,7 @@ def test_the_least_recently_used_goes_first(world: World) -> None:
     store = world.store()
     store._limit_bytes = int(2.5 * size_mib * (1 << 20))
     world.maker.calls = 0
-    store.get(
-        requests[2],
-        world.work,
-        console_log=world.root / "console.log",
-        deadline=Deadline(30),
-        waiting=lambda step: None,
-        phase=lambda title: contextlib.nullcontext(),
-    )
+    store.get(requests[2], setting(world.work, world.root / "console.log"))
     assert store.find(requests[0]) is not None
     assert store.find(requests[1]) is None
     assert store.find(requests[2]) is not None
@@ -392,42 +379,19 @@ def test_a_clone_that_fails_is_booted_instead_and_its_template_dropped(
         raise error
         yield
 
-    phases: list[str] = []
-
-    def phase(title: str) -> contextlib.AbstractContextManager[None]:
-        phases.append(title)
-        return contextlib.nullcontext()
-
+    heard = Heard()
     monkeypatch.setattr(starting, "clone", fails)
     monkeypatch.setattr(starting, "boot_into", world.maker.boot_into)
     with contextlib.ExitStack() as stack:
-        machine = starting.start(
-            stack,
-            REQUEST,
-            world.work,
-            templates=world.store(),
-            console_log=world.root / "c",
-            deadline=Deadline(30),
-            waiting=lambda step: None,
-            phase=phase,
-        )
+        machine = starting.start(stack, REQUEST, setting(world.work, world.root / "c", progress=Progress(heard)), world.store())
     said = error.message if isinstance(error, RunError) else "gone"
     assert said in machine.fallback
-    assert said in phases[0]
+    assert said in heard.texts(Kind.PHASE)[0]
     assert world.entries == []
 
 
 def test_a_guest_that_does_not_boot_is_not_booted_twice(world: World) -> None:
     world.maker = raising(GuestPanicked("it panicked"), "boot")
     with contextlib.ExitStack() as stack, pytest.raises(GuestPanicked):
-        starting.start(
-            stack,
-            REQUEST,
-            world.work,
-            templates=world.store(),
-            console_log=world.root / "c",
-            deadline=Deadline(30),
-            waiting=lambda step: None,
-            phase=lambda title: contextlib.nullcontext(),
-        )
+        starting.start(stack, REQUEST, setting(world.work, world.root / "c"), world.store())
     assert world.maker.calls == 1

@@ -13,10 +13,7 @@ from typing import Any
 
 import pytest
 
-from vmlab.lab import Evidence
-from vmlab.lab.checks import Check, judge
-from vmlab.lab.collection import read_lab
-from vmlab.lab.verdict import VerdictKind
+from vmlab.lab import Check, Evidence, VerdictKind, judge, read_lab
 
 GARBAGE: tuple[Any, ...] = (None, "garbage", -1, 1 << 70, float("nan"), [], {}, "0x0")
 LAB = Path(__file__).resolve().parents[1]

@@ -14,10 +14,7 @@ from typing import Any
 
 import pytest
 
-from vmlab.lab import Evidence
-from vmlab.lab.checks import Check, judge
-from vmlab.lab.collection import read_lab
-from vmlab.lab.verdict import VerdictKind
+from vmlab.lab import Check, Evidence, VerdictKind, judge, read_lab
 
 GARBAGE: tuple[Any, ...] = (None, "garbage", -1, 1 << 70, float("nan"), [], {})
 LAB = Path(__file__).resolve().parents[1]
