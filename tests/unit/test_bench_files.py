@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.guest.conftest import Listener
-from vmlab.bench import Bench, Notebook
-from vmlab.deadline import Deadline
+from tests.stage import stage
+from vmlab.bench import Bench
 from vmlab.errors import UsageError
-from vmlab.guest.workdir import work_dir
 from vmlab.lab.collection import read_lab
 from vmlab.lab.skeleton import create
 
@@ -24,20 +21,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bench(folder: Path) -> Iterator[Bench]:
-    with contextlib.ExitStack() as stack:
-        yield Bench(
-            read_lab(folder),
-            parameters={},
-            images={},
-            accelerator="tcg",
-            work=stack.enter_context(work_dir()),
-            logs=folder,
-            deadline=Deadline(60),
-            notebook=Notebook(),
-            listener=Listener(),
-            recorded=lambda: None,
-            stack=stack,
-        )
+    with stage(folder) as here:
+        yield Bench(read_lab(folder), here, {})
 
 
 def test_a_yaml_file_is_read_as_lab_yaml_is(bench: Bench, folder: Path) -> None:

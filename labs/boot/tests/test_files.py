@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import subprocess
@@ -13,10 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.guest.conftest import Listener
-from vmlab.bench import Bench, Notebook
-from vmlab.deadline import Deadline
-from vmlab.guest.workdir import work_dir
+from tests.stage import stage
+from vmlab.bench import Bench
 from vmlab.lab import read_lab
 
 from ..experiment import installation
@@ -28,20 +25,8 @@ GRAPHS = yaml.safe_load((LAB / "graph.yaml").read_text())
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The files of the first boot's cloud-config, by their paths in the guest."""
-    with contextlib.ExitStack() as stack:
-        bench = Bench(
-            read_lab(LAB),
-            parameters={"scale": 2},
-            images={},
-            accelerator="tcg",
-            work=stack.enter_context(work_dir()),
-            logs=tmp_path_factory.mktemp("logs"),
-            deadline=Deadline(60),
-            notebook=Notebook(),
-            listener=Listener(),
-            recorded=lambda: None,
-            stack=stack,
-        )
+    with stage(tmp_path_factory.mktemp("logs")) as here:
+        bench = Bench(read_lab(LAB), here, {"scale": 2})
         made = installation(bench, GRAPHS)
         yield {each["path"]: each["content"] for each in made["write_files"]}
 
