@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import BOOT_S
+from tests.stage import setting
 from vmlab.deadline import Deadline
 from vmlab.errors import GuestPanicked
 from vmlab.guest import boot as starting
@@ -29,7 +30,7 @@ def running(image: Image, log: Path, *, kernel_args: str = "", cpus: int = 2) ->
     request = BootRequest("main", image, "tcg", memory_mib=512, cpus=cpus, kernel_args=kernel_args)
     with (
         work_dir() as work,
-        starting.boot(request, work, console_log=log, deadline=Deadline(BOOT_S), waiting=lambda _: None) as machine,
+        starting.boot(request, setting(work, log, limit_s=BOOT_S)) as machine,
     ):
         yield machine
 
