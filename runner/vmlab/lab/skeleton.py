@@ -26,7 +26,7 @@ def create(name: str, directory: Path) -> Path:
     if name in sys.stdlib_module_names or name in importlib.metadata.packages_distributions() or name == "vmlab":
         raise UsageError(
             f"{name!r} is no name for a lab, because Python has a module that is called so",
-            hint=f"a lab is a package, which mypy and pytest know by its name: my_{name}"[:140],
+            hint=f"a lab is a package, which mypy and pytest know by its name: my_{name}",
         )
     folder = directory / name
     try:

@@ -14,10 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from vmlab.lab.verdict import VerdictKind
+from vmlab.output import printable
 from vmlab.progress import Event, Kind
 from vmlab.report import store
 from vmlab.report.batch import LabRow
-from vmlab.report.lines import batch_lines, details, outcome, printable
+from vmlab.report.lines import batch_lines, details, outcome
 from vmlab.run.screen import STYLES, Lines, Screen, live_console
 
 # The table's frame, its heading, the line of those that wait, and the prompt.
