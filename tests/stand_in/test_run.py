@@ -14,6 +14,8 @@ import pytest
 from tests.stand_in.machine import StandIn
 from tests.tinylab import write_lab
 
+pytestmark = pytest.mark.timeout(120)
+
 
 def guest_lab(machine: StandIn, body: str, *, time_limit_s: float = 60, scripts: dict[str, str] | None = None) -> Path:
     """A lab whose experiment is ``body``, over ``guest`` and ``bench``; it records what it put into ``seen``."""
