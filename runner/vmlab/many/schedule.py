@@ -17,7 +17,7 @@ from vmlab.lab.verdict import VerdictKind
 from vmlab.many.board import Board, Progress
 from vmlab.many.job import Job, Result
 from vmlab.many.pool import Event, Workers
-from vmlab.report import batch, store
+from vmlab.report import batch, publish, store
 from vmlab.report.batch import Batch, LabRow
 from vmlab.run.lab import RunRequest
 
@@ -109,7 +109,7 @@ class Schedule:
         The first SIGINT lets the labs finish that have a slot; the second, like any other KeyboardInterrupt, ends everything at once: the
         index then says what is missing, and the interrupt is passed on.
         """
-        batch.save(self._batch, self._base)
+        publish.save_index(self._batch, self._base)
         self._board.begin([Progress(task.job.id, done=self._done_row(task)) for task in self._tasks.values()])
         try:
             with self._patient_interrupts(), contextlib.closing(self._workers):
@@ -124,7 +124,7 @@ class Schedule:
         finally:
             self._batch.interrupted = self._interrupts > 0 and any(row.verdict is None for row in self._batch.rows)
             self._save()
-            batch.finish(self._batch, self._base)
+            publish.save_summaries(self._batch, self._base)
         return self._batch
 
     def _fill(self) -> None:
@@ -184,7 +184,7 @@ class Schedule:
 
     def _save(self) -> None:
         self._batch.duration_s = round(time.monotonic() - self._began, 3)
-        batch.save(self._batch, self._base)
+        publish.save_index(self._batch, self._base)
 
     def _drop_those_that_wait(self) -> None:
         for name in self._running:

@@ -100,26 +100,6 @@ def relative(directory: Path, base: Path) -> str:
     return directory.resolve().relative_to(base.resolve()).as_posix()
 
 
-def save(batch: Batch, base: Path) -> Path:
-    """Write index.json and its rendering. Returns the page's path. HostError when the disk is full or may not be written."""
-    from vmlab.report.index import INDEX_PAGE, index_html  # noqa: PLC0415 (jinja2 is loaded when a page is made)
-
-    store.make_directory(base)
-    store.write_atomically(base / INDEX_NAME, (batch.model_dump_json(indent=2) + "\n").encode())
-    page = base / INDEX_PAGE
-    store.write_atomically(page, index_html(batch).encode())
-    return page
-
-
-def finish(batch: Batch, base: Path) -> None:
-    """Write what CI services read, once all labs are done: junit.xml over all reports, and a summary in Markdown."""
-    from vmlab.report.junit import junit_of_rows  # noqa: PLC0415
-    from vmlab.report.summary import SUMMARY_NAME, summary_markdown  # noqa: PLC0415
-
-    store.write_atomically(base / store.JUNIT_NAME, junit_of_rows(batch, base))
-    store.write_atomically(base / SUMMARY_NAME, summary_markdown(batch).encode())
-
-
 def load(base: Path) -> Batch:
     """The document of a directory of reports; UsageError says what is wrong with it."""
     path = base / INDEX_NAME

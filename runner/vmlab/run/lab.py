@@ -30,7 +30,7 @@ from vmlab.lab.definition import Experiment, GuestRequest, Lab
 from vmlab.lab.evidence import Evidence
 from vmlab.lab.parameters import check_programs, resolve
 from vmlab.lab.verdict import VerdictKind
-from vmlab.report import assemble, store
+from vmlab.report import assemble, publish, store
 from vmlab.report.model import AcceleratorPart, ErrorPart, HostPart, Report, RunPart, SlotPart
 from vmlab.run.live import View
 
@@ -156,7 +156,7 @@ def run_lab(request: RunRequest, images: ImageStore, view: View) -> Outcome:
                 error=error,
                 slot=slot_part(slot, need),
             )
-            store.save(report, directory)
+            publish.save_report(report, directory)
         except KeyboardInterrupt:
             shutil.rmtree(directory, ignore_errors=True)
             raise
