@@ -133,7 +133,7 @@ def test_what_a_reader_finds(sources: dict[str, str]) -> None:
     words = Page(sources["report"]).words()
 
     for part in (
-        "Error: Of 6 checks, 1 fails, 1 could not be judged, 1 is inconclusive",
+        "Error: Of 6 checks, 1 could not be judged, 1 fails, 1 is inconclusive",
         "5 of 10 points",
         "23 November 2026, 20:15:00 UTC",
         "Ran for 21.4 s under KVM (/dev/kvm ran a test program in 4 ms), guest vm from debian-12",

@@ -200,7 +200,7 @@ class LiveBoard:
     def finished(self, row: LabRow) -> None:
         """Its row is filled; what did not pass stands above the table."""
         self._labs[row.job] = Progress(row.job, done=row)
-        if row.verdict not in (None, VerdictKind.PASS, VerdictKind.NOT_OBSERVABLE):
+        if row.verdict is not None and row.verdict.needs_attention:
             self._console.print(Text(printable(outcome(row)), style="bold"))
             for line in details(row):
                 self._console.print(Text(f"  {printable(line)}", style="dim"))

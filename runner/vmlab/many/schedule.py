@@ -94,7 +94,7 @@ class Schedule:
         kept = 0
         for task in self._tasks.values():
             row = old.get(task.job.id)
-            if row is None or row.key != task.row.key or row.verdict in (None, VerdictKind.ERROR):
+            if row is None or row.key != task.row.key or not row.is_settled:
                 continue
             if not (self._base / row.report / store.REPORT_NAME).is_file():
                 continue

@@ -161,7 +161,7 @@ def score(judgements: Sequence[Judgement]) -> ScorePart:
         counts[each.verdict.kind] += 1
     return ScorePart(
         earned=round(math.fsum(each.points for each in judgements), 6),
-        possible=round(math.fsum(each.check.points for each in judgements if each.verdict.kind is not VerdictKind.NOT_OBSERVABLE), 6),
+        possible=round(math.fsum(each.check.points for each in judgements if each.verdict.kind.counts), 6),
         counts=counts,
     )
 

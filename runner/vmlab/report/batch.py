@@ -11,15 +11,12 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from vmlab.errors import EXIT_COULD_NOT_RUN, EXIT_FAIL, EXIT_PASS, UsageError
+from vmlab.errors import EXIT_COULD_NOT_RUN, EXIT_PASS, UsageError
 from vmlab.lab.verdict import VerdictKind
 from vmlab.report import store
 from vmlab.report.model import CheckPart, Part, Report, ScorePart
 
 INDEX_NAME = "index.json"
-
-# The worst first: what a reader must see is at the top.
-_ORDER = (VerdictKind.ERROR, VerdictKind.FAIL, VerdictKind.INCONCLUSIVE, None, VerdictKind.PASS, VerdictKind.NOT_OBSERVABLE)
 
 
 class Trouble(Part):
@@ -48,13 +45,21 @@ class LabRow(Part):
     attention: list[CheckPart] = Field(default_factory=list, description="the checks that did not pass though they could")
     trouble: Trouble | None = None
 
+    @property
+    def standing(self) -> VerdictKind:
+        """Its verdict; a lab that was not run is no pass, and nothing is known of it."""
+        return VerdictKind.INCONCLUSIVE if self.verdict is None else self.verdict
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it was run, and did not break: running it again would be the same work again."""
+        return self.verdict is not None and self.verdict is not VerdictKind.ERROR
+
     def exit_code(self) -> int:
-        """What it contributes to the run's exit code."""
+        """What it contributes to the run's exit code. (That of a run that was interrupted says so by itself.)"""
         if self.trouble is not None:
             return self.trouble.exit_code
-        if self.verdict is VerdictKind.ERROR:
-            return EXIT_COULD_NOT_RUN
-        return EXIT_FAIL if self.verdict in (VerdictKind.FAIL, VerdictKind.INCONCLUSIVE) else EXIT_PASS
+        return EXIT_PASS if self.verdict is None else self.verdict.exit_code
 
 
 class Batch(Part):
@@ -76,7 +81,7 @@ class Batch(Part):
 
     def by_urgency(self) -> list[LabRow]:
         """The rows, what needs attention first; rows of one kind stay in the order of the run."""
-        return sorted(self.rows, key=lambda row: _ORDER.index(row.verdict))
+        return sorted(self.rows, key=lambda row: (-row.standing.urgency, row.verdict is None))
 
 
 def row_of(report: Report, directory: Path, base: Path, *, job: str, key: str) -> LabRow:
@@ -91,7 +96,7 @@ def row_of(report: Report, directory: Path, base: Path, *, job: str, key: str) -
         duration_s=report.run.took_s,
         report=relative(directory, base),
         report_sha256=hashlib.sha256((directory / store.REPORT_NAME).read_bytes()).hexdigest(),
-        attention=[each for each in report.checks if each.verdict not in (VerdictKind.PASS, VerdictKind.NOT_OBSERVABLE)],
+        attention=[each for each in report.checks if each.verdict.needs_attention],
     )
 
 

@@ -16,7 +16,7 @@ from typing import Literal
 from vmlab import __version__
 from vmlab.bench import Bench, Notebook
 from vmlab.deadline import Deadline
-from vmlab.errors import EXIT_COULD_NOT_RUN, EXIT_FAIL, EXIT_PASS, UnsuitableImage, UsageError, VmlabError
+from vmlab.errors import UnsuitableImage, UsageError, VmlabError
 from vmlab.guest.clone.store import TemplateStore
 from vmlab.guest.workdir import work_dir
 from vmlab.host import accelerator, facts
@@ -29,7 +29,6 @@ from vmlab.lab.checks import Check, settled
 from vmlab.lab.definition import Experiment, GuestRequest, Lab
 from vmlab.lab.evidence import Evidence
 from vmlab.lab.parameters import check_programs, resolve
-from vmlab.lab.verdict import VerdictKind
 from vmlab.report import assemble, publish, store
 from vmlab.report.model import AcceleratorPart, ErrorPart, HostPart, Report, RunPart, SlotPart
 from vmlab.run.live import View
@@ -69,10 +68,7 @@ class Outcome:
     @property
     def exit_code(self) -> int:
         """0 when everything that this host can show passed, 1 when something failed or was inconclusive, 3 when it could not run."""
-        kind = self.report.verdict()
-        if kind is VerdictKind.ERROR:
-            return EXIT_COULD_NOT_RUN
-        return EXIT_FAIL if kind in (VerdictKind.FAIL, VerdictKind.INCONCLUSIVE) else EXIT_PASS
+        return self.report.verdict().exit_code
 
 
 def prepare(

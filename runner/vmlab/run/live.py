@@ -214,7 +214,7 @@ def choose_view(*, quiet: bool, as_json: bool) -> View:
 
 def verdict_lines(check: CheckPart) -> list[str]:
     """A verdict in words: the sign, the word and the title; then what was measured, or the reason when it is not a pass."""
-    points = f"{check.points:g}/{check.max_points:g}" if check.verdict is not VerdictKind.NOT_OBSERVABLE else "-"
+    points = f"{check.points:g}/{check.max_points:g}" if check.verdict.counts else "-"
     lines = [f"{check.verdict.sign} {check.verdict.value:<14}  {check.title}  [{check.claim}, {points}]"]
     if check.verdict is VerdictKind.PASS:
         return [*lines, *([f"    measured: {printable(check.measured)}"] if check.measured else [])]
