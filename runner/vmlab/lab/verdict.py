@@ -16,32 +16,31 @@ from vmlab.errors import EXIT_COULD_NOT_RUN, EXIT_FAIL, EXIT_PASS
 class VerdictKind(StrEnum):
     """The five verdicts, with the word and the sign that a person is shown (a sign as well, because colour alone excludes people)."""
 
-    sign: str
-    # What a reader must see first has the highest.
-    urgency: int
-    # Of a run whose worst verdict it is.
-    exit_code: int
-    # One sentence for a legend.
-    meaning: str
+    PASS = "pass"
+    FAIL = "fail"
+    NOT_OBSERVABLE = "not-observable"
+    INCONCLUSIVE = "inconclusive"
+    ERROR = "error"
 
-    PASS = "pass", "✓", 1, EXIT_PASS, "The evidence shows what the claim says."
-    FAIL = "fail", "✗", 3, EXIT_FAIL, "The evidence contradicts what the claim says."
-    NOT_OBSERVABLE = (
-        "not-observable",
-        "○",
-        0,
-        EXIT_PASS,
-        "This host cannot show it; the reason is given. It counts neither for nor against the student.",
-    )
-    INCONCLUSIVE = "inconclusive", "?", 2, EXIT_FAIL, "The evidence is missing, malformed or too noisy to decide; the reason is given."
-    ERROR = "error", "!", 4, EXIT_COULD_NOT_RUN, "The run broke by a fault of the runner or the machine, never of the student."
+    @property
+    def sign(self) -> str:
+        """One character for terminals and pages."""
+        return _TABLE[self].sign
 
-    def __new__(cls, value: str, sign: str, urgency: int, exit_code: int, meaning: str) -> VerdictKind:
-        """A member from its line in the table above."""
-        kind = str.__new__(cls, value)
-        kind._value_ = value
-        kind.sign, kind.urgency, kind.exit_code, kind.meaning = sign, urgency, exit_code, meaning
-        return kind
+    @property
+    def meaning(self) -> str:
+        """One sentence for a legend."""
+        return _TABLE[self].meaning
+
+    @property
+    def urgency(self) -> int:
+        """What a reader must see first has the highest."""
+        return _TABLE[self].urgency
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of a run whose worst verdict it is."""
+        return _TABLE[self].exit_code
 
     @property
     def word(self) -> str:
@@ -82,6 +81,25 @@ class VerdictKind(StrEnum):
     def worst(cls, kinds: Iterable[VerdictKind]) -> VerdictKind:
         """Many verdicts in one: the most urgent. Nothing was to be observed where there are none."""
         return max(kinds, key=lambda kind: kind.urgency, default=cls.NOT_OBSERVABLE)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    sign: str
+    urgency: int
+    exit_code: int
+    meaning: str
+
+
+_TABLE = {
+    VerdictKind.PASS: _Entry("✓", 1, EXIT_PASS, "The evidence shows what the claim says."),
+    VerdictKind.FAIL: _Entry("✗", 3, EXIT_FAIL, "The evidence contradicts what the claim says."),
+    VerdictKind.NOT_OBSERVABLE: _Entry(
+        "○", 0, EXIT_PASS, "This host cannot show it; the reason is given. It counts neither for nor against the student."
+    ),
+    VerdictKind.INCONCLUSIVE: _Entry("?", 2, EXIT_FAIL, "The evidence is missing, malformed or too noisy to decide; the reason is given."),
+    VerdictKind.ERROR: _Entry("!", 4, EXIT_COULD_NOT_RUN, "The run broke by a fault of the runner or the machine, never of the student."),
+}
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,9 @@ def _environment() -> Environment:
         "points": text.points,
         "number": text.number,
         "moment": _moment,
-        "drawn": Markup,  # the SVG of vmlab.report.plots, whose texts are escaped there
+        "clip": text.clip,
+        "hexadecimal": "{:#x}".format,
+        "drawn": Markup,  # the SVG of vmlab.report.plots and .translation, whose texts are escaped there
         "counted": text.counted,
         "address": urllib.parse.quote,
     }
