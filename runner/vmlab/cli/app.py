@@ -22,10 +22,10 @@ from vmlab.cli.options import (
     LabName,
     accel_option,
     catalog_option,
+    catalogs_of,
     cold_option,
     collection_of,
     image_option,
-    images_of,
     json_option,
     labs_option,
     reports_option,
@@ -103,23 +103,19 @@ def predict(lab: str, output: Path | None, lab_dirs: tuple[Path, ...]) -> None:
 @labs_option
 def shell(lab: str, guest_name: str, accel: Wanted, image: str | None, cold: bool, root: bool, lab_dirs: tuple[Path, ...]) -> None:
     """Start a lab's guest and open a shell in it. The guest is gone when you leave."""
-    from vmlab.run.live import choose_view
-    from vmlab.run.shell import open_shell
+    from vmlab.bench import GUEST_LAB_DIR
+    from vmlab.progress import Progress
+    from vmlab.run.screen import choose_screen, shown
+    from vmlab.run.session import Choice
+    from vmlab.run.shell import shell_guest
 
-    view = choose_view(quiet=False, as_json=False)
-    with contextlib.closing(view):
-        sys.exit(
-            open_shell(
-                collection_of(lab_dirs).get(lab),
-                images_of(view.notice),
-                view,
-                guest_name=guest_name,
-                wanted_accelerator=accel,
-                image=image,
-                root=root,
-                cold=cold,
-            )
-        )
+    choice, progress = Choice(accelerator=accel, image=image, cold=cold, catalogs=catalogs_of()), Progress()
+    with contextlib.ExitStack() as stack:
+        with shown(progress, choose_screen()):
+            guest = stack.enter_context(shell_guest(collection_of(lab_dirs).get(lab), choice, progress, guest_name))
+        user = "root" if root else guest.user
+        click.echo(f"{user}@{guest.name}: the lab's scripts are in {GUEST_LAB_DIR}; the guest is gone when you leave (exit).")
+        sys.exit(guest.shell(user))
 
 
 @cli.command()
@@ -129,7 +125,7 @@ def shell(lab: str, guest_name: str, accel: Wanted, image: str | None, cold: boo
 def report(lab: str | None, as_json: bool, reports: Path) -> None:
     """Show the newest report (of one lab), and where it is."""
     from vmlab.report import store
-    from vmlab.run.live import closing_lines, report_lines
+    from vmlab.report.lines import closing_lines, report_lines
 
     directory = store.find_latest(reports, lab)
     found = store.load(directory)
@@ -151,7 +147,7 @@ def check(path: Path, as_json: bool, lab_dirs: tuple[Path, ...]) -> None:
     evidence was changed after it was recorded, or when a verdict differs from what the report says.
     """
     from vmlab.report import assemble, store
-    from vmlab.run.live import closing_lines, report_lines
+    from vmlab.report.lines import closing_lines, report_lines
 
     stored = store.load(path)
     lab = collection_of(lab_dirs).get(stored.lab.name)
@@ -241,7 +237,7 @@ def _main() -> int:
     try:
         return _dispatch()
     except VmlabError as exc:
-        from vmlab.run.live import say_error
+        from vmlab.run.screen import say_error
 
         say_error(exc)
         return exc.exit_code

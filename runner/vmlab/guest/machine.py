@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from vmlab.guest.console import END_OF_PANIC, PANIC, Console
 from vmlab.guest.qmp import Qmp, QmpError
 from vmlab.guest.ssh import Connection, wait_for_banner
 from vmlab.image.store import Image
+from vmlab.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -174,6 +175,10 @@ class Machine:
         """The host's port that leads to a clone's quick SSH server, if its template has one."""
         return self._ports[qemu.CONTROL_PORT]
 
+    def tail(self) -> str:
+        """The console's last lines."""
+        return self.console.tail()
+
     # What can go wrong while it runs.
 
     def _on_panic(self, line: str) -> None:
@@ -303,7 +308,7 @@ class Machine:
         self.system = System(kernel[:200], system[:200], boot_id[:64])
         self.note("first-command")
 
-    def wait_until_ready(self, deadline: Deadline, waiting: Callable[[str], None]) -> None:
+    def wait_until_ready(self, deadline: Deadline, progress: Progress) -> None:
         """Wait for kernel, sshd, login and cloud-init, in this order. Raises BootTimeout, GuestPanicked, GuestExited or SshError."""
         steps = [
             readiness.Step("kernel", "the kernel printed nothing: is the image bootable, has the guest enough memory?", self._kernel_is_up),
@@ -312,14 +317,7 @@ class Machine:
             readiness.Step("cloud-init", "cloud-init still works: see /var/log/cloud-init.log in the guest", self._cloud_init_is_done),
         ]
         with self.attributing():
-            self.reached += readiness.wait(
-                steps,
-                deadline,
-                started=self.began,
-                check_alive=self.check_alive,
-                waiting=waiting,
-                tail=self.console.tail,
-            )
+            self.reached += readiness.wait(steps, self, deadline, progress)
         if self.cloud_init is not None and self.cloud_init.exit_code == 1:
             raise GuestError(
                 f"cloud-init failed in the guest: {'; '.join(self.cloud_init.detail)[:300]}",

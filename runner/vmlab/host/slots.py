@@ -30,6 +30,7 @@ from vmlab.deadline import Deadline
 from vmlab.errors import HostError
 from vmlab.host.capacity import Capacity, Need, capacity, check_fits
 from vmlab.host.facts import counted, in_words
+from vmlab.progress import Progress
 
 VARIABLE = "VMLAB_SLOTS"
 
@@ -140,8 +141,8 @@ class Slots:
         return _usable_directory(self._directory)
 
     @contextlib.contextmanager
-    def hold(self, need: Need, what: str, waiting: Callable[[str], None]) -> Iterator[Slot]:
-        """Wait for a slot and hold it. ``waiting`` is told what for, each time that this changes, and with an empty text at the end.
+    def hold(self, need: Need, what: str, progress: Progress) -> Iterator[Slot]:
+        """Wait for a slot and hold it. ``progress`` is told what for, each time that this changes.
 
         UsageError when it can never fit, HostError when the slots' directory cannot be used.
         """
@@ -149,7 +150,7 @@ class Slots:
         directory, asked = self.directory, time.monotonic()
         descriptor, path, mine = self._queue_up(directory, need, what)
         try:
-            path = self._wait(directory, path, mine, waiting)
+            path = self._wait(directory, path, mine, progress)
             slot = Slot(asked, time.monotonic())
             try:
                 yield slot
@@ -199,7 +200,7 @@ class Slots:
                 os.write(descriptor, json.dumps(asdict(mine)).encode())
         return descriptor, path, mine
 
-    def _wait(self, directory: Path, path: Path, mine: Entry, waiting: Callable[[str], None]) -> Path:
+    def _wait(self, directory: Path, path: Path, mine: Entry, progress: Progress) -> Path:
         """Wait for our turn; the path of our file then."""
         told, why, seen, before, looked = "", "", -1, 0, -_OTHERS_LOOK_S
         while True:
@@ -213,14 +214,14 @@ class Slots:
                         with _explained(directory):
                             path = path.rename(path.with_suffix(".running"))
                         if told:
-                            waiting("")
+                            progress.waiting("")
                         return path
             elif before:
                 why = _turn(before)
             seen = changed
             if why != told:
                 told = why
-                waiting(why)
+                progress.waiting(f"a slot: {why}")
             time.sleep(_GLANCE_S)
 
 
