@@ -80,31 +80,28 @@ def _report(request: RunRequest, here: Session, directory: Path, ended: _Ended) 
     """The report on what the notebook holds."""
     lab, job, notebook = request.lab, request.job, here.notebook
     logs = sorted(path.name for path in directory.glob("console*.log"))
-    return assemble.judge_report(
-        lab_name=lab.name,
-        definition=lab.definition,
-        lab_digest=lab.digest,
-        checks=request.checks,
-        run=RunPart(
-            id=f"{lab.name}-{directory.name}",
-            started_at=ended.started_at.isoformat(timespec="seconds"),
-            duration_s=notebook.now_s(),
-            command=job.command,
-            parameters=request.parameters,
-            student=job.student,
-            runner_version=__version__,
-            runner_cpu_s=round(ended.cpu_s, 3),
-            error=ended.error,
-            slot=slot_part(here.slot, request.need),
-            unsuitable=notebook.unsuitable,
-        ),
+    run = RunPart(
+        id=f"{lab.name}-{directory.name}",
+        started_at=ended.started_at.isoformat(timespec="seconds"),
+        duration_s=notebook.now_s(),
+        command=job.command,
+        parameters=request.parameters,
+        student=job.student,
+        runner_version=__version__,
+        runner_cpu_s=round(ended.cpu_s, 3),
+        error=ended.error,
+        slot=slot_part(here.slot, request.need),
+        unsuitable=notebook.unsuitable,
+    )
+    recorded = assemble.Recorded(
+        run=run,
         host=HostPart(**here.host.part(), accelerator=AcceleratorPart(**here.accelerator.part())),
         guests=notebook.guests,
         phases=sorted(notebook.phases, key=lambda phase: (phase.start_s, phase.depth)),
         observations=notebook.observations,
         files=[assemble.file_part(directory, name) for name in logs],
-        answers=request.answers,
     )
+    return assemble.judge_report(assemble.lab_part(lab.name, lab.definition, lab.digest), request.checks, recorded, request.answers)
 
 
 def slot_part(slot: Slot, need: Need) -> SlotPart:
