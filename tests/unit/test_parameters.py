@@ -33,12 +33,6 @@ def parameters(function: Function) -> list[str]:
     """What it is told, without the object that a method belongs to."""
     told = function.args
     every = [*told.posonlyargs, *told.args, told.vararg, *told.kwonlyargs, told.kwarg]
-        *told.posonlyargs,
-        *told.args,
-        *([told.vararg] if told.vararg else []),
-        *told.kwonlyargs,
-        *([told.kwarg] if told.kwarg else []),
-    ]
     return [each.arg for each in every if each is not None and each.arg not in ("self", "cls")]
 
 
