@@ -16,6 +16,7 @@ packages       which program comes from which package
 paths          data that ships with vmlab, and the user's directories
 yamlfile       files that people write, read with an answer to every mistake
 suggest        the nearest known word to a misspelt one
+lease          who uses a thing, told by the kernel
 progress       what goes on, as a stream of events
 deadline       a point in time that is passed along
 errors         what a person is told, with a hint and an exit code

@@ -10,6 +10,7 @@ boot guests whenever somebody types ``pytest``.
 from __future__ import annotations
 
 import hashlib
+import math
 import pickle
 import shlex
 import shutil
@@ -125,8 +126,8 @@ class LabFile(pytest.File):
 
         (Grouping alone would not do: it is switched off by ``--dist worksteal``, and does nothing with pytest 9.2 and xdist 3.8.)
         """
-        from filelock import FileLock
-
+        from vmlab import lease
+        from vmlab.deadline import Deadline
         from vmlab.many.job import perform
         from vmlab.progress import Progress
 
@@ -134,7 +135,9 @@ class LabFile(pytest.File):
         if shared is None:
             return perform(self._request.job, Progress())
         found = Path(shared) / hashlib.sha256(str(self.path).encode()).hexdigest()
-        with FileLock(f"{found}.lock"):
+        held = lease.take(found.with_suffix(".lock"), Deadline(math.inf))
+        assert held is not None, "a wait without an end ends with the lease"
+        with held:
             if not found.exists():
                 found.write_bytes(pickle.dumps(perform(self._request.job, Progress())))
             result: Result = pickle.loads(found.read_bytes())  # noqa: S301  (written by ourselves, in a directory that is ours alone)

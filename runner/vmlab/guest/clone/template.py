@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from vmlab import process
 from vmlab.deadline import Deadline
 from vmlab.errors import TemplateError
@@ -157,24 +155,15 @@ def save(machine: Machine, out: Path, final: Path, deadline: Deadline, progress:
 
 
 def _wait_until_quiet(machine: Machine, deadline: Deadline) -> None:
-    watched, quiet = psutil.Process(machine.pid), 0
-    used = _cpu_s(watched)
+    used, quiet = machine.cpu_s(), 0
     while quiet < QUIET_LOOKS:
         if deadline.expired():
             raise TemplateError(f"the guest was still at work {deadline.budget_s:.0f} s after its boot: a copy of it would be slow")
         began = time.monotonic()
         time.sleep(LOOK_EVERY_S)
         machine.check_alive()
-        before, used = used, _cpu_s(watched)
+        before, used = used, machine.cpu_s()
         quiet = quiet + 1 if (used - before) / (time.monotonic() - began) < QUIET_SHARE else 0
-
-
-def _cpu_s(watched: psutil.Process) -> float:
-    try:
-        times = watched.cpu_times()
-    except psutil.Error as exc:
-        raise TemplateError(f"QEMU's process cannot be read: {exc}") from exc
-    return float(times.user + times.system)
 
 
 def manifest_of(out: Path, *, key: str, machine: Machine, took_s: float) -> dict[str, Any]:

@@ -128,9 +128,9 @@ def run(bochs: Bochs, disk: Path, setting: Setting) -> str:
             stderr=screen,
             cwd=directory,
             env={"TERM": "vt100"},
+            pass_fds=[setting.work.guests_fd],
         )
         try:
-            setting.work.add_process(child.pid)
             return wait(child, setting, said=lambda: _words(directory / "bochs.log", shown()))
         finally:
             process.stop(child, grace_s=0)
