@@ -36,6 +36,11 @@ def test_what_each_means(
     assert (kind.counts, kind.earns, kind.inherited) == (counts, earns, inherited)
 
 
+def test_signs_differ_in_any_encoding() -> None:
+    assert len({kind.sign for kind in VerdictKind}) == len({kind.ascii_sign for kind in VerdictKind}) == len(VerdictKind)
+    assert all(kind.ascii_sign.isascii() for kind in VerdictKind)
+
+
 def test_the_order() -> None:
     assert VerdictKind.by_urgency() == [ERROR, FAIL, INCONCLUSIVE, PASS, NOT_OBSERVABLE]
     assert len({kind.urgency for kind in VerdictKind}) == len(VerdictKind)

@@ -28,6 +28,11 @@ class VerdictKind(StrEnum):
         return _TABLE[self].sign
 
     @property
+    def ascii_sign(self) -> str:
+        """The same where an encoding has no better one."""
+        return _TABLE[self].ascii_sign
+
+    @property
     def meaning(self) -> str:
         """One sentence for a legend."""
         return _TABLE[self].meaning
@@ -86,19 +91,24 @@ class VerdictKind(StrEnum):
 @dataclass(frozen=True)
 class _Entry:
     sign: str
+    ascii_sign: str
     urgency: int
     exit_code: int
     meaning: str
 
 
 _TABLE = {
-    VerdictKind.PASS: _Entry("✓", 1, EXIT_PASS, "The evidence shows what the claim says."),
-    VerdictKind.FAIL: _Entry("✗", 3, EXIT_FAIL, "The evidence contradicts what the claim says."),
+    VerdictKind.PASS: _Entry("✓", "+", 1, EXIT_PASS, "The evidence shows what the claim says."),
+    VerdictKind.FAIL: _Entry("✗", "x", 3, EXIT_FAIL, "The evidence contradicts what the claim says."),
     VerdictKind.NOT_OBSERVABLE: _Entry(
-        "○", 0, EXIT_PASS, "This host cannot show it; the reason is given. It counts neither for nor against the student."
+        "○", "o", 0, EXIT_PASS, "This host cannot show it; the reason is given. It counts neither for nor against the student."
     ),
-    VerdictKind.INCONCLUSIVE: _Entry("?", 2, EXIT_FAIL, "The evidence is missing, malformed or too noisy to decide; the reason is given."),
-    VerdictKind.ERROR: _Entry("!", 4, EXIT_COULD_NOT_RUN, "The run broke by a fault of the runner or the machine, never of the student."),
+    VerdictKind.INCONCLUSIVE: _Entry(
+        "?", "?", 2, EXIT_FAIL, "The evidence is missing, malformed or too noisy to decide; the reason is given."
+    ),
+    VerdictKind.ERROR: _Entry(
+        "!", "!", 4, EXIT_COULD_NOT_RUN, "The run broke by a fault of the runner or the machine, never of the student."
+    ),
 }
 
 

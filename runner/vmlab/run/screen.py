@@ -35,7 +35,7 @@ STYLES = {
 _SPELT = {
     ord(sign): spelling
     for sign, spelling in {
-        **{kind.sign: letter for kind, letter in zip(VerdictKind, "+xo?!", strict=True)},
+        **{kind.sign: kind.ascii_sign for kind in VerdictKind},
         "\N{HORIZONTAL ELLIPSIS}": "...",
         "\N{RIGHTWARDS ARROW}": "->",
         "\N{GREATER-THAN OR EQUAL TO}": ">=",
