@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vmlab.lab.definition import Claim, Plot, Question, QuestionKind
 from vmlab.lab.verdict import VerdictKind
 from vmlab.report import text, translation
+from vmlab.report.headline import Words, sentence
 from vmlab.report.model import AnswerPart, CheckPart, GuestPart, ObservationPart, PhasePart, Report, StepPart
 from vmlab.report.page import page_template
 from vmlab.report.plots import Drawing, SeriesData, drawings, unit_label
@@ -22,7 +24,6 @@ ROWS = 200
 LISTED = 500  # observations and phases: no lab has as many
 _DATA = 16_000
 _DATA_TOTAL = 400_000  # characters of raw observations in a page
-_ATTENTION = (VerdictKind.FAIL, VerdictKind.ERROR, VerdictKind.INCONCLUSIVE)
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def report_html(report: Report) -> str:
         verdict=report.verdict(),
         headline=_headline(report),
         counts=[(kind, report.score.counts.get(kind, 0)) for kind in VerdictKind],
-        attention=sorted((c for c in checks if c.part.verdict in _ATTENTION), key=lambda c: _ATTENTION.index(c.part.verdict)),
+        attention=sorted((each for each in checks if each.part.verdict.needs_attention), key=lambda each: -each.part.verdict.urgency),
         checks=checks,
         predictions=_predictions(report, [question for question in report.lab.questions if question.id not in shown]),
         plots=_pictures(report),
@@ -125,28 +126,12 @@ def report_html(report: Report) -> str:
 
 def _headline(report: Report) -> str:
     """How the run ended, as a sentence."""
-    total, counts = len(report.checks), report.score.counts
     if report.run.error is not None:
         return "The run broke before it was finished"
-    if not total:
+    if not report.checks:
         return "This run has no checks"
-    troubles = [_trouble(kind, counts.get(kind, 0)) for kind in _ATTENTION if counts.get(kind, 0)]
-    if troubles:
-        return f"Of {text.counted(total, 'check')}, {', '.join(troubles)}"
-    unseen = counts.get(VerdictKind.NOT_OBSERVABLE, 0)
-    if unseen == total:
-        return "Nothing here can be observed on this host"
-    passing = f"All {total - unseen} checks pass" if total - unseen > 1 else "The check passes"
-    return f"{passing}; {unseen} more cannot be observed on this host" if unseen else passing
-
-
-def _trouble(kind: VerdictKind, count: int) -> str:
-    words = {
-        VerdictKind.FAIL: ("fails", "fail"),
-        VerdictKind.ERROR: ("could not be judged", "could not be judged"),
-        VerdictKind.INCONCLUSIVE: ("is inconclusive", "are inconclusive"),
-    }
-    return f"{count} {words[kind][0 if count == 1 else 1]}"
+    words = Words("check", "could not be judged", "cannot be observed on this host")
+    return sentence(Counter(check.verdict for check in report.checks), words)
 
 
 def _checks(report: Report) -> list[CheckView]:

@@ -7,20 +7,12 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from vmlab.lab.verdict import VerdictKind
 from vmlab.report import text
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
 
 _LINE, _WORDS, _LOG = 300, 4_000, 12_000
-_WORD = {
-    VerdictKind.PASS: "Pass",
-    VerdictKind.FAIL: "Fail",
-    VerdictKind.NOT_OBSERVABLE: "Not observable",
-    VerdictKind.INCONCLUSIVE: "Inconclusive",
-    VerdictKind.ERROR: "Error",
-}
 
 
 def _moment(stamp: str) -> str:
@@ -60,8 +52,9 @@ def _environment() -> Environment:
         "points": text.points,
         "number": text.number,
         "moment": _moment,
-        "word": _WORD.__getitem__,
-        "drawn": Markup,  # the SVG of vmlab.report.plots, whose texts are escaped there
+        "clip": text.clip,
+        "hexadecimal": "{:#x}".format,
+        "drawn": Markup,  # the SVG of vmlab.report.plots and .translation, whose texts are escaped there
         "counted": text.counted,
         "address": urllib.parse.quote,
     }

@@ -8,5 +8,6 @@ dates       the same dates in each build
 initrd      tar -> kernel, modules -> initrd         (a newc cpio written here)
 rootfs      tar -> ext4 inside the disk              (mke2fs)
 bootloader  partition table, boot partition, GRUB    (sfdisk, mtools, grub-mkimage, and two patched sectors)
-builder     the steps in their order
+disk        the steps in their order
+workshop    where a build works, and how it runs a tool
 """
