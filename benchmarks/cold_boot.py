@@ -30,7 +30,8 @@ from vmlab.guest.boot import boot
 from vmlab.guest.machine import BootRequest
 from vmlab.guest.seed import KeyPair
 from vmlab.guest.workdir import work_dir
-from vmlab.image.store import Image, ImageStore
+from vmlab.image.image import Image
+from vmlab.image.store import ImageStore
 
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # It logs a traceback for each attempt before sshd is there.
 

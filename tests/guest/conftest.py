@@ -13,7 +13,7 @@ from tests.conftest import BOOT_S
 from vmlab.bench import Bench, Guest, Notebook
 from vmlab.deadline import Deadline
 from vmlab.guest.workdir import WorkDir, work_dir
-from vmlab.image.store import Image
+from vmlab.image.image import Image
 from vmlab.lab.collection import read_lab
 
 LAB = Path(__file__).with_name("lab_of_faults")

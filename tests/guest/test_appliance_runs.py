@@ -18,7 +18,7 @@ from vmlab.guest.intel import bochs
 from vmlab.guest.intel import console as appliance_console
 from vmlab.guest.intel.appliance import CMDLINE, Appliance, ApplianceStore
 from vmlab.host import probe
-from vmlab.image.store import Image
+from vmlab.image.image import Image
 
 pytestmark = pytest.mark.guest
 

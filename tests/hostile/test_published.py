@@ -201,7 +201,7 @@ def test_a_pull_that_is_killed_hinders_nobody(publisher: Publisher, tmp_path: Pa
     store = ImageStore(tmp_path / "cache" / "images", tell=lambda _: None, more=[catalog])
     program = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from vmlab.deadline import Deadline; from vmlab.image import published, store\n"
+        "from vmlab.deadline import Deadline; from vmlab.image import store; from vmlab.image.sources import published\n"
         "published.make_disk = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "store.ImageStore(Path(sys.argv[1]), more=[Path(sys.argv[2])]).pull('theirs', Deadline(60))"
     )

@@ -26,7 +26,7 @@ from vmlab.guest.machine import BootRequest, Machine
 from vmlab.guest.ssh import parse_line
 from vmlab.guest.workdir import WorkDir
 from vmlab.host import facts, probe
-from vmlab.image.store import Image
+from vmlab.image.image import Image
 from vmlab.lab.definition import GuestRequest, Lab
 from vmlab.process import CommandError
 from vmlab.yamlfile import load

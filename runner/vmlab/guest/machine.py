@@ -23,7 +23,7 @@ from vmlab.guest import qemu, readiness, seed
 from vmlab.guest.console import END_OF_PANIC, PANIC, Console
 from vmlab.guest.qmp import Qmp, QmpError
 from vmlab.guest.ssh import Connection, wait_for_banner
-from vmlab.image.store import Image
+from vmlab.image.image import Image
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,8 @@ from vmlab.host import accelerator, facts
 from vmlab.host.capacity import Need, Share, check_fits
 from vmlab.host.slots import Slot, Slots
 from vmlab.host.view import HostView
-from vmlab.image.store import Image, ImageStore
+from vmlab.image.image import Image
+from vmlab.image.store import ImageStore
 from vmlab.lab.answers import Answer, read_answers
 from vmlab.lab.checks import Check, settled
 from vmlab.lab.definition import Experiment, GuestRequest, Lab
