@@ -2,174 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import datetime
-import hashlib
-import http.server
 import os
 import signal
-import socket
-import ssl
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.conftest import ROOT
+from tests.file_server import NEW, OLD, Handler, Server, fetch, fetch_small, impatient, part, server, start, status, target
 from vmlab.deadline import Deadline
-from vmlab.errors import HostError, ImageError, UsageError
+from vmlab.errors import ImageError
 from vmlab.image import curl, download
-from vmlab.image.download import Missing, Wanted
-from vmlab.image.signature import Untrusted, check_file
+from vmlab.image.download import Missing
+from vmlab.image.signature import Untrusted
 
-OLD = os.urandom(3_000_000)
-NEW = os.urandom(3_000_000)
-
-Handler = http.server.BaseHTTPRequestHandler
-Behaviour = Callable[[Handler], None]
-
-
-class Server:
-    """Answers the requests one by one by its script; the last behaviour repeats. ``sent`` counts the body bytes of each answer."""
-
-    def __init__(self) -> None:
-        self.script: list[Behaviour] = []
-        self.asked: list[dict[str, str]] = []
-        self.sent: list[int] = []
-        server = self
-
-        class Answers(Handler):
-            def do_GET(self) -> None:  # noqa: N802  (http.server's name)
-                number = len(server.asked)
-                server.asked.append({"path": self.path, **{key.lower(): value for key, value in self.headers.items()}})
-                server.sent.append(0)
-                with contextlib.suppress(OSError):
-                    server.script[min(number, len(server.script) - 1)](self)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-        self.http.daemon_threads = True
-        self.http.block_on_close = False
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}/disk.img"
-        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
-
-    def gives(
-        self,
-        body: bytes = OLD,
-        *,
-        stop: int | None = None,
-        ranges: bool = True,
-        etag: str = '"old"',
-        date: str = "",
-        announce: int | None = None,
-        pace_s: float = 0,
-        stall_s: float = 0,
-        span: str = "",
-    ) -> Behaviour:
-        """A body, of which only ``stop`` bytes are sent before the connection ends (after ``stall_s`` of silence)."""
-
-        def behave(handler: Handler) -> None:
-            first, asked = 0, handler.headers.get("Range", "")
-            if asked and ranges:
-                first = int(asked.removeprefix("bytes=").removesuffix("-"))
-            if first >= len(body):
-                status(416)(handler)
-                return
-            handler.send_response(206 if first else 200)
-            if first:
-                handler.send_header("Content-Range", span or f"bytes {first}-{len(body) - 1}/{len(body)}")
-            for name, value in (("ETag", etag), ("Last-Modified", date)):
-                if value:
-                    handler.send_header(name, value)
-            if announce != -1:
-                handler.send_header("Content-Length", str((announce or len(body)) - first))
-            handler.end_headers()
-            rest, mine = body[first:stop], len(self.sent) - 1
-            step = max(1, len(rest) // 8) if pace_s else 1 << 16
-            for begin in range(0, len(rest), step):
-                handler.wfile.write(rest[begin : begin + step])
-                self.sent[mine] += len(rest[begin : begin + step])
-                time.sleep(pace_s)
-            time.sleep(stall_s)
-
-        return behave
-
-
-def status(code: int, **headers: str) -> Behaviour:
-    def behave(handler: Handler) -> None:
-        handler.send_response(code)
-        for name, value in headers.items():
-            handler.send_header(name, value)
-        handler.send_header("Content-Length", "0")
-        handler.end_headers()
-
-    return behave
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxy, and no waiting between rounds; curl's own pauses are a second long."""
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    monkeypatch.setattr(download, "back_off", lambda _: 0.01)
-    monkeypatch.setattr(curl, "RETRIES", 1)
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[[], Server]]:
-    servers: list[Server] = []
-
-    def make() -> Server:
-        servers.append(Server())
-        return servers[-1]
-
-    yield make
-    for server in servers:
-        server.http.shutdown()
-        server.http.server_close()
-
-
-@pytest.fixture
-def server(start: Callable[[], Server]) -> Server:
-    return start()
-
-
-def wanted(*urls: str, body: bytes = OLD, limit_bytes: int = 1 << 24) -> Wanted:
-    digest = hashlib.sha256(body).hexdigest()
-    return Wanted(urls, limit_bytes, lambda path: check_file(path, digest, "sha256"))
-
-
-def fetch(
-    target: Path, *urls: str, body: bytes = OLD, told: list[str] | None = None, seconds: float = 60, limit_bytes: int = 1 << 24
-) -> bytes:
-    tell = (told if told is not None else []).append
-    download.fetch(wanted(*urls, body=body, limit_bytes=limit_bytes), target, tell, Deadline(seconds))
-    assert sorted(path.name for path in target.parent.iterdir()) == [target.name], "the part is gone"
-    return target.read_bytes()
-
-
-def fetch_small(url: str, seconds: float = 60) -> bytes:
-    return download.fetch_small(url, print, Deadline(seconds))
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    return tmp_path / "disk.img"
-
-
-def part(target: Path) -> Path:
-    return target.with_name("disk.img.part")
+__all__ = ["impatient", "server", "start", "target"]  # fixtures
 
 
 def test_a_whole_file_comes_at_once(server: Server, target: Path) -> None:
@@ -279,30 +131,6 @@ def test_a_server_that_says_nothing_at_all_is_given_up(server: Server, target: P
     assert fetch(target, server.url) == OLD
 
 
-def test_slow_but_moving_is_no_stall(server: Server, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(curl, "STALL_LIMIT_S", 1)
-    monkeypatch.setattr(curl, "TELL_EVERY_S", 0.5)
-    server.script = [server.gives(pace_s=0.25)]
-    told: list[str] = []
-    assert fetch(target, server.url, told=told) == OLD
-    assert len(server.asked) == 1
-    assert 1 <= len(told) <= 5
-    assert "of 2 MiB" in told[0]
-
-
-def test_how_far_it_is_counts_what_had_come_before(server: Server, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(curl, "TELL_EVERY_S", 0.3)
-    part(target).write_bytes(OLD[:2_500_000])
-    server.script = [server.gives(pace_s=0.1), server.gives(announce=-1, pace_s=0.1)]
-    told: list[str] = []
-    assert fetch(target, server.url, told=told) == OLD
-    assert "127.0.0.1: 2 of 2 MiB" in told[0]
-    target.unlink()
-    told.clear()
-    assert fetch(target, server.url, told=told) == OLD
-    assert "of ? MiB" in told[0]
-
-
 def test_headers_letter_by_letter_keep_the_deadline(server: Server, target: Path) -> None:
     def dribble(handler: Handler) -> None:
         for letter in b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1000:
@@ -325,82 +153,6 @@ def test_the_deadline_holds_while_backing_off(server: Server, target: Path, monk
     with pytest.raises(ImageError, match="the time was up" if retries else "503"):
         fetch(target, server.url, seconds=0.5)
     assert 0.4 < time.monotonic() - began < 2
-
-
-def test_a_redirect_is_followed_with_its_range(server: Server, target: Path) -> None:
-    server.script = [status(302, Location="/a b"), server.gives(stop=1_000_000), status(307, Location="/2"), server.gives()]
-    assert fetch(target, server.url) == OLD
-    assert [asked["path"] for asked in server.asked] == ["/disk.img", "/a%20b", "/disk.img", "/2"]
-    assert server.asked[3]["range"] == "bytes=1000000-"
-
-
-@pytest.mark.parametrize("where", ["/again", "file:///etc/passwd", "ftp://127.0.0.1/x", "http://[bad", "gopher://127.0.0.1/x"])
-def test_a_redirect_that_leads_nowhere_good(server: Server, target: Path, where: str) -> None:
-    server.script = [status(302, Location=where)]
-    with pytest.raises(ImageError, match=r"it redirects") as caught:
-        fetch(target, server.url)
-    assert not isinstance(caught.value, Missing)
-    assert len(server.asked) == (6 if where == "/again" else 1)
-
-
-def test_an_answer_that_is_neither_a_file_nor_an_error(server: Server, target: Path) -> None:
-    server.script = [status(302)]
-    with pytest.raises(ImageError, match=r"it refuses .status 302"):
-        fetch(target, server.url)
-    server.script = [lambda handler: print(handler.wfile.write(b"SSH-2.0-OpenSSH_9.2p1\r\n" * 9))]
-    with pytest.raises(ImageError, match="it does not speak HTTP"):
-        fetch(target, server.url)
-    server.script = [lambda handler: None]
-    with pytest.raises(ImageError, match="without an answer"):
-        fetch(target, server.url)
-
-
-@pytest.fixture
-def secure(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The server speaks TLS, with the certificate in this file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    address = x509.SubjectAlternativeName([x509.DNSName("localhost")])
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + datetime.timedelta(1))
-    certificate = builder.add_extension(address, critical=False).sign(key, hashes.SHA256())
-    file = tmp_path_factory.mktemp("tls") / "server.pem"
-    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    file.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(file)
-    server.http.socket = context.wrap_socket(server.http.socket, server_side=True)
-    server.url = server.url.replace("http://127.0.0.1", "https://localhost")
-    return file
-
-
-def test_a_certificate_that_nobody_vouches_for(server: Server, secure: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    server.script = [server.gives()]
-    with pytest.raises(ImageError, match="localhost: its certificate is not valid"):
-        fetch(target, server.url)
-    assert server.asked == []
-    monkeypatch.setenv("CURL_CA_BUNDLE", str(secure))
-    assert fetch(target, server.url) == OLD  # the control: it is the certificate alone
-    with pytest.raises(ImageError, match="its certificate is not valid"):
-        fetch(target.with_name("x"), server.url.replace("localhost", "127.0.0.1"))
-    monkeypatch.setenv("CURL_CA_BUNDLE", "/nonexistent")
-    with pytest.raises(HostError) as caught:
-        fetch(target, server.url)
-    assert "ca-certificates" in caught.value.hint
-
-
-def test_no_redirect_from_https_to_http(
-    start: Callable[[], Server], server: Server, secure: Path, target: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CURL_CA_BUNDLE", str(secure))
-    plain = start()
-    server.script, plain.script = [status(302, Location=plain.url)], [plain.gives()]
-    with pytest.raises(ImageError, match="not safe to follow"):
-        fetch(target, server.url)
-    assert plain.asked == []
-    plain.script = [status(302, Location=server.url)]
-    server.script = [server.gives()]
-    assert fetch(target, plain.url) == OLD
 
 
 @pytest.mark.parametrize("code", [404, 410, 403])
@@ -458,52 +210,6 @@ def test_a_line_that_keeps_breaking_will_do_as_long_as_it_brings_something(serve
     assert sum(server.sent) == len(body)
 
 
-def test_nobody_listens(target: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    with pytest.raises(ImageError, match="no connection could be made"):
-        fetch(target, f"http://127.0.0.1:{port}/x")
-
-
-def test_a_name_that_does_not_exist(target: Path) -> None:
-    with pytest.raises(ImageError, match=r"images\.invalid: its name cannot be looked up"):
-        fetch(target, "http://images.invalid/x")
-
-
-@pytest.mark.parametrize("announce", [None, -1])
-@pytest.mark.parametrize("had", [0, 900_000])
-def test_longer_than_allowed(server: Server, target: Path, announce: int | None, had: int) -> None:
-    part(target).write_bytes(OLD[:had])
-    server.script = [server.gives(announce=announce)]
-    with pytest.raises(ImageError, match="more than 1000000 bytes"):
-        fetch(target, server.url, limit_bytes=1_000_000)
-    assert len(server.asked) == 1
-    assert not target.exists()
-    assert not part(target).exists()
-
-
-def test_a_server_that_sends_without_end_fills_no_disk(server: Server, target: Path) -> None:
-    longest = [0]
-
-    def endless(handler: Handler) -> None:
-        handler.send_response(200)
-        handler.end_headers()
-        while True:
-            handler.wfile.write(bytes(1 << 20))
-            longest[0] = max(longest[0], curl.length_of(part(target)))
-
-    server.script = [endless]
-    with pytest.raises(ImageError, match="more than 8388608 bytes"):
-        fetch(target, server.url, limit_bytes=8 << 20)
-    assert 1 << 20 < longest[0] <= 8 << 20
-    assert list(target.parent.iterdir()) == []
-
-
-def test_exactly_as_long_as_allowed(server: Server, target: Path) -> None:
-    server.script = [server.gives(announce=-1)]
-    assert fetch(target, server.url, limit_bytes=len(OLD)) == OLD
-
-
 @pytest.mark.parametrize("announce", [2_000_000, -1])
 def test_another_length_than_the_files(server: Server, target: Path, announce: int) -> None:
     server.script = [server.gives(announce=announce, stop=2_000_000)]
@@ -545,50 +251,6 @@ def test_of_two_addresses_one_has_another_file(start: Callable[[], Server], targ
     target.unlink()
     with pytest.raises(Untrusted):
         fetch(target, one.url, other.url)
-
-
-@pytest.mark.parametrize("url", ["ftp://127.0.0.1/x", "file:///etc/passwd", "/etc/passwd", "http://", "http://[x", "", "-o/etc/x"])
-def test_only_http(target: Path, url: str) -> None:
-    with pytest.raises(UsageError):
-        fetch(target, "http://127.0.0.1:9/x", url)
-    with pytest.raises(UsageError):
-        fetch_small(url)
-
-
-def test_a_device_that_is_full(server: Server, target: Path) -> None:
-    """/dev/full gives the error of a full disk at each write, to anybody; see full(4)."""
-    part(target).symlink_to("/dev/full")
-    server.script = [server.gives()]
-    with pytest.raises(HostError, match="No space left") as caught:
-        fetch(target, server.url)
-    assert "free some space" in caught.value.hint
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
-def test_a_full_disk_keeps_what_has_come(server: Server, tmp_path: Path) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], check=False, capture_output=True).returncode:
-        pytest.skip("this container may not mount")
-    server.script = [server.gives()]
-    try:
-        with pytest.raises(HostError, match="No space left"):
-            fetch(small / "disk.img", server.url)
-        have = part(small / "disk.img").read_bytes()
-        assert 0 < len(have) <= 1 << 20
-        assert OLD.startswith(have)
-        subprocess.run(["mount", "-o", "remount,size=8m", str(small)], check=True)
-        assert fetch(small / "disk.img", server.url) == OLD
-        assert server.asked[1]["range"] == f"bytes={len(have)}-"
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
-
-
-def test_a_directory_that_is_not_there(server: Server, target: Path) -> None:
-    server.script = [server.gives()]
-    with pytest.raises(HostError, match=r"cannot write .*No such file or directory") as caught:
-        fetch(target.parent / "none" / "disk.img", server.url)
-    assert "may write to" in caught.value.hint
 
 
 def test_killed_half_way(server: Server, target: Path) -> None:
@@ -651,65 +313,6 @@ def test_a_small_file(server: Server) -> None:
     server.script = [server.gives()]
     with pytest.raises(ImageError, match="more than 1048576 bytes"):
         fetch_small(server.url)
-
-
-@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
-def test_a_proxy_is_used_when_the_environment_names_one(server: Server, target: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setenv(name, server.url)
-    server.script = [server.gives()]
-    assert fetch(target, "http://images.invalid/disk.img") == OLD
-    assert server.asked[0]["host"] == "images.invalid"
-    target.unlink()
-    monkeypatch.setenv("no_proxy", "images.invalid")
-    with pytest.raises(ImageError, match="cannot be looked up"):
-        fetch(target, "http://images.invalid/disk.img")
-
-
-def test_what_the_user_tells_curl_in_general_does_not_count_here(server: Server, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = target.parent / "home"
-    home.mkdir()
-    (home / ".curlrc").write_text('proxy = "http://127.0.0.1:9"\nrange = "0-4"\n')
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("CURL_HOME", str(home))
-    (target.parent / "images").mkdir()
-    server.script = [server.gives()]
-    assert fetch(target.parent / "images" / "disk.img", server.url) == OLD
-
-
-def test_brackets_in_an_address_are_part_of_it(server: Server, target: Path) -> None:
-    server.script = [server.gives()]
-    assert fetch(target, f"{server.url}/[1-3]{{a,b}}") == OLD
-    assert len(server.asked) == 1
-
-
-def test_without_curl(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vmlab.process.which", lambda name: None if name == "curl" else f"/usr/bin/{name}")
-    with pytest.raises(HostError, match="curl is not installed") as caught:
-        fetch(target, "http://127.0.0.1:9/x")
-    assert caught.value.hint == "sudo apt-get install curl"
-
-
-def test_a_curl_that_does_not_know_its_options(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(curl, "_COMMON", (*curl._COMMON, "--no-such-option"))
-    with pytest.raises(HostError, match="curl cannot do its work") as caught:
-        fetch(target, "http://127.0.0.1:9/x")
-    assert "no-such-option" in caught.value.detail
-
-
-def test_whether_something_is_there(server: Server, tmp_path: Path) -> None:
-    def head(self: Handler) -> None:
-        server.script[0](self)
-
-    server.http.RequestHandlerClass.do_HEAD = head  # type: ignore[attr-defined]
-    server.script = [status(200)]
-    assert curl.exists(server.url, Deadline(10))
-    server.script = [status(404)]
-    assert not curl.exists(server.url, Deadline(10))
-    assert curl.exists(f"file://{__file__}", Deadline(10))
-    server.script = [lambda _: time.sleep(20)]
-    began = time.monotonic()
-    assert not curl.exists(server.url, Deadline(0.5))
-    assert time.monotonic() - began < 2
 
 
 def test_back_off_grows_and_differs(monkeypatch: pytest.MonkeyPatch) -> None:
