@@ -26,9 +26,9 @@ __all__ = ["impatient", "server", "start", "target"]  # fixtures
 
 
 def test_slow_but_moving_is_no_stall(server: Server, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(curl, "STALL_LIMIT_S", 1)
-    monkeypatch.setattr(curl, "TELL_EVERY_S", 0.5)
-    server.script = [server.gives(pace_s=0.25)]
+    monkeypatch.setattr(curl, "STALL_LIMIT_S", 3)
+    monkeypatch.setattr(curl, "TELL_EVERY_S", 0.9)
+    server.script = [server.gives(pace_s=0.5)]
     told: list[str] = []
     assert fetch(target, server.url, told=told) == OLD
     assert len(server.asked) == 1
