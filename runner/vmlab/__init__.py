@@ -9,7 +9,7 @@ bench/     what an experiment may touch
 guest/     starting a guest, talking to it, looking at it from outside       report/    the document and its renderings
 image/     disks to boot from: catalogue, store, builder                     lab/       definition, checks, evidence, verdicts
 host/      what this machine is and can, its slots, the KVM probe
-process    the one gateway to other programs; paths, packages, deadline, yamlfile, errors: what all rest on
+process    the one gateway to other programs; lease, paths, packages, deadline, yamlfile, errors: what all rest on
 """
 
 __version__ = "0.1.0"

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from vmlab.guest import console as module
-from vmlab.guest.console import Console
+from vmlab.guest.console import Console, Line
 
 
 class Wire:
     def __init__(self, log: Path) -> None:
         self.guest, ours = socket.socketpair()
-        self.panics: list[str] = []
+        self.panics: list[Line] = []
         self.console = Console(ours, log, on_panic=self.panics.append)
         self.log = log
 
@@ -44,14 +44,17 @@ def test_what_is_printed_is_kept_and_written_down(wire: Wire) -> None:
     assert wire.log.read_bytes() == b"vmlab-initrd: up\r\nsecond\r\n"
 
 
-def test_a_panic_is_told_once_with_its_line_even_if_it_comes_in_pieces(wire: Wire) -> None:
+def test_each_line_that_tells_of_a_panic_is_handed_on_once_even_if_it_comes_in_pieces(wire: Wire) -> None:
+    began = time.monotonic()
     wire.say(b"[ 1.0] Kernel panic - not sync")
     time.sleep(0.05)
     wire.say(b"ing: Attempted to kill init! exitcode=0x00000100\r\n[ 1.1] CPU: 0\r\n")
     wire.settle("CPU: 0")
     wire.say(b"Kernel panic - not syncing: again\r\n")
     wire.settle("again")
-    assert wire.panics == ["Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100"]
+    texts = ["[ 1.0] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100", "Kernel panic - not syncing: again"]
+    assert [line.text for line in wire.panics] == texts
+    assert began + 0.05 <= wire.panics[0].at <= wire.panics[1].at <= time.monotonic()
 
 
 def test_ordinary_text_is_no_panic(wire: Wire) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -203,7 +204,7 @@ def test_the_machine_id_is_written_where_it_is_a_file(tmp_path: Path, monkeypatc
 
 def test_random_bytes_are_credited_and_used_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, bytes]] = []
-    monkeypatch.setattr(inside.fcntl, "ioctl", lambda _file, request, data=b"": calls.append((request, data)))
+    monkeypatch.setattr(fcntl, "ioctl", lambda _file, request, data=b"": calls.append((request, data)))
     inside.renew_random(b"seedseed")
     assert calls == [(inside.RNDADDENTROPY, struct.pack("ii", 64, 8) + b"seedseed"), (inside.RNDRESEEDCRNG, b"")]
 
@@ -228,7 +229,7 @@ def test_what_firmware_wrote_to_the_port_is_thrown_away() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(b"\x1b[2JBdsDxe: loading Boot0001" * 5000)
-        standby._empty(ours)
+        standby._empty(ours, Deadline(5))
         # A last byte may come late.
         theirs.sendall(b'[{"waiting": true}\n')
         assert standby.Newborn(ours, "x", Deadline(5)).expect("waiting", noisy=True) == {"waiting": True}

@@ -6,11 +6,13 @@ This is the only bridge between the machine wing (`vmlab.guest`, `vmlab.host`) a
 bench       guests by name, phases, the record
 guest       a running guest, as an experiment sees it
 notebook    what a run has written down so far
+session     what it all stands on: the machine, taken and ready
 """
 
 from vmlab.bench.bench import START_LIMIT_S, Bench, boot_request
 from vmlab.bench.guest import GUEST_LAB_DIR, GUEST_PROBE_DIR, Guest, ScriptResult
-from vmlab.bench.notebook import Listener, Notebook
+from vmlab.bench.notebook import Notebook
+from vmlab.bench.session import Session
 from vmlab.errors import HostError
 from vmlab.guest.frozen import FrozenDisk
 
@@ -22,8 +24,8 @@ __all__ = [
     "FrozenDisk",
     "Guest",
     "HostError",
-    "Listener",
     "Notebook",
     "ScriptResult",
+    "Session",
     "boot_request",
 ]

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,11 +19,13 @@ import psutil
 from vmlab import process
 from vmlab.deadline import Deadline
 from vmlab.errors import GuestError, GuestExited, GuestPanicked, HostError, RunError, SshError, StrangerError, TemplateError
-from vmlab.guest import qemu, readiness, seed
-from vmlab.guest.console import END_OF_PANIC, PANIC, Console
+from vmlab.guest import panic, qemu, readiness, seed
+from vmlab.guest.console import END_OF_PANIC, Console
+from vmlab.guest.panic import PanicWatch, Signs
 from vmlab.guest.qmp import Qmp, QmpError
 from vmlab.guest.ssh import Connection, wait_for_banner
 from vmlab.image.image import Image
+from vmlab.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,9 @@ log = logging.getLogger(__name__)
 # tell most of it only after pvpanic was told, when the console was busy (Linux, kernel/panic.c: console_flush_on_panic).
 LAST_WORDS_S = 0.3
 PANIC_WORDS_S = 1.5
+
+# How long QEMU's monitor may take to tell the registers: milliseconds, and seconds on a crowded machine.
+_LOOK_LIMIT_S = 30.0
 
 # A sign of life on the console: our initrd's first words, or what any kernel, loader or init prints.
 _KERNEL_SIGNS = r"vmlab-initrd: up|Linux version |systemd\[1\]|\[ *\d+\.\d+\] |login:"
@@ -124,6 +129,7 @@ class Machine:
         self._connection: Connection | None = None
         self._ports: dict[int, int] = {}
         self._console: Console | None = None
+        self._panic = PanicWatch(request.name, self, self._on_panic)
         self._death: RunError | None = None
         self._died_at = 0.0
         self._stopping = False
@@ -174,17 +180,50 @@ class Machine:
         """The host's port that leads to a clone's quick SSH server, if its template has one."""
         return self._ports[qemu.CONTROL_PORT]
 
+    def tail(self) -> str:
+        """The console's last lines."""
+        return self.console.tail()
+
     # What can go wrong while it runs.
 
-    def _on_panic(self, line: str) -> None:
-        """The console shows a panic (called on the console's thread)."""
-        self._die(GuestPanicked(f"the guest's kernel panicked: {line}", hint="the console's last lines say where"))
+    @property
+    def panic_signs(self) -> Signs:
+        """What there is to say about a panic of the guest's kernel: pvpanic's word, the console's, and whether it lives."""
+        return self._panic.signs
+
+    def _on_panic(self) -> None:
+        """The kernel has panicked (called on whichever thread found that out)."""
+        signs = self._panic.signs
+        how = signs.words or "pvpanic reported it"
+        self._die(GuestPanicked(f"the guest's kernel panicked: {how}", hint="the console's last lines say where"))
+
+    def answered_at(self, patience_s: float) -> float:
+        """When the guest was asked something that it has answered (see `vmlab.guest.panic.Probe`): by its connection, else its greeting."""
+        connection, asked_at = self._connection, time.monotonic()
+        if connection is not None and connection.alive():
+            return connection.answered_at(patience_s)
+        return asked_at if 22 in self._ports and wait_for_banner(self.port, Deadline(patience_s)) else 0.0
+
+    def cpus(self) -> list[panic.Cpu]:
+        """What each of the guest's processors is at; none as long as the monitor is not connected."""
+        if self.qmp is None:
+            return []
+        text = self.qmp.execute("human-monitor-command", Deadline(_LOOK_LIMIT_S), **{"command-line": "info registers -a"})
+        return panic.cpus_of(str(text).replace("\r", ""))
+
+    def cpu_s(self) -> float:
+        """The CPU time that QEMU has used, in seconds. GuestExited when it is gone."""
+        try:
+            times = psutil.Process(self.pid).cpu_times()
+        except psutil.Error as exc:
+            raise GuestExited(f"QEMU's process cannot be read: {exc}") from exc
+        return float(times.user + times.system)
 
     def _on_event(self, event: dict[str, Any]) -> None:
         """QEMU's monitor says something (called on the monitor's thread)."""
         name, data = event.get("event"), event.get("data") or {}
         if name == "GUEST_PANICKED":
-            self._on_panic("pvpanic reported it")
+            self._panic.tell()
         elif name == "MIGRATION":
             with self._migrated:
                 self._migration = str(data.get("status"))
@@ -198,6 +237,9 @@ class Machine:
         status = self._child.wait()
         if self._stopping or (self._may_end and status == 0):
             return
+        if status == 0 and self._panic.signs.doubtful:
+            # A kernel with `panic=` on its command line restarts the machine after its words, and ours then ends.
+            self._on_panic()
         said = self._said()
         cause = said.splitlines()[-1] if said else f"exit status {status}"
         self._die(GuestExited(f"QEMU ended by itself: {cause}", hint="QEMU's own words are below", detail=said))
@@ -234,9 +276,9 @@ class Machine:
                 self._console.wait_for(END_OF_PANIC, max(0.0, self._died_at + PANIC_WORDS_S - time.monotonic()))
             time.sleep(max(0.0, self._died_at + LAST_WORDS_S - time.monotonic()))
             tail = self._console.tail()
-        if isinstance(death, GuestPanicked) and (reason := PANIC.search(tail.encode())) is not None:
+        if isinstance(death, GuestPanicked) and (reason := panic.reason_in(tail)):
             # (pvpanic may have told it first, and does not know why.)
-            death.message = f"the guest's kernel panicked: {reason.group().decode(errors='replace')}"
+            death.message = f"the guest's kernel panicked: {reason}"
         if tail and tail not in death.detail:
             death.detail = f"{death.detail}\n{tail}".strip()
         raise death
@@ -251,6 +293,9 @@ class Machine:
                 # A connection is often lost a moment before its cause is known.
                 if self._death is not None:
                     break
+                if isinstance(exc, SshError) and self._connection is not None and self._connection.alive():
+                    # Nothing was lost: the guest lives, and did not do in time what it was asked for.
+                    raise
                 time.sleep(0.05)
             else:
                 raise
@@ -265,7 +310,7 @@ class Machine:
 
     def listen(self, log_file: Path, preface: bytes) -> None:
         """Read the console from now on; the log begins with ``preface``."""
-        self._console = Console(self.sockets.console, log_file, on_panic=self._on_panic, preface=preface)
+        self._console = Console(self.sockets.console, log_file, on_panic=self._panic.hear, preface=preface)
 
     def connect_monitor(self, deadline: Deadline) -> None:
         """Talk to QEMU's monitor and learn the ports that lead to the guest."""
@@ -303,7 +348,7 @@ class Machine:
         self.system = System(kernel[:200], system[:200], boot_id[:64])
         self.note("first-command")
 
-    def wait_until_ready(self, deadline: Deadline, waiting: Callable[[str], None]) -> None:
+    def wait_until_ready(self, deadline: Deadline, progress: Progress) -> None:
         """Wait for kernel, sshd, login and cloud-init, in this order. Raises BootTimeout, GuestPanicked, GuestExited or SshError."""
         steps = [
             readiness.Step("kernel", "the kernel printed nothing: is the image bootable, has the guest enough memory?", self._kernel_is_up),
@@ -312,14 +357,7 @@ class Machine:
             readiness.Step("cloud-init", "cloud-init still works: see /var/log/cloud-init.log in the guest", self._cloud_init_is_done),
         ]
         with self.attributing():
-            self.reached += readiness.wait(
-                steps,
-                deadline,
-                started=self.began,
-                check_alive=self.check_alive,
-                waiting=waiting,
-                tail=self.console.tail,
-            )
+            self.reached += readiness.wait(steps, self, deadline, progress)
         if self.cloud_init is not None and self.cloud_init.exit_code == 1:
             raise GuestError(
                 f"cloud-init failed in the guest: {'; '.join(self.cloud_init.detail)[:300]}",
@@ -327,11 +365,11 @@ class Machine:
                 detail=self.console.tail(),
             )
 
-    def _kernel_is_up(self, _deadline: Deadline) -> bool:
-        return self.console.wait_for(_KERNEL_SIGNS, readiness.POLL_S) is not None
+    def _kernel_is_up(self, deadline: Deadline) -> bool:
+        return self.console.wait_for(_KERNEL_SIGNS, min(readiness.POLL_S, deadline.left_s())) is not None
 
-    def _sshd_greets(self, _deadline: Deadline) -> bool:
-        return wait_for_banner(self.port, timeout_s=1.0)
+    def _sshd_greets(self, deadline: Deadline) -> bool:
+        return wait_for_banner(self.port, deadline.within(1.0))
 
     def _log_in(self, deadline: Deadline) -> bool:
         try:
@@ -368,16 +406,14 @@ class Machine:
         with self.attributing():
             status = self.monitor.execute("query-status", deadline)
         try:
-            watched = psutil.Process(self.pid)
-            times = watched.cpu_times()
-            resident = watched.memory_info().rss
+            resident = psutil.Process(self.pid).memory_info().rss
         except psutil.Error as exc:
             self.check_alive()
             raise GuestError(f"QEMU's process cannot be read: {exc}") from exc
         return {
             "status": str(status.get("status", "")),
             "resident_bytes": int(resident),
-            "cpu_s": round(times.user + times.system, 2),
+            "cpu_s": round(self.cpu_s(), 2),
             "panicked": isinstance(self._death, GuestPanicked),
         }
 
@@ -401,6 +437,7 @@ class Machine:
         """End the guest: QMP ``quit``, then SIGTERM, then SIGKILL. How it ended is kept in ``ended_how``."""
         with self._lock:
             self._stopping = True
+        self._panic.close()
         if self._connection is not None:
             self._connection.close()
         if self._child.poll() is None and self.qmp is not None:

@@ -1,6 +1,6 @@
 """Slots: the right to run guests now, given to runs of all processes on this machine, first come first served.
 
-One directory holds one file a run; whatever is not there does not run. The kernel's lock on that file (flock(2)) is the run's life: it
+One directory holds one file a run; whatever is not there does not run. The kernel's lock on that file (`vmlab.lease`) is the run's life: it
 ends with the process that holds it, however that ends, and a file that nobody holds is rubbish. The lock on the directory itself is the
 gate: it is held for the milliseconds in which a run looks at the others and goes from waiting to running, so that no two decide at once.
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import math
 import os
@@ -26,10 +25,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from vmlab import lease
 from vmlab.deadline import Deadline
 from vmlab.errors import HostError
 from vmlab.host.capacity import Capacity, Need, capacity, check_fits
 from vmlab.host.facts import counted, in_words
+from vmlab.progress import Progress
 
 VARIABLE = "VMLAB_SLOTS"
 
@@ -140,8 +141,8 @@ class Slots:
         return _usable_directory(self._directory)
 
     @contextlib.contextmanager
-    def hold(self, need: Need, what: str, waiting: Callable[[str], None]) -> Iterator[Slot]:
-        """Wait for a slot and hold it. ``waiting`` is told what for, each time that this changes, and with an empty text at the end.
+    def hold(self, need: Need, what: str, progress: Progress) -> Iterator[Slot]:
+        """Wait for a slot and hold it. ``progress`` is told what for, each time that this changes.
 
         UsageError when it can never fit, HostError when the slots' directory cannot be used.
         """
@@ -149,7 +150,7 @@ class Slots:
         directory, asked = self.directory, time.monotonic()
         descriptor, path, mine = self._queue_up(directory, need, what)
         try:
-            path = self._wait(directory, path, mine, waiting)
+            path = self._wait(directory, path, mine, progress)
             slot = Slot(asked, time.monotonic())
             try:
                 yield slot
@@ -195,11 +196,11 @@ class Slots:
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
                 # (All users of one directory must be able to read it, whatever the umask of this one is.)
                 os.fchmod(descriptor, 0o644)
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lease.lock(descriptor)
                 os.write(descriptor, json.dumps(asdict(mine)).encode())
         return descriptor, path, mine
 
-    def _wait(self, directory: Path, path: Path, mine: Entry, waiting: Callable[[str], None]) -> Path:
+    def _wait(self, directory: Path, path: Path, mine: Entry, progress: Progress) -> Path:
         """Wait for our turn; the path of our file then."""
         told, why, seen, before, looked = "", "", -1, 0, -_OTHERS_LOOK_S
         while True:
@@ -213,14 +214,14 @@ class Slots:
                         with _explained(directory):
                             path = path.rename(path.with_suffix(".running"))
                         if told:
-                            waiting("")
+                            progress.waiting("")
                         return path
             elif before:
                 why = _turn(before)
             seen = changed
             if why != told:
                 told = why
-                waiting(why)
+                progress.waiting(f"a slot: {why}")
             time.sleep(_GLANCE_S)
 
 
@@ -257,7 +258,7 @@ def _read(path: Path, *, running: bool) -> Entry | None:
         # Its owner was done between our look at the directory and now.
         return None
     try:
-        if _is_held(descriptor):
+        if not lease.lock(descriptor, shared=True):
             return Entry(**{**json.loads(os.read(descriptor, 1 << 16)), "running": running})
     except (ValueError, TypeError) as exc:
         raise HostError(f"{path} is held by a process, but is not a slot of this vmlab", hint="have all users run the same vmlab") from exc
@@ -268,32 +269,17 @@ def _read(path: Path, *, running: bool) -> Entry | None:
     return None
 
 
-def _is_held(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    return False
-
-
 @contextlib.contextmanager
 def _gate(directory: Path) -> Iterator[None]:
     """Hold the lock on the directory itself. HostError when somebody else does not let go of it."""
     with _explained(directory):
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        deadline = Deadline(_GATE_LIMIT_S)
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if deadline.expired():
-                    raise HostError(
-                        f"another process has held the lock on {directory} for {_GATE_LIMIT_S:.0f} s",
-                        hint=f"see who, and whether it is stopped: fuser -v {directory}",
-                    ) from None
-                time.sleep(0.005)
+        if not lease.wait_for_lock(descriptor, Deadline(_GATE_LIMIT_S)):
+            raise HostError(
+                f"another process has held the lock on {directory} for {_GATE_LIMIT_S:.0f} s",
+                hint=f"see who, and whether it is stopped: fuser -v {directory}",
+            )
         yield
     finally:
         os.close(descriptor)
