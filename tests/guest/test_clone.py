@@ -30,7 +30,7 @@ from vmlab.guest.machine import BootRequest, Machine
 from vmlab.guest.start import start, with_machine_type
 from vmlab.guest.workdir import WorkDir, work_dir
 from vmlab.image.cache import Cache, sha256
-from vmlab.image.store import Image
+from vmlab.image.image import Image
 from vmlab.progress import Kind, Progress
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(900), pytest.mark.xdist_group("clones")]

@@ -23,7 +23,7 @@ from vmlab.guest.intel import console as appliance_console
 from vmlab.guest.intel.appliance import ApplianceStore
 from vmlab.guest.machine import BootRequest, Machine
 from vmlab.host import facts, probe
-from vmlab.image.store import Image
+from vmlab.image.image import Image
 from vmlab.lab.definition import GuestRequest, Lab
 from vmlab.process import CommandError
 from vmlab.yamlfile import load

@@ -24,7 +24,7 @@ from vmlab.guest.console import END_OF_PANIC, Console
 from vmlab.guest.panic import PanicWatch, Signs
 from vmlab.guest.qmp import Qmp, QmpError
 from vmlab.guest.ssh import Connection, wait_for_banner
-from vmlab.image.store import Image
+from vmlab.image.image import Image
 from vmlab.progress import Progress
 
 log = logging.getLogger(__name__)
