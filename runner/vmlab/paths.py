@@ -23,8 +23,8 @@ def data_dir(name: str) -> Path:
 
 
 def packages_table() -> Path:
-    """The table of system packages, which the Makefile's set-up reads too."""
-    return _IN_WHEEL / "packages.txt" if _IN_WHEEL.is_dir() else _PACKAGE.parent / "packages.txt"
+    """The table of system packages, which the Makefile's set-up reads too, in a clone by its own place (``runner/packages.txt``)."""
+    return _PACKAGE / "packages.txt"
 
 
 def cache_dir() -> Path:

@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from tests.conftest import BOOT_S, ROOT
+from tests.stage import Heard, setting
 from vmlab.deadline import Deadline
 from vmlab.guest import qemu
 from vmlab.guest.clone import identity as standby
@@ -30,6 +31,7 @@ from vmlab.guest.start import start, with_machine_type
 from vmlab.guest.workdir import WorkDir, work_dir
 from vmlab.image.cache import Cache, sha256
 from vmlab.image.store import Image
+from vmlab.progress import Kind, Progress
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(900), pytest.mark.xdist_group("clones")]
 
@@ -41,24 +43,15 @@ class Starter:
 
     def __init__(self, stack: contextlib.ExitStack, work: WorkDir, store: TemplateStore, logs: Path) -> None:
         self.stack, self.work, self.store, self.logs = stack, work, store, logs
-        self.phases: list[str] = []
+        self.heard = Heard()
+
+    @property
+    def phases(self) -> list[str]:
+        return self.heard.texts(Kind.PHASE)
 
     def __call__(self, request: BootRequest) -> Machine:
-        @contextlib.contextmanager
-        def phase(title: str) -> Iterator[None]:
-            self.phases.append(title)
-            yield
-
-        return start(
-            self.stack,
-            request,
-            self.work,
-            templates=self.store,
-            console_log=self.logs / f"{request.name}.log",
-            deadline=Deadline(BOOT_S),
-            waiting=lambda step: None,
-            phase=phase,
-        )
+        log = self.logs / f"{request.name}.log"
+        return start(self.stack, request, setting(self.work, log, limit_s=BOOT_S, progress=Progress(self.heard)), self.store)
 
 
 @pytest.fixture
@@ -236,14 +229,7 @@ def copy(debian13: Image, store: TemplateStore, tmp_path: Path) -> Iterator[tupl
     """A template that may be broken: a copy of the default guest's in a store of its own."""
     request = with_machine_type(BootRequest("main", debian13, "tcg"), store)
     with work_dir() as work:
-        original = store.get(
-            request,
-            work,
-            console_log=tmp_path / "made.log",
-            deadline=Deadline(BOOT_S),
-            waiting=lambda step: None,
-            phase=lambda title: contextlib.nullcontext(),
-        )
+        original = store.get(request, setting(work, tmp_path / "made.log", limit_s=BOOT_S))
     mine = TemplateStore(print, directory=tmp_path / "templates")
     entry = Cache(tmp_path / "templates", print).final(original.entry)
     subprocess.run(["cp", "-r", "--sparse=always", str(original.directory), str(entry)], check=True)

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import BOOT_S, ROOT
+from tests.stage import setting
 from vmlab.deadline import Deadline
 from vmlab.guest import qemu
 from vmlab.guest.boot import boot
@@ -124,7 +125,7 @@ def host(disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]
         patch.setattr(qemu, "argv", with_disk)
         request = BootRequest("l1", image, "tcg", memory_mib=4096, cpus=1, virtualisation="svm")
         work = stack.enter_context(work_dir())
-        ready = boot(request, work, console_log=logs / "console.log", deadline=Deadline(BOOT_S), waiting=lambda what: None)
+        ready = boot(request, setting(work, logs / "console.log", limit_s=BOOT_S))
         machine = stack.enter_context(ready)
         done = machine.ssh.execute(SETUP, deadline=Deadline(120))
         assert done.status == 0, done.stderr

@@ -65,7 +65,8 @@ class Browser:
             answer = self._read()
             if answer.get("id") == self._number:
                 assert "error" not in answer, answer
-                return answer["result"]
+                result: dict[str, Any] = answer["result"]
+                return result
             self.events.append(answer)
 
     def _read(self) -> dict[str, Any]:
@@ -74,7 +75,8 @@ class Browser:
             assert chunk, "Chromium ended"
             self._buffer += chunk
         line, _, self._buffer = self._buffer.partition(b"\0")
-        return json.loads(line)
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
     def open(self, path: Path, *, width: int, dark: bool) -> None:
         self.do("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from tests.guest.conftest import world_of
-from vmlab.deadline import Deadline
+from tests.stage import setting
 from vmlab.errors import GuestPanicked
 from vmlab.guest import boot, frozen
 from vmlab.guest.frozen import ColdBoot, FrozenDisk
 from vmlab.guest.machine import BootRequest
+from vmlab.guest.setting import Setting
 from vmlab.guest.workdir import WorkDir
 from vmlab.host.noise import Noise
 from vmlab.image.store import Image
@@ -31,9 +32,9 @@ def test_only_the_emulators_fault_is_tried_again(console: str, boots: int, tmp_p
     tried: list[Path] = []
 
     @contextlib.contextmanager
-    def panics(*_: Any, console_log: Path, **__: Any) -> Iterator[None]:
-        tried.append(console_log)
-        console_log.write_text(console)
+    def panics(_request: BootRequest, setting: Setting, **_: Any) -> Iterator[None]:
+        tried.append(setting.console_log)
+        setting.console_log.write_text(console)
         raise GuestPanicked("the guest's kernel panicked", detail=console)
         yield
 
@@ -51,12 +52,12 @@ def test_only_the_emulators_fault_is_tried_again(console: str, boots: int, tmp_p
 def test_a_timed_boot_too_and_what_broke_is_kept(deaths: list[str], boots: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left, tried = list(deaths), 0
 
-    def once(*given: Any) -> ColdBoot:
+    def once(*_: Any) -> ColdBoot:
         nonlocal tried
         tried += 1
         if left:
             raise GuestPanicked("the guest's kernel panicked", detail=left.pop(0))
-        return ColdBoot([], [], [], Noise(1, 1, 1, 0, 0, 0, 0), given[-1])
+        return ColdBoot([], [], [], Noise(1, 1, 1, 0, 0, 0, 0), [])
 
     monkeypatch.setattr(frozen, "_boot_once", once)
     image = Image("x", "0", tmp_path, tmp_path / "disk", None, None, "", {}, "user", {})
@@ -64,7 +65,7 @@ def test_a_timed_boot_too_and_what_broke_is_kept(deaths: list[str], boots: int, 
     disk = FrozenDisk(request, tmp_path / "disk", tmp_path / "seed")
     outcome = pytest.raises(GuestPanicked) if boots == len(deaths) else contextlib.nullcontext()
     with outcome:
-        done = frozen.cold_boot(disk, request, WorkDir(tmp_path), until="x", deadline=Deadline(9), waiting=lambda _: None)
+        done = frozen.cold_boot(disk, request, setting(WorkDir(tmp_path), tmp_path / "console"), "x")
         assert done.broken == deaths
     assert tried == boots
 

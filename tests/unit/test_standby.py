@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -202,7 +203,7 @@ def test_the_machine_id_is_written_where_it_is_a_file(tmp_path: Path, monkeypatc
 
 def test_random_bytes_are_credited_and_used_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, bytes]] = []
-    monkeypatch.setattr(inside.fcntl, "ioctl", lambda _file, request, data=b"": calls.append((request, data)))
+    monkeypatch.setattr(fcntl, "ioctl", lambda _file, request, data=b"": calls.append((request, data)))
     inside.renew_random(b"seedseed")
     assert calls == [(inside.RNDADDENTROPY, struct.pack("ii", 64, 8) + b"seedseed"), (inside.RNDRESEEDCRNG, b"")]
 

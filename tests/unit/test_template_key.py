@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,11 +41,11 @@ def other_file(name: str) -> Change:
     return lambda request, host: (replace(request, image=replace(IMAGE, manifest={"files": files})), host)
 
 
-def asked(**changes: object) -> Change:
+def asked(**changes: Any) -> Change:
     return lambda request, host: (replace(request, **changes), host)
 
 
-def on(**changes: object) -> Change:
+def on(**changes: Any) -> Change:
     return lambda request, host: (request, replace(host, **changes))
 
 

@@ -3,20 +3,22 @@
 A lab's ``checks.py`` and its tests import everything they need from here.
 """
 
-from vmlab.lab.checks import check, judge
+from vmlab.lab.checks import Check, check, judge
+from vmlab.lab.collection import read_lab
+from vmlab.lab.definition import Lab
 from vmlab.lab.evidence import Evidence, EvidenceProblem, Record
-from vmlab.lab.loading import beside
 from vmlab.lab.statistics import Interval, median_interval, ratio_interval
 from vmlab.lab.verdict import Verdict, VerdictKind, failed, inconclusive, not_observable, passed
 
 __all__ = [
+    "Check",
     "Evidence",
     "EvidenceProblem",
     "Interval",
+    "Lab",
     "Record",
     "Verdict",
     "VerdictKind",
-    "beside",
     "check",
     "failed",
     "inconclusive",
@@ -25,4 +27,5 @@ __all__ = [
     "not_observable",
     "passed",
     "ratio_interval",
+    "read_lab",
 ]

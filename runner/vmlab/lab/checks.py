@@ -71,9 +71,12 @@ def check(*, points: float, claim: str, after: str | Sequence[str] = ()) -> Call
 def checks_of(module: ModuleType, above: Sequence[Check] = ()) -> list[Check]:
     """The checks that a module declares, in the order of its text; ``above`` are those of the files before it.
 
+    One that it imports from such a file is not declared again.
+
     Raises ValueError when one depends on a check that does not stand before it, or has the name of one.
     """
-    found = [member.__vmlab_check__ for member in vars(module).values() if hasattr(member, "__vmlab_check__")]
+    marked: list[Check] = [member.__vmlab_check__ for member in vars(module).values() if hasattr(member, "__vmlab_check__")]
+    found = [each for each in dict.fromkeys(marked) if not any(each is other for other in above)]
     known = {each.id for each in above}
     for declared in found:
         if declared.id in known:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import keyword
 import shutil
+import sys
 from pathlib import Path
 
 from vmlab.errors import UsageError
@@ -20,6 +22,11 @@ def create(name: str, directory: Path) -> Path:
         raise UsageError(
             f"{name[:80]!r} is no name for a lab",
             hint="lower-case letters, digits and underscores, a letter first, at most 40 characters: page_cache",
+        )
+    if name in sys.stdlib_module_names or name in importlib.metadata.packages_distributions() or name == "vmlab":
+        raise UsageError(
+            f"{name!r} is no name for a lab, because Python has a module that is called so",
+            hint=f"a lab is a package, which mypy and pytest know by its name: my_{name}"[:140],
         )
     folder = directory / name
     try:
