@@ -21,6 +21,7 @@ from vmlab.errors import TemplateError
 from vmlab.guest.clone import identity as standby
 from vmlab.guest.clone.identity import Newborn
 from vmlab.guest.inside import standby as inside
+from vmlab.guest.seed import new_hostname
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_no_two_clones_are_told_the_same() -> None:
     for _ in range(2):
         ours, theirs = socket.socketpair()
         with ours, theirs, guest(theirs, *lines(*GOOD)) as heard:
-            Newborn(ours, "main", Deadline(5)).quicken()
+            Newborn(ours, new_hostname("main"), Deadline(5)).quicken()
         tellings.append(heard[0])
     assert all(tellings[0][key] != tellings[1][key] for key in ("random", "hostname", "machine_id"))
 
