@@ -83,7 +83,7 @@ class Host:
         packed = self._reports / f"{name}.tar"
         with self._machine.attributing():
             self._machine.ssh.execute(f"tar -C /root -cf /root/{name}.tar {name}", deadline=Deadline(60))
-            self._machine.ssh.get(f"/root/{name}.tar", packed)
+            self._machine.ssh.get(f"/root/{name}.tar", packed, deadline=Deadline(60))
         with tarfile.open(fileobj=io.BytesIO(packed.read_bytes())) as tar:
             tar.extractall(self._reports, filter="data")
         return Run(said, status, store.load(store.find_latest(self._reports / name, name)))

@@ -129,8 +129,8 @@ def test_every_verdict_and_reader_is_described() -> None:
 
 def test_every_call_of_the_bench_is_described() -> None:
     bench = pytest.importorskip("vmlab.bench", reason="the bench is not there yet")
+    from vmlab.guest.conversation import Conversation
     from vmlab.guest.look.memory import MemoryView
-    from vmlab.guest.ssh import Conversation
 
     guide = GUIDE.read_text()
     ours = {"part", "put_scripts"}  # (For the runner, not for an experiment.)
@@ -145,8 +145,8 @@ def test_every_call_of_the_bench_is_described() -> None:
 
 def test_no_call_is_described_that_is_not_there() -> None:
     bench = pytest.importorskip("vmlab.bench", reason="the bench is not there yet")
+    from vmlab.guest.conversation import Conversation
     from vmlab.guest.look.memory import MemoryView
-    from vmlab.guest.ssh import Conversation
 
     kinds = {"bench": bench.Bench, "guest": bench.Guest, "talk": Conversation, "memory": MemoryView}
     # (In the example lab, "memory" is an observation.)

@@ -229,7 +229,7 @@ def test_what_firmware_wrote_to_the_port_is_thrown_away() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(b"\x1b[2JBdsDxe: loading Boot0001" * 5000)
-        standby._empty(ours)
+        standby._empty(ours, Deadline(5))
         # A last byte may come late.
         theirs.sendall(b'[{"waiting": true}\n')
         assert standby.Newborn(ours, "x", Deadline(5)).expect("waiting", noisy=True) == {"waiting": True}

@@ -17,11 +17,11 @@ from vmlab.bench.session import Session
 from vmlab.deadline import Deadline
 from vmlab.errors import ScriptError, UnsuitableImage, UsageError
 from vmlab.guest import frozen, seed, start
+from vmlab.guest.conversation import parse_line
 from vmlab.guest.intel import bochs
 from vmlab.guest.intel import console as appliance_console
 from vmlab.guest.intel.appliance import ApplianceStore
 from vmlab.guest.machine import BootRequest, Machine
-from vmlab.guest.ssh import parse_line
 from vmlab.host import facts, probe
 from vmlab.image.store import Image
 from vmlab.lab.definition import GuestRequest, Lab
@@ -50,12 +50,12 @@ def boot_request(name: str, wanted: GuestRequest, image: Image, accelerator: Lit
     )
 
 
-def _require(guest: Guest, needs: Sequence[str], image: Image) -> None:
+def _require(guest: Guest, needs: Sequence[str], image: Image, deadline: Deadline) -> None:
     """UnsuitableImage unless the guest has all these programs."""
     if not needs:
         return
     looked = guest.machine.ssh.execute(
-        f"for program in {' '.join(needs)}; do command -v $program >/dev/null || echo $program; done", deadline=Deadline(60)
+        f"for program in {' '.join(needs)}; do command -v $program >/dev/null || echo $program; done", deadline=deadline.within(60)
     )
     missing = looked.stdout.split()
     if missing:
@@ -106,7 +106,7 @@ class Bench:
             request = boot_request(name, wanted, here.images[name], self.accelerator)
             guest = Guest(name, start.start(here.guests, request, setting, templates), self._lab, here.deadline)
             here.notebook.guests.append(guest.part())
-            _require(guest, wanted.needs, here.images[name])
+            _require(guest, wanted.needs, here.images[name], here.deadline)
             guest.put_scripts()
             here.progress.waiting("")
         return guest

@@ -12,11 +12,12 @@ from typing import Any
 from vmlab.deadline import Deadline
 from vmlab.errors import ScriptError, UsageError
 from vmlab.guest import frozen
+from vmlab.guest.command import CommandResult
+from vmlab.guest.conversation import Conversation, parse_line
 from vmlab.guest.look.memory import MemoryView
 from vmlab.guest.look.statistics import kvm_statistics
 from vmlab.guest.machine import Machine
 from vmlab.guest.qemu import Virtualisation
-from vmlab.guest.ssh import CommandResult, Conversation, parse_line
 from vmlab.host import probe
 from vmlab.lab.definition import Lab
 from vmlab.report.model import CloudInitPart, GuestPart, StepPart
@@ -122,7 +123,9 @@ class Guest:
         What fails in it (no device, no module) is the record's ``error``. ScriptError when the probe itself does not run.
         """
         with self.machine.attributing():
-            self.machine.ssh.put_tree({f"kvm/{name}": path for name, path in probe.files().items()}, GUEST_PROBE_DIR)
+            self.machine.ssh.put_tree(
+                {f"kvm/{name}": path for name, path in probe.files().items()}, GUEST_PROBE_DIR, deadline=self._deadline
+            )
         # The probe's own limit ends first, so that it can say how far it came.
         command = f"cd {GUEST_PROBE_DIR} && exec python3 -m kvm --limit {max(1, int(time_limit_s * 0.8))}"
         printed = self.run(command, time_limit_s=time_limit_s, output_limit_bytes=probe.RECORD_LIMIT_BYTES).stdout
@@ -131,12 +134,12 @@ class Guest:
     def put(self, local: Path, remote: str) -> None:
         """Copy a file into the guest."""
         with self.machine.attributing():
-            self.machine.ssh.put(local, remote)
+            self.machine.ssh.put(local, remote, deadline=self._deadline)
 
     def get(self, remote: str, local: Path) -> None:
         """Copy a file out of the guest (64 MiB at most)."""
         with self.machine.attributing():
-            self.machine.ssh.get(remote, local)
+            self.machine.ssh.get(remote, local, deadline=self._deadline)
 
     def read_text(self, path: str) -> str:
         """The text of a file in the guest, 1 MiB at most."""
@@ -180,7 +183,7 @@ class Guest:
         if self._scripts_are_there:
             return
         with self.machine.attributing():
-            self.machine.ssh.put_tree(self._scripts(), GUEST_LAB_DIR)
+            self.machine.ssh.put_tree(self._scripts(), GUEST_LAB_DIR, deadline=self._deadline)
         self._scripts_are_there = True
 
     def _scripts(self) -> dict[str, Path]:

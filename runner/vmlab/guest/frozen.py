@@ -80,7 +80,7 @@ def wait_for_end(machine: Machine, deadline: Deadline) -> None:
                 hint="the console says what it still does",
                 detail=machine.console.tail(),
             )
-        time.sleep(_LOOK_S)
+        time.sleep(min(_LOOK_S, deadline.left_s()))
 
 
 def cold_boot(frozen: FrozenDisk, request: BootRequest, setting: Setting, until: str | None) -> ColdBoot:
@@ -126,7 +126,7 @@ def _boot_once(frozen: FrozenDisk, request: BootRequest, setting: Setting, until
 
 
 def _wait_for(machine: Machine, port: Console, until: str, deadline: Deadline) -> None:
-    while port.wait_for(until, _LOOK_S) is None:
+    while port.wait_for(until, min(_LOOK_S, deadline.left_s())) is None:
         machine.check_alive()
         if deadline.expired():
             said = "\n".join(line.text for line in port.lines()[-20:])

@@ -232,7 +232,7 @@ class Machine:
         connection, asked_at = self._connection, time.monotonic()
         if connection is not None and connection.alive():
             return connection.answered_at(patience_s)
-        return asked_at if wait_for_banner(self.port, timeout_s=patience_s) else 0.0
+        return asked_at if wait_for_banner(self.port, Deadline(patience_s)) else 0.0
 
     def cpus(self) -> list[panic.Cpu]:
         """What each of the guest's processors is at."""
@@ -319,6 +319,9 @@ class Machine:
                 # A connection is often lost a moment before its cause is known.
                 if self._death is not None:
                     break
+                if isinstance(exc, SshError) and self._connection is not None and self._connection.alive():
+                    # Nothing was lost: the guest lives, and did not do in time what it was asked for.
+                    raise
                 time.sleep(0.05)
             else:
                 raise
@@ -388,11 +391,11 @@ class Machine:
             )
         return status
 
-    def _kernel_is_up(self, _deadline: Deadline) -> bool:
-        return self.console.wait_for(_KERNEL_SIGNS, readiness.POLL_S) is not None
+    def _kernel_is_up(self, deadline: Deadline) -> bool:
+        return self.console.wait_for(_KERNEL_SIGNS, min(readiness.POLL_S, deadline.left_s())) is not None
 
-    def _sshd_greets(self, _deadline: Deadline) -> bool:
-        return wait_for_banner(self.port, timeout_s=1.0)
+    def _sshd_greets(self, deadline: Deadline) -> bool:
+        return wait_for_banner(self.port, deadline.within(1.0))
 
     def _log_in(self, deadline: Deadline) -> bool:
         try:

@@ -60,7 +60,7 @@ def wait(steps: Sequence[Step], guest: Waker, deadline: Deadline, progress: Prog
                     hint=step.hint,
                     detail=guest.tail(),
                 )
-            time.sleep(POLL_S)
+            time.sleep(min(POLL_S, deadline.left_s()))
         guest.check_alive()
         reached.append(Reached(step.name, round(time.monotonic() - guest.began, 3)))
     return reached

@@ -9,22 +9,28 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
-import json
+import logging
 import secrets
-import select
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import paramiko
 
 from vmlab.deadline import Deadline
-from vmlab.errors import ScriptError, SshError, StrangerError
+from vmlab.errors import RunError, ScriptError, SshError, StrangerError, VmlabError
+from vmlab.guest.command import Command, CommandResult, close, short
+from vmlab.guest.conversation import Conversation
+from vmlab.guest.ending import COMMAND as ENDING
+from vmlab.guest.ending import marked, new_mark, program
 from vmlab.guest.seed import Identity
+from vmlab.guest.watchdog import nothing, watched
+
+log = logging.getLogger(__name__)
 
 # The algorithms that cost the least under emulation and are as strong as any. The guest's processor has AES instructions, which QEMU
 # emulates with helpers; GCM also saves the separate MAC.
@@ -32,25 +38,20 @@ _CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr")
 _KEX = ("curve25519-sha256", "curve25519-sha256@libssh.org")
 # Said first on every connection (RFC 4253, section 4.2).
 _CLIENT_VERSION = "SSH-2.0-vmlab"
-_STDERR_LIMIT_BYTES = 64 << 10
-_LINE_LIMIT_BYTES = 1 << 20
-
 # How long a guest may take to start a command: seconds on a crowded machine.
 _REPLY_LIMIT_S = 120.0
 
 # Dropbear refuses a longer command (its MAX_CMD_LEN is 9000) and hangs up on one that does not fit into a packet of 32 KiB.
 _COMMAND_LIMIT_BYTES = 8192
 
+# How long the end of a command may take in a guest; its program takes five seconds at most, and its start seconds on a crowded machine.
+ENDING_LIMIT_S = 20.0
+# A script may end by itself so long after its input did, before it is made to.
+_INPUT_ENDED_S = 0.2
+# How long an error waits for the command's end when its time is over: as a rule that is all it takes.
+_ENDING_MOMENT_S = 0.25
 
-@dataclass(frozen=True)
-class CommandResult:
-    """What a command in the guest left."""
-
-    command: str
-    status: int
-    stdout: str
-    stderr: str
-    duration_s: float
+_SILENT_HINT = "the guest hangs, or its sshd does: its console may say why"
 
 
 class _KnownKeyOnly(paramiko.MissingHostKeyPolicy):
@@ -63,87 +64,83 @@ class _KnownKeyOnly(paramiko.MissingHostKeyPolicy):
 class Connection:
     """A logged-in connection. Made by `connect`; `abort` may be called from any thread and ends every wait at once."""
 
-    def __init__(self, client: paramiko.SSHClient) -> None:
+    def __init__(self, client: paramiko.SSHClient, anew: Callable[[Deadline], Connection]) -> None:
         self._client = client
         self._question: _Question | None = None
+        self._anew = anew
+        self._is_ours_to_end = False
+        self._endings: list[threading.Thread] = []
 
     @classmethod
     def connect(cls, port: int, identity: Identity, *, user: str, deadline: Deadline, sock: Any = None) -> Connection:
         """Log in on the loopback address, or over ``sock``. Raises SshError when the guest does not let us in (or not in time)."""
+        deadline = deadline.within(_REPLY_LIMIT_S)
         client = paramiko.SSHClient()
         kind, data = identity.host.public.split()[:2]
         client.get_host_keys().add(f"[127.0.0.1]:{port}", kind, paramiko.PKey.from_type_string(kind, base64.b64decode(data)))
         client.set_missing_host_key_policy(_KnownKeyOnly())
-        seconds = max(0.1, min(deadline.left_s(), 120.0))
+        sock = sock or _dial(port, deadline)
+        seconds = max(0.1, deadline.left_s())
         try:
-            client.connect(
-                "127.0.0.1",
-                port,
-                username=user,
-                pkey=paramiko.Ed25519Key.from_private_key(io.StringIO(identity.client.private)),
-                allow_agent=False,
-                look_for_keys=False,
-                timeout=seconds,
-                banner_timeout=seconds,
-                auth_timeout=seconds,
-                transport_factory=_transport,
-                sock=sock,
-            )
+            # Each of paramiko's limits is for one step of many, or for one byte.
+            with watched(deadline, partial(_hang_up, sock), nothing):
+                client.connect(
+                    "127.0.0.1",
+                    port,
+                    username=user,
+                    pkey=paramiko.Ed25519Key.from_private_key(io.StringIO(identity.client.private)),
+                    allow_agent=False,
+                    look_for_keys=False,
+                    timeout=seconds,
+                    banner_timeout=seconds,
+                    auth_timeout=seconds,
+                    transport_factory=_transport,
+                    sock=sock,
+                )
         except paramiko.BadHostKeyException as exc:
             client.close()
             raise StrangerError(f"the machine on port {port} has another host key than this guest was given") from exc
-        except (paramiko.SSHException, OSError, EOFError) as exc:
+        except VmlabError:
             client.close()
+            raise
+        except Exception as exc:  # paramiko hands on whatever its thread met in what the guest sent, of whatever type.
+            client.close()
+            if deadline.expired():
+                raise SshError(f"cannot log in to the guest: it did not let us in within {deadline.budget_s:.0f} s") from exc
             raise SshError(f"cannot log in to the guest: {exc or type(exc).__name__}") from exc
-        return cls(client)
+        except BaseException:
+            client.close()
+            raise
+        return cls(client, lambda deadline: cls.connect(port, identity, user=user, deadline=deadline))
 
     def execute(self, command: str, *, deadline: Deadline, stdin: bytes = b"", output_limit_bytes: int = 1 << 20) -> CommandResult:
         """Run one shell line to its end.
 
         Raises SshError when the connection is lost, ScriptError when the command runs out of time or prints more than
-        ``output_limit_bytes`` on its standard output.
+        ``output_limit_bytes`` on its standard output: then it is ended in the guest, with all that it started.
         """
         started = time.monotonic()
-        channel = self._open(command, deadline)
-        out, err = bytearray(), bytearray()
-        to_send = memoryview(stdin)
-        with contextlib.closing(channel):
-            if not stdin:
-                channel.shutdown_write()
-            while _readable(channel) or (self.alive() and not _is_over(channel)):
-                _drain(channel, out, err)
-                if len(out) > output_limit_bytes:
-                    raise ScriptError(
-                        f"it printed more than {output_limit_bytes} bytes: {_short(command)}",
-                        hint="print less, or allow more with output_limit_bytes",
-                        detail=bytes(out[:500]).decode(errors="replace"),
-                    )
-                if deadline.expired():
-                    raise ScriptError(
-                        f"it ran longer than its {deadline.budget_s:.0f} s: {_short(command)}",
-                        detail=(bytes(err) or bytes(out))[-2000:].decode(errors="replace"),
-                    )
-                if to_send and channel.send_ready():
-                    to_send = to_send[self._send(channel, to_send) :]
-                    if not to_send:
-                        channel.shutdown_write()
-                _wait(channel, 0.02 if to_send else 0.2, deadline)
-            status = self.status(channel, command)
-        return CommandResult(command, status, out.decode(errors="replace"), err.decode(errors="replace"), time.monotonic() - started)
+        with self.open(command, deadline) as running:
+            status = running.finish(stdin, output_limit_bytes)
+        out, err = running.out.decode(errors="replace"), running.err.decode(errors="replace")
+        return CommandResult(command, status, out, err, time.monotonic() - started)
 
     def start(self, command: str, *, deadline: Deadline) -> Conversation:
-        """Start a command and talk to it line by line."""
-        return Conversation(self, self._open(command, deadline), command)
+        """Start a command and talk to it line by line, until the deadline at most."""
+        return Conversation(self.open(command, deadline), deadline)
 
-    def put(self, local: Path, remote: str, *, mode: int = 0o644) -> None:
-        """Copy a file into the guest."""
-        with self._sftp() as sftp:
+    def put(self, local: Path, remote: str, *, deadline: Deadline, mode: int = 0o644) -> None:
+        """Copy a file into the guest. SshError when that cannot be, or is not done by the deadline."""
+        with self._sftp(f"copy {local.name} to {remote}", deadline) as sftp:
             sftp.put(str(local), remote)
             sftp.chmod(remote, mode)
 
-    def put_tree(self, files: Mapping[str, Path], directory: str) -> None:
-        """Copy files under a directory of the guest, by relative name and each with its local mode; directories are made as needed."""
-        with self._sftp() as sftp:
+    def put_tree(self, files: Mapping[str, Path], directory: str, *, deadline: Deadline) -> None:
+        """Copy files under a directory of the guest, by relative name and each with its local mode; directories are made as needed.
+
+        Raises as `put` does.
+        """
+        with self._sftp(f"copy {len(files)} files to {directory}", deadline) as sftp:
             made: set[str] = set()
             for name, local in files.items():
                 target = PurePosixPath(directory, name)
@@ -156,9 +153,9 @@ class Connection:
                 sftp.put(str(local), str(target), confirm=False)
                 sftp.chmod(str(target), local.stat().st_mode & 0o777)
 
-    def get(self, remote: str, local: Path, *, limit_bytes: int = 64 << 20) -> None:
-        """Copy a file out of the guest; SshError when it is missing, ScriptError when it is larger than ``limit_bytes``."""
-        with self._sftp() as sftp, sftp.open(remote, "rb") as source, local.open("wb") as target:
+    def get(self, remote: str, local: Path, *, deadline: Deadline, limit_bytes: int = 64 << 20) -> None:
+        """Copy a file out of the guest; SshError as of `put`, ScriptError when it is larger than ``limit_bytes``."""
+        with self._sftp(f"copy {remote} from the guest", deadline) as sftp, sftp.open(remote, "rb") as source, local.open("wb") as target:
             copied = 0
             while block := source.read(1 << 18):
                 copied += len(block)
@@ -187,77 +184,113 @@ class Connection:
         return question.asked_at if question.is_answered else 0.0
 
     def abort(self) -> None:
+        """Cut the connection to a guest that is gone: every wait on it ends at once with an SshError."""
+        self._is_ours_to_end = True
+        self.cut()
+
+    def cut(self) -> None:
         """Cut the connection: every wait on it ends at once with an SshError."""
         transport = self._client.get_transport()
         if transport is not None:
-            with contextlib.suppress(OSError):
-                transport.sock.shutdown(socket.SHUT_RDWR)
+            _hang_up(transport.sock)
 
     def close(self) -> None:
         """Close the connection."""
+        self._is_ours_to_end = True
         self._client.close()
 
-    def _open(self, command: str, deadline: Deadline) -> paramiko.Channel:
-        transport = self._client.get_transport()
-        if transport is None or not transport.is_active():
-            raise SshError("the connection to the guest was lost")
-        seconds = max(0.1, min(deadline.left_s(), _REPLY_LIMIT_S))
-        patience = Deadline(seconds)
-        if len(command.encode()) > _COMMAND_LIMIT_BYTES:
-            command = self._left_as_file(command)
-        try:
-            channel = transport.open_session(timeout=seconds)
-            # paramiko waits for this reply without an end, and a guest may hang.
-            watchdog = threading.Timer(seconds, _close, [channel])
-            watchdog.daemon = True
-            watchdog.start()
-            try:
-                channel.exec_command(command)
-            finally:
-                watchdog.cancel()
-        except (paramiko.SSHException, OSError, EOFError) as exc:
-            if not self.alive():
-                raise SshError(f"the connection to the guest was lost: {exc or type(exc).__name__}") from exc
-            if patience.expired():
-                raise SshError(f"the guest did not start a command within {seconds:.0f} s: {_short(command)}") from exc
-            raise SshError(f"the guest refused to start a command ({exc or type(exc).__name__}): {_short(command)}") from exc
-        return channel
+    def open(self, command: str, deadline: Deadline) -> Command:
+        """Start a shell line. Commands that are being ended are waited for, so that nothing of them meets what comes now."""
+        for ending in self._endings:
+            ending.join(min(deadline.left_s(), ENDING_LIMIT_S))
+        self._endings = [ending for ending in self._endings if ending.is_alive()]
+        return self._open(command, deadline, new_mark())
 
-    def _left_as_file(self, command: str) -> str:
+    def _open(self, command: str, deadline: Deadline, mark: str) -> Command:
+        line = marked(command, mark)
+        if len(line.encode()) > _COMMAND_LIMIT_BYTES:
+            line = marked(self._left_as_file(command, deadline), mark)
+        with self._channel(f"start the command {short(command)}", deadline.within(_REPLY_LIMIT_S)) as channel:
+            channel.exec_command(line)
+        return Command(self, channel, command, mark=mark, deadline=deadline)
+
+    def _left_as_file(self, command: str, deadline: Deadline) -> str:
         """A short command that does what a long one says: the same shell reads it from a file."""
         remote = str(PurePosixPath("/tmp", f"vmlab-command-{secrets.token_hex(16)}"))  # noqa: S108  (the guest's, by a name that nobody guesses)
-        with self._sftp() as sftp, sftp.open(remote, "w") as target:
+        with self._sftp(f"copy a long command to {remote}", deadline) as sftp, sftp.open(remote, "w") as target:
             sftp.chmod(remote, 0o600)
             target.write(command.encode())
         return f"exec 9<{remote}; rm {remote}; . /dev/fd/9"
 
-    def _send(self, channel: paramiko.Channel, data: memoryview) -> int:
-        try:
-            return channel.send(bytes(data[:32768]))
-        except OSError as exc:
-            if self.alive():
-                # The command closed its standard input: what is left has no reader, as in a shell's pipe.
-                return len(data)
-            raise SshError("the connection to the guest was lost") from exc
+    def give_up(self, command: Command, wait: Deadline | None) -> None:
+        """End a command in the guest, with all that it started; over another connection where this one was lost.
 
-    def status(self, channel: paramiko.Channel, command: str) -> int:
-        """The exit status. paramiko gives -1 both for a command that a signal ended and for a connection that was lost."""
-        if channel.exit_status < 0:
-            # A lost connection closes its channels a moment before it counts as lost.
-            end = Deadline(0.5)
-            while self.alive() and not end.expired():
-                time.sleep(0.02)
-            if not self.alive():
-                raise SshError(f"the connection to the guest was lost during: {_short(command)}")
-        return channel.exit_status
+        That is waited for as long as ``wait`` leaves time, or for a moment if that has passed; the next command waits for the rest.
+        """
+        ending = threading.Thread(target=self._end, args=[command], name="vmlab-ending", daemon=True)
+        ending.start()
+        if command.mark:
+            self._endings.append(ending)
+        if wait is not None:
+            ending.join(max(_ENDING_MOMENT_S, min(wait.left_s(), ENDING_LIMIT_S)))
+
+    def _end(self, command: Command) -> None:
+        deadline = Deadline(ENDING_LIMIT_S)
+        try:
+            # A script that reads its input ends in its own way when that ends.
+            command.close_input(deadline)
+            command.has_exited(_INPUT_ENDED_S)
+            if command.mark and not self._is_ours_to_end:
+                with contextlib.ExitStack() as stack:
+                    connection = self if self.alive() else stack.enter_context(contextlib.closing(self._anew(deadline)))
+                    with connection._open(ENDING, deadline, mark="") as ending:
+                        if ending.finish(program(command.mark), output_limit_bytes=1 << 16) != 0:
+                            log.warning("something in the guest would not end: %s", command.line)
+        except RunError as exc:
+            log.info("a command in the guest could not be ended: %s: %s", command.line, exc.message)
+        finally:
+            command.close()
 
     @contextlib.contextmanager
-    def _sftp(self) -> Iterator[paramiko.SFTPClient]:
-        try:
-            with self._client.open_sftp() as sftp:
+    def _sftp(self, what: str, deadline: Deadline) -> Iterator[paramiko.SFTPClient]:
+        with self._channel(what, deadline) as channel:
+            channel.invoke_subsystem("sftp")
+            with paramiko.SFTPClient(channel) as sftp:
                 yield sftp
-        except (paramiko.SSHException, OSError, EOFError) as exc:
-            raise SshError(f"cannot copy a file to or from the guest: {exc or type(exc).__name__}") from exc
+
+    @contextlib.contextmanager
+    def _channel(self, what: str, deadline: Deadline) -> Iterator[paramiko.Channel]:
+        """A new channel, closed when the block fails. The block, which is to do ``what``, ends with an SshError at the deadline."""
+        transport = self._client.get_transport()
+        if transport is None or not transport.is_active():
+            raise SshError("the connection to the guest was lost")
+        if deadline.expired():
+            raise ScriptError(f"no time is left to {what}", hint="the run's time is over (time_limit_s in lab.yaml)")
+        opened: list[paramiko.Channel] = []
+
+        def close_it() -> None:
+            for channel in opened:
+                close(channel)
+
+        try:
+            with watched(deadline, close_it, self.cut):
+                try:
+                    opened.append(transport.open_session(timeout=max(0.1, deadline.left_s())))
+                    yield opened[0]
+                except BaseException:
+                    close_it()
+                    raise
+        except VmlabError:
+            raise
+        except Exception as exc:  # paramiko hands on whatever it met in what the guest sent, of whatever type.
+            why = str(exc) or type(exc).__name__
+            if deadline.expired():
+                raise SshError(
+                    f"cannot {what}: the guest did not let it be done within {deadline.budget_s:.0f} s", hint=_SILENT_HINT, detail=why
+                ) from exc
+            if not self.alive():
+                raise SshError(f"the connection to the guest was lost: {why}") from exc
+            raise SshError(f"cannot {what}: {why}") from exc
 
 
 class _Question:
@@ -281,97 +314,6 @@ class _Question:
         return not self._thread.is_alive()
 
 
-class Conversation:
-    """A running script that speaks JSON lines. A context manager: leaving it early ends the script's input and forgets it."""
-
-    def __init__(self, connection: Connection, channel: paramiko.Channel, command: str) -> None:
-        self._connection = connection
-        self._channel = channel
-        self._command = command
-        self._pending = bytearray()
-        self._stderr = bytearray()
-
-    def __enter__(self) -> Conversation:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._channel.close()
-
-    def send(self, message: Mapping[str, Any]) -> None:
-        """Write one JSON line to the script's standard input."""
-        try:
-            self._channel.sendall(json.dumps(message).encode() + b"\n")
-        except OSError as exc:
-            raise self._ended("it no longer reads its input") from exc
-
-    def read(self, time_limit_s: float = 60.0) -> dict[str, Any]:
-        """The next JSON object that the script prints. ScriptError when it ends, says nothing in time, or prints anything else."""
-        record = self._next(Deadline(time_limit_s))
-        if record is None:
-            raise self._ended("it ended where another line was expected")
-        return record
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        while (record := self._next(Deadline(600))) is not None:
-            yield record
-
-    def finish(self, time_limit_s: float = 60.0) -> None:
-        """Close the script's input and wait for its end. ScriptError when it fails or takes longer."""
-        self._channel.shutdown_write()
-        deadline = Deadline(time_limit_s)
-        while self._next(deadline) is not None:
-            pass
-        if not self._channel.status_event.wait(deadline.left_s()):
-            raise ScriptError(f"it did not end within {time_limit_s:.0f} s: {_short(self._command)}")
-        status = self._connection.status(self._channel, self._command)
-        if status != 0:
-            raise self._ended(f"it failed with exit status {status}")
-
-    def _next(self, deadline: Deadline) -> dict[str, Any] | None:
-        """The next record, or None at the end of the script's output."""
-        while b"\n" not in self._pending:
-            if len(self._pending) > _LINE_LIMIT_BYTES:
-                raise self._ended(f"it printed a line longer than {_LINE_LIMIT_BYTES} bytes")
-            if (self._channel.eof_received or self._channel.closed) and not _readable(self._channel):
-                if not self._connection.alive():
-                    raise SshError(f"the connection to the guest was lost during: {_short(self._command)}")
-                if self._pending.strip():
-                    raise self._ended("its last line has no end")
-                return None
-            if deadline.expired():
-                raise self._ended(f"it printed nothing for {deadline.budget_s:.0f} s")
-            _wait(self._channel, 0.2, deadline)
-            _drain(self._channel, self._pending, self._stderr)
-        line, _, rest = bytes(self._pending).partition(b"\n")
-        self._pending[:] = rest
-        return parse_line(line, self._command)
-
-    def _ended(self, what: str) -> ScriptError | SshError:
-        if not self._connection.alive():
-            return SshError(f"the connection to the guest was lost during: {_short(self._command)}")
-        _drain(self._channel, self._pending, self._stderr)
-        return ScriptError(f"{what}: {_short(self._command)}", detail=bytes(self._stderr[-2000:]).decode(errors="replace"))
-
-
-def parse_line(line: bytes, command: str) -> dict[str, Any]:
-    """One line of a guest script's output as a JSON object; ScriptError that shows the line when it is anything else."""
-    try:
-        value = json.loads(line, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as exc:
-        raise ScriptError(
-            f"it printed what is not JSON: {_short(command)}",
-            hint="a guest script prints one JSON object a line on standard output and everything else on standard error",
-            detail=line[:500].decode(errors="replace"),
-        ) from exc
-    if not isinstance(value, dict):
-        raise ScriptError(
-            f"it printed JSON that is not an object: {_short(command)}",
-            hint="a guest script prints one JSON object a line",
-            detail=line[:500].decode(errors="replace"),
-        )
-    return value
-
-
 class Knocked:
     """A connection to the guest's sshd that has begun: it has been greeted, so that it prepares itself, and nothing is agreed on yet.
 
@@ -380,13 +322,12 @@ class Knocked:
     """
 
     def __init__(self, port: int, deadline: Deadline) -> None:
+        self._sock = _dial(port, deadline)
+        self._unsaid = f"{_CLIENT_VERSION}\r\n".encode()
         try:
-            self._sock = socket.create_connection(("127.0.0.1", port), timeout=max(0.1, min(deadline.left_s(), 60.0)))
-            # Small packets that wait for others (Nagle's algorithm) would only wait here.
-            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._unsaid = f"{_CLIENT_VERSION}\r\n".encode()
             self._sock.sendall(self._unsaid)
         except OSError as exc:
+            self._sock.close()
             raise SshError(f"cannot connect to the guest: {exc}") from exc
 
     def __enter__(self) -> Knocked:
@@ -408,14 +349,29 @@ class Knocked:
         return getattr(self._sock, name)
 
 
-def wait_for_banner(port: int, *, timeout_s: float) -> bool:
+def wait_for_banner(port: int, deadline: Deadline) -> bool:
     """Whether an SSH server greets on the port. QEMU accepts connections before the guest listens, so only the greeting counts."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=timeout_s) as sock:
-            sock.settimeout(timeout_s)
+        with socket.create_connection(("127.0.0.1", port), timeout=max(0.01, deadline.left_s())) as sock:
+            sock.settimeout(max(0.01, deadline.left_s()))
             return sock.recv(16).startswith(b"SSH-")
     except OSError:
         return False
+
+
+def _dial(port: int, deadline: Deadline) -> socket.socket:
+    try:
+        sock = socket.create_connection(("127.0.0.1", port), timeout=max(0.1, min(deadline.left_s(), 60.0)))
+    except OSError as exc:
+        raise SshError(f"cannot connect to the guest: {exc}") from exc
+    # Small packets that wait for others (Nagle's algorithm) would only wait here.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def _hang_up(sock: socket.socket | paramiko.Channel) -> None:
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def _transport(sock: Any, **options: Any) -> paramiko.Transport:
@@ -427,50 +383,3 @@ def _transport(sock: Any, **options: Any) -> paramiko.Transport:
     security.ciphers = tuple(name for name in _CIPHERS if name in security.ciphers)
     security.kex = tuple(name for name in _KEX if name in security.kex)
     return transport
-
-
-def _close(channel: paramiko.Channel) -> None:
-    """End every wait on a channel. The connection may be gone too, and then there is nobody to tell."""
-    with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-        channel.close()
-
-
-def _readable(channel: paramiko.Channel) -> bool:
-    return bool(channel.recv_ready() or channel.recv_stderr_ready())
-
-
-def _is_over(channel: paramiko.Channel) -> bool:
-    """Whether the command has ended and all it printed has arrived."""
-    return bool(channel.closed or (channel.eof_received and channel.status_event.is_set()))
-
-
-def _wait(channel: paramiko.Channel, seconds: float, deadline: Deadline) -> None:
-    """Wait until there is anything to read on the channel, or ``seconds`` are over."""
-    patience_s = min(seconds, deadline.left_s())
-    if channel.eof_received and not _readable(channel):
-        # The descriptor stays ready for ever after the end of output; what is still to come is the exit status.
-        channel.status_event.wait(patience_s)
-        return
-    # poll and not select: a run with many files open may have descriptors beyond select's 1024.
-    poll = select.poll()
-    poll.register(channel.fileno(), select.POLLIN)
-    poll.poll(patience_s * 1000)
-
-
-def _drain(channel: paramiko.Channel, out: bytearray, err: bytearray) -> None:
-    """Move what has arrived; standard error is kept up to a limit and the rest dropped."""
-    while channel.recv_ready():
-        out += channel.recv(1 << 16)
-        if len(out) > 64 << 20:
-            return
-    while channel.recv_stderr_ready():
-        err += channel.recv_stderr(1 << 16)
-        del err[: max(0, len(err) - _STDERR_LIMIT_BYTES)]
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _short(command: str) -> str:
-    return command if len(command) <= 120 else command[:117] + "..."

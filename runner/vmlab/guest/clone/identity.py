@@ -20,6 +20,7 @@ from vmlab.errors import TemplateError
 from vmlab.guest import qemu
 from vmlab.guest.seed import new_hostname
 from vmlab.guest.ssh import Connection
+from vmlab.guest.watchdog import receive
 
 INSIDE = Path(__file__).parents[1] / "inside" / "standby.py"
 _GUEST_PATH = "/run/vmlab/standby.py"
@@ -72,8 +73,8 @@ class Newborn:
 def arm(connection: Connection, identity: socket.socket, deadline: Deadline) -> None:
     """Leave the program waiting in the guest. TemplateError when that cannot be: no Python, no such port."""
     connection.execute("mkdir -p /run/vmlab", deadline=deadline)
-    connection.put(INSIDE, _GUEST_PATH)
-    _empty(identity)
+    connection.put(INSIDE, _GUEST_PATH, deadline=deadline)
+    _empty(identity, deadline)
     command = f"python3 {_GUEST_PATH} {qemu.IDENTITY_DEVICE} && rm {_GUEST_PATH}"
     started = connection.execute(command, deadline=deadline)
     if started.status != 0:
@@ -86,12 +87,13 @@ def arm(connection: Connection, identity: socket.socket, deadline: Deadline) -> 
     rehearsal.expect("rehearsed")
 
 
-def _empty(sock: socket.socket) -> None:
+def _empty(sock: socket.socket, deadline: Deadline) -> None:
     """Throw away what came over the port before anybody spoke to us there: UEFI firmware writes its messages to every serial port."""
     sock.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         while sock.recv(1 << 16):
-            pass
+            if deadline.expired():
+                raise TemplateError("the guest's port is never quiet")
 
 
 class _Reader:
@@ -121,9 +123,8 @@ class _Reader:
         return self.exactly(found + len(end) - self._position)
 
     def _more(self) -> None:
-        self._sock.settimeout(max(0.01, min(self._deadline.left_s(), 1e6)))
         try:
-            data = self._sock.recv(1 << 16)
+            data = receive(self._sock, 1 << 16, self._deadline)
         except TimeoutError as exc:
             raise TemplateError(f"the guest did not answer within {self._deadline.budget_s:.0f} s") from exc
         except OSError as exc:

@@ -15,6 +15,7 @@ from vmlab.deadline import Deadline
 from vmlab.errors import TemplateError
 from vmlab.guest.machine import Machine
 from vmlab.guest.qmp import QmpError
+from vmlab.guest.watchdog import receive
 
 _CAPABILITIES = [{"capability": name, "state": True} for name in ("x-ignore-shared", "events")]
 _NO_LIMIT = 1 << 40  # bytes a second; QEMU's default is meant for a network that others use too
@@ -45,9 +46,8 @@ def _save(machine: Machine, path: Path, deadline: Deadline) -> None:
         qmp.execute("migrate", deadline, uri="fd:state")
         written = 0
         while True:
-            ours.settimeout(max(0.1, deadline.left_s()))
             try:
-                data = ours.recv(1 << 20)
+                data = receive(ours, 1 << 20, deadline)
             except TimeoutError as exc:
                 raise TemplateError("QEMU did not finish writing the guest's state in time") from exc
             if not data:
@@ -72,7 +72,7 @@ def load(machine: Machine, path: Path, deadline: Deadline) -> None:
         writer.start()
         qmp.execute("migrate-incoming", deadline, uri="fd:state")
         machine.wait_until_migrated(deadline)
-        writer.join(deadline.left_s())
+        writer.join(min(deadline.left_s(), threading.TIMEOUT_MAX))
         qmp.execute("cont", deadline)
 
 

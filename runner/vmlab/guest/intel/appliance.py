@@ -117,14 +117,14 @@ def pack(machine: Machine, target: Path, deadline: Deadline) -> None:
     """Let a guest pack what the appliance needs, and fetch the tar. ImageError when the guest lacks a part of it."""
     files = {path.name: path for path in (_INSIDE, _PACK)} | {f"kvm/{name}": path for name, path in probe.files().items()}
     with machine.attributing():
-        machine.ssh.put_tree(files, _IN_GUEST)
+        machine.ssh.put_tree(files, _IN_GUEST, deadline=deadline)
         packed = machine.ssh.execute(f"cd {_IN_GUEST} && python3 pack.py >packed.tar", deadline=deadline.within(PACK_LIMIT_S))
         if packed.status != 0:
             last = (packed.stderr.strip().splitlines() or ["it said nothing"])[-1]
             raise ImageError(
                 f"a guest of the image {machine.request.image.name} cannot be packed: {last[:200]}", detail=packed.stderr[-2000:]
             )
-        machine.ssh.get(f"{_IN_GUEST}/packed.tar", target)
+        machine.ssh.get(f"{_IN_GUEST}/packed.tar", target, deadline=deadline)
 
 
 def key_of(image: Image) -> str:

@@ -73,6 +73,8 @@ class MemoryView:
                 if found is not None:
                     yield found
                     return
+            if self._deadline.expired():
+                break
             time.sleep(_BETWEEN_FREEZES_S)
         raise GuestError(f"in {_FREEZES} tries no processor was met running the thread with FS base {fs_base:#x} in user mode")
 
