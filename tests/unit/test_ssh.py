@@ -62,7 +62,9 @@ def test_a_command_that_prints_too_much_is_ended(connection: Connection) -> None
     assert caught.value.detail.startswith("y\ny\n")
 
 
-def test_a_command_that_leaves_a_child_holding_its_output_returns_at_once_and_the_child_stays(connection: Connection, tmp_path: Path) -> None:
+def test_a_command_that_leaves_a_child_holding_its_output_returns_at_once_and_the_child_stays(
+    connection: Connection, tmp_path: Path
+) -> None:
     result = connection.execute(f"(sleep 1; touch {tmp_path}/later) & echo now", deadline=in_s())
     assert result.stdout == "now\n"
     assert result.duration_s < 1
@@ -117,7 +119,7 @@ def test_files_go_in_and_out(connection: Connection, tmp_path: Path) -> None:
 
 
 def test_files_that_cannot_be_copied_are_named(connection: Connection, tmp_path: Path) -> None:
-    with pytest.raises(SshError, match="cannot copy /no/such/file from the guest: .*No such file"):
+    with pytest.raises(SshError, match=r"cannot copy /no/such/file from the guest: .*No such file"):
         connection.get("/no/such/file", tmp_path / "never", deadline=in_s())
     (tmp_path / "in").write_bytes(bytes(1 << 20))
     with pytest.raises(ScriptError, match="larger than 1000 bytes"):
