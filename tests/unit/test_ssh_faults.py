@@ -104,7 +104,7 @@ KEXINIT = struct.pack(">IBB", 20, 4, 20) + bytes(18)
         (saying(b"S", b"S", for_ever=True), LIMIT_S),
         (saying(b"not yet\r\n", for_ever=True), LIMIT_S),
         (saying(BANNER), LIMIT_S),
-        (saying(BANNER, *[bytes([byte]) for byte in struct.pack(">I", 30000)], *[b"\x04"] * 1000), LIMIT_S),
+        (saying(BANNER, *[bytes([byte]) for byte in struct.pack(">I", 30_004)], *[b"\x04"] * 1000), LIMIT_S),
         (saying(BANNER, b""), 0),
         (saying(b""), 0),
         (saying(random.Random(3).randbytes(1000)), 0),
@@ -220,7 +220,7 @@ IT_IS_FULL = "it did not take its input within 1 s: sick"
 
 def test_reading_ends_at_its_own_limit_or_the_runs() -> None:
     for behaviour, words in ((silent, "it printed nothing for 1 s: sick"), (UNENDING, "it did not end its line within 1 s: sick")):
-        with talking(behaviour, 30) as talk, within(LIMIT_S, LATE_S), pytest.raises(ScriptError, match=words):
+        with talking(behaviour, 2) as talk, within(LIMIT_S, LATE_S), pytest.raises(ScriptError, match=words):
             talk.read(LIMIT_S)
         with talking(behaviour) as talk, within(LIMIT_S, LATE_S), pytest.raises(ScriptError, match=words):
             talk.read(60)
@@ -245,7 +245,7 @@ def test_a_script_that_says_something_now_and_then_does_not_outlive_the_run() ->
     "behaviour", [silent, LINES, UNENDING, dripping(b"{}\n" * 1000, every_s=0.0)], ids=["silent", "lines", "drip", "flood"]
 )
 def test_finishing_ends(behaviour: Behaviour) -> None:
-    with talking(behaviour, 30) as talk, within(LIMIT_S - 0.1, LATE_S), pytest.raises(ScriptError, match=IT_GOES_ON):
+    with talking(behaviour, 2) as talk, within(LIMIT_S - 0.1, LATE_S), pytest.raises(ScriptError, match=IT_GOES_ON):
         talk.finish(LIMIT_S)
     with talking(behaviour) as talk, within(LIMIT_S - 0.1, LATE_S), pytest.raises(ScriptError, match=IT_GOES_ON):
         talk.finish()
@@ -281,13 +281,13 @@ def test_sending_through_a_window_that_opens_a_little_now_and_then_ends() -> Non
 
 
 def test_a_conversation_with_garbage_or_over_a_lost_connection_ends_at_once() -> None:
-    with talking(garbage, 30) as talk, within(0, LATE_S), pytest.raises(ScriptError, match="not JSON"):
+    with talking(garbage, 2) as talk, within(0, LATE_S), pytest.raises(ScriptError, match="not JSON"):
         talk.read()
-    with talking(hanging_up, 30) as talk, within(0, LATE_S), pytest.raises(ScriptError, match="ended where another line"):
+    with talking(hanging_up, 2) as talk, within(0, LATE_S), pytest.raises(ScriptError, match="ended where another line"):
         talk.read()
     acts: list[Callable[[Conversation], object]] = [Conversation.read, Conversation.finish, list, lambda talk: talk.send(MUCH)]
     for act in acts:
-        with talking(cutting, 30) as talk, within(0, LATE_S), pytest.raises(SshError, match="lost during: sick"):
+        with talking(cutting, 2) as talk, within(0, LATE_S), pytest.raises(SshError, match="lost during: sick"):
             act(talk)
 
 

@@ -23,6 +23,8 @@ _SETTLE_S = 0.3
 
 # How long an error waits for the end of its command: as a rule, that is all it takes.
 _MOMENT_S = 0.25
+# How long leaving a script waits for its end, on a crowded machine too; what comes next in this guest waits for the rest.
+_LEAVING_S = 5.0
 
 _NO_TIME_HINT = "give it more time (time_limit_s), or find out what it waits for: its last words are below, if it said any"
 
@@ -79,7 +81,7 @@ class Command:
             self._owner.give_up(self, 0)
         else:
             # An error comes at its time; a script that is left in peace may take its time to end.
-            self._owner.give_up(self, max(_MOMENT_S, self._deadline.left_s() if kind is None else 0))
+            self._owner.give_up(self, max(_MOMENT_S, min(_LEAVING_S, self._deadline.left_s()) if kind is None else 0))
 
     def is_over(self) -> bool:
         """Whether it has ended and all that it printed has arrived."""
