@@ -16,7 +16,7 @@ from vmlab.errors import GuestPanicked
 from vmlab.guest import boot as starting
 from vmlab.guest.machine import BootRequest, Machine
 from vmlab.guest.workdir import work_dir
-from vmlab.image.store import Image
+from vmlab.image.image import Image
 from vmlab.progress import Kind, Listener, Progress
 
 pytestmark = [pytest.mark.guest, pytest.mark.xdist_group("panic")]
