@@ -17,7 +17,7 @@ import vmlab
 PACKAGE = Path(vmlab.__file__).resolve().parent
 
 PARAMETERS = 5
-FUNCTIONS_WITH_MORE = 11
+FUNCTIONS_WITH_MORE = 8
 HANDED_ON = 3
 FUNCTIONS_THAT_HAND_ON_MORE = 6
 
