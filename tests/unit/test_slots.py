@@ -109,7 +109,7 @@ from vmlab.host.capacity import Capacity, Need, Share
 from vmlab.host.slots import Slots
 from vmlab.progress import Progress
 
-progress = Progress(lambda event: print("waits for", event.text, flush=True))
+progress = Progress(lambda event: print("waits for", event.text.removeprefix("a slot: "), flush=True))
 gib = 1 << 30
 slots = Slots(Path(sys.argv[1]), lambda: Capacity(4 * gib, 2, 16 * gib, 5 * gib))
 with slots.hold(Need({"main": Share(gib, 1)}, exclusive="exclusive" in sys.argv), "held", progress):
