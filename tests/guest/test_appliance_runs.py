@@ -20,7 +20,7 @@ from vmlab.guest.intel import console as appliance_console
 from vmlab.guest.intel.appliance import CMDLINE, Appliance, ApplianceStore
 from vmlab.guest.workdir import WorkDir
 from vmlab.host import probe
-from vmlab.image.store import Image
+from vmlab.image.image import Image
 
 pytestmark = pytest.mark.guest
 

@@ -88,7 +88,11 @@ def test_a_relay_hands_on_everything_before_it_is_closed() -> None:
 
 def test_a_screen_that_stands_still_holds_nobody_up() -> None:
     free = threading.Event()
-    relay = Relay(lambda _: free.wait(60) and None)
+
+    def stands_still(_: Event) -> None:
+        free.wait(60)
+
+    relay = Relay(stands_still)
     progress = Progress(relay)
     began = time.monotonic()
     for _ in range(1000):

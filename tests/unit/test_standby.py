@@ -21,6 +21,7 @@ from vmlab.errors import TemplateError
 from vmlab.guest.clone import identity as standby
 from vmlab.guest.clone.identity import Newborn
 from vmlab.guest.inside import standby as inside
+from vmlab.guest.seed import new_hostname
 
 
 @pytest.fixture
@@ -60,12 +61,11 @@ GOOD = ({"renewed": True}, {"time": 0}, {"clock": {"set_by_s": 5.5, "error_s": 0
 def test_a_clone_is_told_who_it_is_and_what_time_it_is(line: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = line
     with guest(theirs, *lines(*GOOD)) as heard:
-        newborn = Newborn(ours, "main", Deadline(5), now_ns=lambda: 42)
+        newborn = Newborn(ours, "main-c0ffee", Deadline(5), now_ns=lambda: 42)
         newborn.quicken()
         newborn.settle()
     told, time_told = heard
-    assert told["hostname"] == newborn.hostname
-    assert newborn.hostname.startswith("main-")
+    assert told["hostname"] == "main-c0ffee"
     assert told["machine_id"] == newborn.machine_id
     assert len(bytes.fromhex(told["machine_id"])) == 16
     assert len(bytes.fromhex(told["random"])) >= 32
@@ -78,7 +78,7 @@ def test_no_two_clones_are_told_the_same() -> None:
     for _ in range(2):
         ours, theirs = socket.socketpair()
         with ours, theirs, guest(theirs, *lines(*GOOD)) as heard:
-            Newborn(ours, "main", Deadline(5)).quicken()
+            Newborn(ours, new_hostname("main"), Deadline(5)).quicken()
         tellings.append(heard[0])
     assert all(tellings[0][key] != tellings[1][key] for key in ("random", "hostname", "machine_id"))
 

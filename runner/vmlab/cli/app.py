@@ -83,9 +83,9 @@ def list_labs(as_json: bool, lab_dirs: tuple[Path, ...]) -> None:
 @labs_option
 def predict(lab: str, output: Path | None, lab_dirs: tuple[Path, ...]) -> None:
     """Write a form with a lab's questions, to be answered before the run (`vmlab run LAB --answers FILE`)."""
-    from vmlab.lab.answers import template
+    from vmlab.lab.answers import form
 
-    text = template(collection_of(lab_dirs).get(lab).definition)
+    text = form(collection_of(lab_dirs).get(lab).definition)
     if output is None:
         click.echo(text, nl=False)
     elif output.exists():

@@ -19,7 +19,7 @@ CLONE_LIMIT_S = 60.0
 def start(stack: contextlib.ExitStack, request: BootRequest, setting: Setting, templates: TemplateStore | None) -> Machine:
     """A guest that is ready, ended with the stack. Without ``templates`` it is booted.
 
-    A clone that fails drops its template, and the guest is booted instead; the machine's ``fallback`` says why. Raises what a boot does.
+    A clone that fails drops its template, and the guest is booted instead; its ``birth`` says why. Raises what a boot does.
     """
     why = ""
     if templates is not None:
@@ -38,9 +38,7 @@ def start(stack: contextlib.ExitStack, request: BootRequest, setting: Setting, t
         if found is not None:
             templates.drop(found)
     with setting.progress.phase(f"Booting it instead of cloning it: {why[:160]}") if why else contextlib.nullcontext():
-        machine = boot_into(stack, request, setting)
-    machine.fallback = why
-    return machine
+        return boot_into(stack, request, setting, fallback=why)
 
 
 def with_machine_type(request: BootRequest, templates: TemplateStore) -> BootRequest:

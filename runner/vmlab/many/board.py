@@ -143,7 +143,7 @@ class LiveBoard:
             case Kind.LAB_END:
                 row: LabRow = event.value
                 self._labs[row.job] = _Progress(row.job, done=row)
-                if row.verdict not in (None, VerdictKind.PASS, VerdictKind.NOT_OBSERVABLE):
+                if row.verdict is not None and row.verdict.needs_attention:
                     return [(outcome(row), "bold"), *((f"  {line}", "dim") for line in details(row))]
             case _ if event.job in self._labs:
                 self._labs[event.job].hear(event)
