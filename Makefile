@@ -28,12 +28,23 @@ OPTIONS = $(call option,--accel,ACCEL) $(call option,--image,IMAGE) $(call optio
 	$(call option,--student,STUDENT) $(foreach pair,$(value PARAM),--param $(call quote,$(pair))) $(PARAMETERS) \
 	--reports $(call quoted,REPORTS) $(if $(filter-out 0 no,$(QUIET)),--quiet) $(COLDLY) $(ARGS)
 
+PYTEST = $(VENV)/python -m pytest -n $(WORKERS) --dist loadgroup
+SLOW = guest or browser or slow
+# The least part of statements and branches, in percent, that the fast tests run: of all, and of each module on which all runs rest.
+LEAST_OF_ALL = 85
+LEAST_OF_EACH = 80
+EACH = many/schedule many/pool run/lab guest/ssh
+COVERAGE = $(PYTEST) -m "not ($(SLOW))" --cov --cov-report= \
+	&& $(VENV)/coverage report --fail-under=$(LEAST_OF_ALL) \
+	&& for each in $(EACH); do \
+		printf '%s, percent: ' $$each && $(VENV)/coverage report --include="*/vmlab/$$each.py" --format=total --fail-under=$(LEAST_OF_EACH) || exit; done
+
 ifneq ($(origin PYTHON),undefined)
 export PYTHON
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: lab labs shell report doctor test test-fast test-kvm lint clean help
+.PHONY: lab labs shell report doctor test test-fast test-kvm coverage lint clean help
 .SILENT:
 
 lab: ## run a lab, or several: make lab LAB=zombies [IMAGE= ACCEL=kvm|tcg ANSWERS=file STUDENT=id QUIET=1 COLD=1 PARAMETER=value ARGS=]
@@ -53,11 +64,15 @@ report: ## the newest report in brief, and where it is [LAB=]
 doctor: ## what this machine is and can do for labs, and what is missing
 	$(SETUP) python && exec $(VENV)/vmlab doctor $(ARGS)
 
-test: ## all tests; guests are booted, images are built [WORKERS=2 ARGS=]
-	$(SETUP) test && exec $(VENV)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+# All tests count towards their success, but the fast ones alone towards coverage, so they run apart; some only (ARGS) say nothing of it.
+test: ## all tests; guests are booted, images are built; the fast ones with their coverage [WORKERS=2 ARGS=]
+	$(SETUP) test && $(if $(ARGS),exec $(PYTEST) $(ARGS),$(COVERAGE) && exec $(PYTEST) -m "$(SLOW)")
 
 test-fast: ## the tests without guests, browser and long measurements: about a minute [WORKERS=2 ARGS=]
-	$(SETUP) lint && exec $(VENV)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not (guest or browser or slow)" $(ARGS)
+	$(SETUP) lint && exec $(PYTEST) -m "not ($(SLOW))" $(ARGS)
+
+coverage: ## what part of vmlab the fast tests run, branches too; fails below the limits that the Makefile sets [WORKERS=2]
+	$(SETUP) lint && $(COVERAGE)
 
 test-kvm: ## those of the runner's KVM path: vmlab inside an emulated host that has KVM; needs none here [ARGS=]
 	$(SETUP) test && exec $(VENV)/python -m pytest -m kvm $(ARGS)
@@ -66,7 +81,7 @@ lint: ## ruff and mypy
 	$(SETUP) lint && $(VENV)/ruff check && $(VENV)/ruff format --check && $(VENV)/mypy
 
 clean: ## remove what make put here (.venv, builds, caches); reports stay, images too (vmlab clean)
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .coverage*
 	find $(LABS) runner tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 help: ## this list

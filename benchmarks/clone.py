@@ -27,10 +27,12 @@ from vmlab.guest.clone import migration
 from vmlab.guest.clone.store import TemplateStore
 from vmlab.guest.clone.template import Host, Template, clone, clone_spec
 from vmlab.guest.machine import BootRequest, Machine
+from vmlab.guest.setting import Setting
 from vmlab.guest.ssh import Connection
 from vmlab.guest.start import with_machine_type
 from vmlab.guest.workdir import WorkDir, work_dir
 from vmlab.image.store import ImageStore
+from vmlab.progress import Progress
 
 Sample = dict[str, float]
 LIMIT_S = 400.0
@@ -40,29 +42,13 @@ LAB = "zombies"
 SERVERS: dict[str, Callable[[Machine], int]] = {"dropbear": lambda machine: machine.control_port, "OpenSSH": lambda machine: machine.port}
 
 
-def silent(_: str) -> None:
-    """Say nothing."""
-
-
-def no_phase(title: str) -> contextlib.AbstractContextManager[None]:  # noqa: ARG001
-    """Time nothing."""
-    return contextlib.nullcontext()
-
-
 @contextlib.contextmanager
 def started(template: Template, request: BootRequest, host: Host, work: WorkDir) -> Iterator[Machine]:
     """A clone that knows who it is, and that nobody has logged in to."""
-    with launch(
-        request,
-        template.identity,
-        work,
-        spec=lambda directory, wires: clone_spec(template, request, host, directory, wires),
-        console_log=work.path / "console.log",
-        deadline=Deadline(LIMIT_S),
-        waiting=silent,
-    ) as machine:
+    setting = Setting(work, work.path / "console.log", Deadline(LIMIT_S), Progress())
+    with launch(request, template.identity, setting, lambda place, wires: clone_spec(template, request, host, place, wires)) as machine:
         migration.load(machine, template.file("state"), Deadline(LIMIT_S))
-        newborn = standby.Newborn(machine.sockets.identity, request.name, Deadline(LIMIT_S))
+        newborn = standby.Newborn(machine.sockets.identity, machine.identity.hostname, Deadline(LIMIT_S))
         newborn.quicken()
         machine.note("alive")
         yield machine
@@ -111,7 +97,7 @@ def crowd(template: Template, request: BootRequest, host: Host, work: WorkDir, n
         def one(index: int) -> None:
             named = BootRequest(**{**vars(request), "name": f"crowd{index}"})
             log = work.path / f"{named.name}.log"
-            stack.enter_context(clone(template, named, host, work, console_log=log, deadline=Deadline(LIMIT_S), waiting=silent))
+            stack.enter_context(clone(template, named, host, Setting(work, log, Deadline(LIMIT_S), Progress())))
 
         began = time.monotonic()
         with ThreadPoolExecutor(number) as pool:
@@ -162,10 +148,10 @@ def main() -> None:
         work = stack.enter_context(work_dir())
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/var/tmp")))
         log = work.path / "console.log"
-        template = store.get(request, work, console_log=log, deadline=Deadline(LIMIT_S), waiting=silent, phase=no_phase)
+        template = store.get(request, Setting(work, log, Deadline(LIMIT_S), Progress()))
         for run in range(chosen.runs):
             print(f"run {run + 1} of {chosen.runs}", flush=True)
-            with clone(template, request, host, work, console_log=log, deadline=Deadline(LIMIT_S), waiting=silent) as machine:
+            with clone(template, request, host, Setting(work, log, Deadline(LIMIT_S), Progress())) as machine:
                 measure("as labs start", partial(steps, machine))
                 measure("memory", partial(memory, machine))
             for server, port_of in SERVERS.items():

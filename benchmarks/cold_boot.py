@@ -29,8 +29,11 @@ from vmlab.deadline import Deadline
 from vmlab.guest.boot import boot
 from vmlab.guest.machine import BootRequest
 from vmlab.guest.seed import KeyPair
+from vmlab.guest.setting import Setting
 from vmlab.guest.workdir import work_dir
-from vmlab.image.store import Image, ImageStore
+from vmlab.image.image import Image
+from vmlab.image.store import ImageStore
+from vmlab.progress import Progress
 
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # It logs a traceback for each attempt before sshd is there.
 
@@ -52,7 +55,7 @@ def boot_ours(image: Image) -> Sample:
     before = own_cpu_s()
     with tempfile.TemporaryDirectory() as logs, work_dir() as work:
         request = BootRequest("main", image, "tcg", memory_mib=MEMORY_MIB, cpus=CPUS)
-        with boot(request, work, console_log=Path(logs, "console.log"), deadline=Deadline(LIMIT_S), waiting=lambda _: None) as guest:
+        with boot(request, Setting(work, Path(logs, "console.log"), Deadline(LIMIT_S), Progress())) as guest:
             sample = {step.name: step.at_s for step in guest.reached}
             sample["qemu cpu"] = float(guest.outside(Deadline(10))["cpu_s"])
     sample["runner cpu"] = round(own_cpu_s() - before, 3)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from vmlab.lab import EvidenceProblem, Record, beside
+from vmlab.lab import EvidenceProblem, Record
 
-graphs = beside(__file__, "graph")
+from . import graph as graphs
 
 PHASES = ("firmware", "kernel", "early", "services", "ready")
 
@@ -67,7 +67,7 @@ class Boot:
     @property
     def at_once(self) -> int:
         """How many services ran at the same moment, at most."""
-        return int(graphs.most_at_once(self.intervals))
+        return graphs.most_at_once(self.intervals)
 
     def phases(self) -> dict[str, float]:
         """Where the time went, by name (`PHASES`). The guest's clock starts with its kernel: what it is behind the host's is firmware."""

@@ -9,10 +9,9 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from vmlab.lab import Evidence, EvidenceProblem, Record, Verdict, beside, check, failed, not_observable, passed
+from vmlab.lab import Evidence, EvidenceProblem, Record, Verdict, check, failed, not_observable, passed
 
-boots = beside(__file__, "boots")
-reading = beside(__file__, "reading")
+from . import boots, reading
 
 
 @check(points=1, claim="D1")

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from vmlab.lab import (
     Evidence,
     Interval,
     Verdict,
-    beside,
     check,
     failed,
     inconclusive,
@@ -24,12 +22,9 @@ from vmlab.lab import (
     ratio_interval,
 )
 
-if TYPE_CHECKING:
-    from labs.boot.boots import Boot
-
-graphs = beside(__file__, "graph")
-boots = beside(__file__, "boots")
-reading = beside(__file__, "reading")
+from . import boots, reading
+from . import graph as graphs
+from .boots import Boot
 
 NEAR = 0.2
 """How far from its prediction a time may be. The prediction counts what the services do, not what it costs to start them; that comes on

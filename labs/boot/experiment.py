@@ -9,10 +9,10 @@ from statistics import median
 from typing import Any, Literal
 
 from vmlab.bench import Bench, FrozenDisk
-from vmlab.lab import EvidenceProblem, Record, beside
+from vmlab.lab import EvidenceProblem, Record
 
-model = beside(__file__, "graph")
-reading = beside(__file__, "boots")
+from . import boots as reading
+from . import graph as model
 
 # An arm is an init system and what is added to the kernel's command line. These are all the differences between arms.
 ARMS: dict[str, tuple[Literal["sysv", "systemd"], str]] = {

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from vmlab.lab import Evidence, EvidenceProblem, Record, beside
+from vmlab.lab import Evidence, EvidenceProblem, Record
 
-if TYPE_CHECKING:
-    from labs.boot.boots import Boot
-    from labs.boot.graph import Service
-
-graphs = beside(__file__, "graph")
-boots = beside(__file__, "boots")
+from . import boots
+from . import graph as graphs
+from .boots import Boot
+from .graph import Service
 
 SEQUENTIAL, STARTPAR, LSB, NATIVE = "sysv-sequential", "sysv-startpar", "systemd-lsb", "systemd-native"
 # What each arm must have been started with (beside what all have), and what must have been PID 1.
@@ -43,10 +41,9 @@ def graph_of(evidence: Evidence, name: str = "services") -> list[Service]:
         (kind,) = [kind for kind in ("sleep", "burn") if kind in each] or ["nothing"]
         plain[service] = {kind: each.number(kind, minimum=0), "after": each.texts("after") if "after" in each else []}
     try:
-        found: list[Service] = graphs.services({"services": plain}, plan.number("scale", minimum=0.01))
+        return graphs.services({"services": plain}, plan.number("scale", minimum=0.01))
     except ValueError as exc:
         raise EvidenceProblem(f"{described.place}: {exc}") from exc
-    return found
 
 
 def cpus_of(evidence: Evidence, name: str = "services") -> int:

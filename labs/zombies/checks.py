@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vmlab.lab import Evidence, EvidenceProblem, Record, Verdict, beside, check, failed, inconclusive, passed
+from vmlab.lab import Evidence, EvidenceProblem, Record, Verdict, check, failed, inconclusive, passed
 
-reading = beside(__file__, "reading")
-
+from . import reading
 
 # --- one zombie -------------------------------------------------------------------------------------------------------------------
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from vmlab.lab import Evidence, EvidenceProblem, Record, Verdict, beside, check, failed, inconclusive, passed
+from vmlab.lab import Evidence, EvidenceProblem, Record, Verdict, check, failed, inconclusive, passed
 
-reading = beside(__file__, "reading")
+from . import reading
 
 WORLDS = ("pids_max", "nproc", "pid_max", "threads_max")
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from vmlab.lab import Evidence, Verdict, beside, check, failed, inconclusive, passed
+from vmlab.lab import Evidence, Verdict, check, failed, inconclusive, passed
 
-reading = beside(__file__, "reading")
+from . import reading
 
 
 @check(points=1, claim="Z8")

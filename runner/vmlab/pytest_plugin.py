@@ -10,6 +10,7 @@ boot guests whenever somebody types ``pytest``.
 from __future__ import annotations
 
 import hashlib
+import math
 import pickle
 import shlex
 import shutil
@@ -22,10 +23,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from vmlab.many.job import Job, Result
+    from vmlab.many.job import Result
     from vmlab.report.batch import Trouble
     from vmlab.report.model import CheckPart, Report
-    from vmlab.run.lab import RunRequest
+    from vmlab.run.request import RunRequest
 
 # What the workers of pytest-xdist are told: whether to collect labs, and a directory that they share.
 _COLLECT, _SHARED = "vmlab_collect", "vmlab_shared"
@@ -81,29 +82,27 @@ class LabFile(pytest.File):
     """A lab. It is run when the first of its checks is asked for, and once."""
 
     _request: RunRequest
-    _job: Job
     _ended: tuple[Report, Path] | Trouble | None = None
 
     def collect(self) -> Iterator[LabCheck]:
         """Its checks, in the order of the text."""
         from vmlab.errors import VmlabError
         from vmlab.lab.parameters import split
-        from vmlab.many.job import Job
+        from vmlab.run.request import Job, prepare
+        from vmlab.run.session import Choice
 
         folder, option = self.path.parent, self.config.option
         try:
-            self._job = Job(
+            job = Job(
                 id=folder.name,
                 lab=folder.name,
                 reports=option.lab_reports,
                 command=shlex.join(["pytest", *sys.argv[1:]]),
                 labs=(folder.parent,),
                 given=split(option.lab_param),
-                accelerator=option.accel,
-                image=option.lab_image,
-                cold=option.lab_cold,
+                choice=Choice(accelerator=option.accel, image=option.lab_image, cold=option.lab_cold),
             )
-            self._request = self._job.prepare()
+            self._request = prepare(job)
         except VmlabError as exc:
             raise self.CollectError(f"{exc.message}\n{exc.hint}") from exc
         for check in self._request.checks:
@@ -127,18 +126,20 @@ class LabFile(pytest.File):
 
         (Grouping alone would not do: it is switched off by ``--dist worksteal``, and does nothing with pytest 9.2 and xdist 3.8.)
         """
-        from filelock import FileLock
-
+        from vmlab import lease
+        from vmlab.deadline import Deadline
         from vmlab.many.job import perform
-        from vmlab.run.live import SilentView
+        from vmlab.progress import Progress
 
         shared = getattr(self.config, "workerinput", {}).get(_SHARED)
         if shared is None:
-            return perform(self._job, SilentView())
+            return perform(self._request.job, Progress())
         found = Path(shared) / hashlib.sha256(str(self.path).encode()).hexdigest()
-        with FileLock(f"{found}.lock"):
+        held = lease.take(found.with_suffix(".lock"), Deadline(math.inf))
+        assert held is not None, "a wait without an end ends with the lease"
+        with held:
             if not found.exists():
-                found.write_bytes(pickle.dumps(perform(self._job, SilentView())))
+                found.write_bytes(pickle.dumps(perform(self._request.job, Progress())))
             result: Result = pickle.loads(found.read_bytes())  # noqa: S301  (written by ourselves, in a directory that is ours alone)
         return result
 
@@ -169,16 +170,14 @@ class LabCheck(pytest.Item):
 
     def runtest(self) -> None:
         """What the verdict means to pytest."""
-        from vmlab.lab.verdict import VerdictKind
-
         assert self._part is not None
-        if self._part.verdict is VerdictKind.NOT_OBSERVABLE:
+        if not self._part.verdict.counts:
             pytest.skip(self._part.rationale)
-        if self._part.verdict is not VerdictKind.PASS:
+        if self._part.verdict.needs_attention:
             pytest.fail(self._words(), pytrace=False)
 
     def _words(self) -> str:
-        from vmlab.run.live import verdict_lines
+        from vmlab.report.lines import verdict_lines
 
         assert self._part is not None
         return "\n".join([*verdict_lines(self._part), f"report: {self._directory}"])

@@ -10,23 +10,13 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import BOOT_S
+from tests.stage import stage
 from vmlab.bench import Bench, Guest, Notebook
-from vmlab.deadline import Deadline
-from vmlab.guest.workdir import WorkDir, work_dir
-from vmlab.image.store import Image
+from vmlab.guest.workdir import WorkDir
+from vmlab.image.image import Image
 from vmlab.lab.collection import read_lab
 
 LAB = Path(__file__).with_name("lab_of_faults")
-
-
-class Listener:
-    """Hears everything and says nothing."""
-
-    def phase(self, title: str) -> None:
-        pass
-
-    def waiting(self, what: str) -> None:
-        pass
 
 
 @dataclass
@@ -48,24 +38,9 @@ MakeWorld = Callable[[Image], World]
 
 @contextlib.contextmanager
 def world_of(image: Image, logs: Path, *, time_limit_s: float = 1400) -> Iterator[World]:
-    notebook = Notebook()
-    with contextlib.ExitStack() as stack:
-        work = stack.enter_context(work_dir())
-        lab = read_lab(LAB)
-        bench = Bench(
-            lab,
-            parameters={},
-            images=dict.fromkeys(lab.definition.guests, image),
-            accelerator="tcg",
-            work=work,
-            logs=logs,
-            deadline=Deadline(max(time_limit_s, BOOT_S)),
-            notebook=notebook,
-            listener=Listener(),
-            recorded=lambda: None,
-            stack=stack,
-        )
-        yield World(bench, notebook, work, logs)
+    lab = read_lab(LAB)
+    with stage(logs, dict.fromkeys(lab.definition.guests, image), limit_s=max(time_limit_s, BOOT_S)) as here:
+        yield World(Bench(lab, here, {}), here.notebook, here.work, logs)
 
 
 @pytest.fixture(scope="session")

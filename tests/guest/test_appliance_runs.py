@@ -11,14 +11,16 @@ import pytest
 
 from tests.conftest import BOOT_S
 from tests.guest.conftest import World, world_of
+from tests.stage import setting
 from vmlab import process
 from vmlab.deadline import Deadline
 from vmlab.guest import qemu
 from vmlab.guest.intel import bochs
 from vmlab.guest.intel import console as appliance_console
 from vmlab.guest.intel.appliance import CMDLINE, Appliance, ApplianceStore
+from vmlab.guest.workdir import WorkDir
 from vmlab.host import probe
-from vmlab.image.store import Image
+from vmlab.image.image import Image
 
 pytestmark = pytest.mark.guest
 
@@ -51,7 +53,7 @@ def test_under_qemu_on_an_emulated_amd_processor(made: Appliance, tmp_path: Path
     argv += ["-no-reboot", "-kernel", str(made.kernel), "-initrd", str(made.initrd), "-append", f"{CMDLINE} {qemu.SVM_KERNEL_ARGS}"]
     child = process.spawn([*argv, "-serial", f"file:{tmp_path / 'console'}"])
     try:
-        text = appliance_console.wait(child, tmp_path / "console", Deadline(BOOT_S), said=str, waiting=lambda _: None)
+        text = appliance_console.wait(child, setting(WorkDir(tmp_path), tmp_path / "console", limit_s=BOOT_S), said=str)
     finally:
         process.stop(child)
     found = appliance_console.findings(text)

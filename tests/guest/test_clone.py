@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from tests.conftest import BOOT_S, ROOT
+from tests.stage import Heard, setting
 from vmlab.deadline import Deadline
 from vmlab.errors import ScriptError
 from vmlab.guest import qemu
@@ -30,7 +31,8 @@ from vmlab.guest.machine import BootRequest, Machine
 from vmlab.guest.start import start, with_machine_type
 from vmlab.guest.workdir import WorkDir, work_dir
 from vmlab.image.cache import Cache, sha256
-from vmlab.image.store import Image
+from vmlab.image.image import Image
+from vmlab.progress import Kind, Progress
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(900), pytest.mark.xdist_group("clones")]
 
@@ -42,24 +44,15 @@ class Starter:
 
     def __init__(self, stack: contextlib.ExitStack, work: WorkDir, store: TemplateStore, logs: Path) -> None:
         self.stack, self.work, self.store, self.logs = stack, work, store, logs
-        self.phases: list[str] = []
+        self.heard = Heard()
+
+    @property
+    def phases(self) -> list[str]:
+        return self.heard.texts(Kind.PHASE)
 
     def __call__(self, request: BootRequest) -> Machine:
-        @contextlib.contextmanager
-        def phase(title: str) -> Iterator[None]:
-            self.phases.append(title)
-            yield
-
-        return start(
-            self.stack,
-            request,
-            self.work,
-            templates=self.store,
-            console_log=self.logs / f"{request.name}.log",
-            deadline=Deadline(BOOT_S),
-            waiting=lambda step: None,
-            phase=phase,
-        )
+        log = self.logs / f"{request.name}.log"
+        return start(self.stack, request, setting(self.work, log, limit_s=BOOT_S, progress=Progress(self.heard)), self.store)
 
 
 @pytest.fixture
@@ -105,8 +98,8 @@ def test_sixteen_clones_at_once_are_sixteen_guests(debian13: Image, store: Templ
         own = [Starter(stack, work, store, tmp_path) for _ in requests]
         with ThreadPoolExecutor(MANY) as pool:
             machines = list(pool.map(lambda pair: pair[0](pair[1]), zip(own, requests, strict=True)))
-        assert [machine.fallback for machine in machines] == [""] * MANY
-        assert len({machine.template for machine in machines}) == 1
+        assert [machine.birth.fallback for machine in machines] == [""] * MANY
+        assert len({machine.birth.template for machine in machines}) == 1
         # The first random bytes that anybody reads in it, what it is called in each place, and its id.
         look = (
             "od -An -tx1 -N32 /dev/urandom | tr -d ' \\n'; echo; cat /proc/sys/kernel/hostname /etc/hostname; "
@@ -142,7 +135,7 @@ def test_it_is_ready_in_steps_that_are_timed(clone: Machine) -> None:
     assert names == ["disk", "exec", "qmp", "running", "alive", "login", "identity", "first-command"]
     times = [step.at_s for step in clone.reached]
     assert times == sorted(times)
-    assert clone.clock_error_s is not None
+    assert clone.birth.clock_error_s is not None
 
 
 def test_nothing_of_the_waiting_is_left_in_it(clone: Machine) -> None:
@@ -169,7 +162,6 @@ def test_it_is_a_whole_system(clone: Machine) -> None:
 def test_it_is_reached_by_the_quick_server_and_cannot_tell(clone: Machine) -> None:
     from vmlab.guest.ssh import Connection
 
-    assert clone.has_control
     assert run(clone, "ps -o comm= -p $PPID").strip() == "dropbear"
     own = "-e ^VMLAB_COMMAND= -e ^SSH_ -e ^_= -e ^MAIL="
     look = f"env | grep -v {own} | sort; umask; ulimit -a; id; cat /proc/self/oom_score_adj; echo $-; cd; pwd; nice"
@@ -247,7 +239,7 @@ def test_other_guests_can_be_cloned_too(
     one, other = (starter(store)(BootRequest(name, source, "tcg", cpus=cpus, init=init)) for name in ("one", "other"))
     look = "od -An -tx1 -N16 /dev/urandom; cat /proc/1/comm /etc/machine-id /proc/sys/kernel/hostname"
     said = [run(machine, look).splitlines() for machine in (one, other)]
-    assert (one.fallback, other.fallback) == ("", "")
+    assert (one.birth.fallback, other.birth.fallback) == ("", "")
     assert said[0][1] == said[1][1] == ("systemd" if init == "systemd" else "init")
     assert all(said[0][column] != said[1][column] for column in (0, 2, 3))
     assert max(clock_error_s(machine) for machine in (one, other)) < 0.1
@@ -261,14 +253,7 @@ def copy(debian13: Image, store: TemplateStore, tmp_path: Path) -> Iterator[tupl
     """A template that may be broken: a copy of the default guest's in a store of its own."""
     request = with_machine_type(BootRequest("main", debian13, "tcg"), store)
     with work_dir() as work:
-        original = store.get(
-            request,
-            work,
-            console_log=tmp_path / "made.log",
-            deadline=Deadline(BOOT_S),
-            waiting=lambda step: None,
-            phase=lambda title: contextlib.nullcontext(),
-        )
+        original = store.get(request, setting(work, tmp_path / "made.log", limit_s=BOOT_S))
     mine = TemplateStore(print, directory=tmp_path / "templates")
     entry = Cache(tmp_path / "templates", print).final(original.entry)
     subprocess.run(["cp", "-r", "--sparse=always", str(original.directory), str(entry)], check=True)
@@ -327,8 +312,8 @@ def test_a_template_that_is_wrong_although_its_digests_are_right_ends_in_a_cold_
     damage(template)
     starting = starter(store)
     machine = starting(BootRequest("main", debian13, "tcg"))
-    assert machine.template == ""
-    assert machine.fallback
+    assert machine.birth.template == ""
+    assert machine.birth.fallback
     # (The last phase may be another: the emulator breaks a boot now and then, which is then begun again.)
     assert any(title.startswith("Booting it instead of cloning it: ") for title in starting.phases)
     assert not template.directory.exists()
@@ -353,8 +338,8 @@ def test_a_clone_that_hangs_on_another_processor_is_noticed_and_booted(
         patch.setattr(qemu, "argv", argv)
         patch.setattr(saved, "key_of", lambda *_: template.key)
         machine = starter(store)(BootRequest("main", debian13, "tcg"))
-    assert machine.template == ""
-    assert "answer" in machine.fallback
+    assert machine.birth.template == ""
+    assert "answer" in machine.birth.fallback
     assert not template.directory.exists()
     assert run(machine, "echo works").strip() == "works"
 
@@ -364,7 +349,7 @@ def test_a_template_that_is_deleted_under_a_running_clone_does_not_disturb_it(
 ) -> None:
     store, template = copy
     machine = starter(store)(BootRequest("main", debian13, "tcg"))
-    assert machine.template == template.key
+    assert machine.birth.template == template.key
     shutil.rmtree(template.directory)
     # Programs that were never run here come from the disk and through the page cache of the template.
     assert run(machine, "find / -xdev -type f | wc -l; python3 -c 'import email, http, xml; print(6*7)'").split()[-1] == "42"

@@ -15,12 +15,13 @@ import psutil
 import pytest
 
 from tests.conftest import BOOT_S, ROOT
-from vmlab.deadline import Deadline
+from tests.stage import setting
 from vmlab.errors import BootTimeout, GuestExited, GuestPanicked, RunError
 from vmlab.guest import boot as starting
 from vmlab.guest.machine import BootRequest
 from vmlab.guest.workdir import sweep, work_dir
-from vmlab.image.store import Image
+from vmlab.image.image import Image
+from vmlab.progress import Event, Kind, Progress
 
 pytestmark = [pytest.mark.guest, pytest.mark.xdist_group("dies")]
 
@@ -28,8 +29,13 @@ pytestmark = [pytest.mark.guest, pytest.mark.xdist_group("dies")]
 def boot(
     image: Image, log: Path, *, init: str = "/lib/systemd/systemd", limit_s: float = BOOT_S, waiting: Callable[[str], None] = print
 ) -> None:
+
+    def waits(event: Event) -> None:
+        if event.kind is Kind.WAITING:
+            waiting(event.text)
+
     request = BootRequest("main", dataclasses.replace(image, inits={"systemd": init}), "tcg", memory_mib=256, cpus=1)
-    with work_dir() as work, starting.boot(request, work, console_log=log, deadline=Deadline(limit_s), waiting=waiting):
+    with work_dir() as work, starting.boot(request, setting(work, log, limit_s=limit_s, progress=Progress(waits))):
         pass
 
 
@@ -100,10 +106,12 @@ def test_nothing_outlives_a_runner_that_is_killed(debian13: Image, tmp_path: Pat
         "import sys\nfrom pathlib import Path\nfrom vmlab.deadline import Deadline\nfrom vmlab.guest.boot import boot\n"
         "from vmlab.guest.machine import BootRequest\n"
         "from vmlab.image.store import ImageStore\nfrom vmlab.guest.workdir import work_dir\n"
+        "from vmlab.guest.setting import Setting\nfrom vmlab.progress import Progress\n"
         "image = ImageStore().find('debian-13')\n"
-        "with work_dir() as work, boot(BootRequest('main', image, 'tcg', memory_mib=256), work,\n"
-        "        console_log=Path(sys.argv[1]), deadline=Deadline(300), waiting=lambda step: print(step, work.path, flush=True)):\n"
-        "    pass\n"
+        "with work_dir() as work:\n"
+        "    progress = Progress(lambda event: print(event.text, work.path, flush=True))\n"
+        "    with boot(BootRequest('main', image, 'tcg', memory_mib=256), Setting(work, Path(sys.argv[1]), Deadline(300), progress)):\n"
+        "        pass\n"
     )
     runner = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path / "console.log")],

@@ -79,8 +79,9 @@ def test_each_lab_has_a_report_and_the_index_leads_to_it_failures_first(place: P
     assert "Traceback" not in done.stderr
     assert place.verdicts() == {"aa": "pass", "bb": "fail", "cc": "error", "dd": "error", "aa-2": "pass"}
     assert [row.job for row in place.index.by_urgency()] == ["cc", "dd", "bb", "aa", "aa-2"]
-    assert place.row("dd").trouble is not None
-    assert "signal 9" in place.row("dd").trouble.message
+    trouble = place.row("dd").trouble
+    assert trouble is not None
+    assert "signal 9" in trouble.message
     page = (place.reports / "index.html").read_text()
     assert page.index(">cc</a>") < page.index(">bb</a>") < page.index(">aa</a>")
     for row in place.index.rows:

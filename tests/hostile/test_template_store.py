@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,18 +25,19 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
+from tests.stage import Heard, setting
 from tests.unit.test_template_key import HOST, REQUEST
-from vmlab.deadline import Deadline
 from vmlab.errors import GuestPanicked, HostError, RunError, SshError, TemplateError, UsageError
 from vmlab.guest import start as starting
 from vmlab.guest.clone import store as templates
 from vmlab.guest.clone import template as saved
 from vmlab.guest.clone.store import TemplateStore, prune, status
 from vmlab.guest.clone.template import FILES, MANIFEST, Template
-from vmlab.guest.machine import BootRequest, System
+from vmlab.guest.machine import Birth, BootRequest, System
 from vmlab.guest.readiness import CloudInitStatus
 from vmlab.guest.seed import Identity
 from vmlab.guest.workdir import WorkDir
+from vmlab.progress import Kind, Progress
 
 
 class Maker:
@@ -46,49 +47,41 @@ class Maker:
         self.calls = 0
         self.during = during
 
-    def boot_into(self, _stack: Any, request: BootRequest, *_: Any, keep_in: Path | None = None, **__: Any) -> Any:
+    def boot_into(self, _stack: Any, request: BootRequest, *_: Any, keep_in: Path | None = None, fallback: str = "") -> Any:
         self.calls += 1
         if keep_in is not None:
             self.during("boot", keep_in)
         return SimpleNamespace(
             request=request,
-            cloud_init=CloudInitStatus("done", 0),
-            system=System("6.1", "Debian", "boot"),
             identity=Identity.new("main"),
-            template="",
-            fallback="",
-            has_control=False,
+            birth=Birth(System("6.1", "Debian", "boot"), CloudInitStatus("done", 0), fallback=fallback),
         )
 
-    def save(self, machine: Any, out: Path, *_: Any) -> None:
+    def save(self, machine: Any, out: Path, *_: Any) -> bool:
         for name in FILES:
             (out / name).write_bytes(f"{name}\n".encode() * 1000)
-        (out / "identity.json").write_text(json.dumps(saved.dataclasses.asdict(machine.identity)))
+        (out / "identity.json").write_text(json.dumps(asdict(machine.identity)))
         self.during("saved", out)
+        return False
 
 
 class World:
     """A store in a directory of its own, with what it told the user."""
 
     def __init__(self, root: Path, maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.root, self.maker, self.told = root, maker, []
+        self.root, self.maker = root, maker
+        self.told: list[str] = []
         self.work = WorkDir(root)
         # Looked up at each call: a test may put another maker in this one's place.
         monkeypatch.setattr(templates, "boot_into", lambda *args, **named: self.maker.boot_into(*args, **named))  # noqa: PLW0108
         monkeypatch.setattr(saved, "save", lambda *args: self.maker.save(*args))  # noqa: PLW0108
 
     def store(self, **changes: Any) -> TemplateStore:
-        return TemplateStore(self.told.append, **{"host": HOST, "directory": self.root / "templates", "limit_mib": 100} | changes)
+        usual: dict[str, Any] = {"host": HOST, "directory": self.root / "templates", "limit_mib": 100}
+        return TemplateStore(self.told.append, **usual | changes)
 
     def get(self, request: BootRequest = REQUEST, *, limit_s: float = 30, **changes: Any) -> Template:
-        return self.store(**changes).get(
-            request,
-            self.work,
-            console_log=self.root / "console.log",
-            deadline=Deadline(limit_s),
-            waiting=lambda step: None,
-            phase=lambda title: contextlib.nullcontext(),
-        )
+        return self.store(**changes).get(request, setting(self.work, self.root / "console.log", limit_s=limit_s))
 
     @property
     def entries(self) -> list[str]:
@@ -340,14 +333,7 @@ def test_the_least_recently_used_goes_first(world: World) -> None:
     store = world.store()
     store._limit_bytes = int(2.5 * size_mib * (1 << 20))
     world.maker.calls = 0
-    store.get(
-        requests[2],
-        world.work,
-        console_log=world.root / "console.log",
-        deadline=Deadline(30),
-        waiting=lambda step: None,
-        phase=lambda title: contextlib.nullcontext(),
-    )
+    store.get(requests[2], setting(world.work, world.root / "console.log"))
     assert store.find(requests[0]) is not None
     assert store.find(requests[1]) is None
     assert store.find(requests[2]) is not None
@@ -390,42 +376,19 @@ def test_a_clone_that_fails_is_booted_instead_and_its_template_dropped(
         raise error
         yield
 
-    phases: list[str] = []
-
-    def phase(title: str) -> contextlib.AbstractContextManager[None]:
-        phases.append(title)
-        return contextlib.nullcontext()
-
+    heard = Heard()
     monkeypatch.setattr(starting, "clone", fails)
     monkeypatch.setattr(starting, "boot_into", world.maker.boot_into)
     with contextlib.ExitStack() as stack:
-        machine = starting.start(
-            stack,
-            REQUEST,
-            world.work,
-            templates=world.store(),
-            console_log=world.root / "c",
-            deadline=Deadline(30),
-            waiting=lambda step: None,
-            phase=phase,
-        )
+        machine = starting.start(stack, REQUEST, setting(world.work, world.root / "c", progress=Progress(heard)), world.store())
     said = error.message if isinstance(error, RunError) else "gone"
-    assert said in machine.fallback
-    assert said in phases[0]
+    assert said in machine.birth.fallback
+    assert said in heard.texts(Kind.PHASE)[0]
     assert world.entries == []
 
 
 def test_a_guest_that_does_not_boot_is_not_booted_twice(world: World) -> None:
     world.maker = raising(GuestPanicked("it panicked"), "boot")
     with contextlib.ExitStack() as stack, pytest.raises(GuestPanicked):
-        starting.start(
-            stack,
-            REQUEST,
-            world.work,
-            templates=world.store(),
-            console_log=world.root / "c",
-            deadline=Deadline(30),
-            waiting=lambda step: None,
-            phase=lambda title: contextlib.nullcontext(),
-        )
+        starting.start(stack, REQUEST, setting(world.work, world.root / "c"), world.store())
     assert world.maker.calls == 1

@@ -20,13 +20,15 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import BOOT_S, ROOT
+from tests.stage import setting
 from vmlab.deadline import Deadline
 from vmlab.guest import qemu
 from vmlab.guest.boot import boot
 from vmlab.guest.machine import BootRequest, Machine
 from vmlab.guest.qemu import GuestSpec
 from vmlab.guest.workdir import work_dir
-from vmlab.image.store import Image, ImageStore
+from vmlab.image.image import Image
+from vmlab.image.store import ImageStore
 from vmlab.lab.verdict import VerdictKind
 from vmlab.report import store
 from vmlab.report.model import Report
@@ -82,7 +84,7 @@ class Host:
         packed = self._reports / f"{name}.tar"
         with self._machine.attributing():
             self._machine.ssh.execute(f"tar -C /root -cf /root/{name}.tar {name}", deadline=Deadline(60))
-            self._machine.ssh.get(f"/root/{name}.tar", packed)
+            self._machine.ssh.get(f"/root/{name}.tar", packed, deadline=Deadline(60))
         with tarfile.open(fileobj=io.BytesIO(packed.read_bytes())) as tar:
             tar.extractall(self._reports, filter="data")
         return Run(said, status, store.load(store.find_latest(self._reports / name, name)))
@@ -124,7 +126,7 @@ def host(disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]
         patch.setattr(qemu, "argv", with_disk)
         request = BootRequest("l1", image, "tcg", memory_mib=4096, cpus=1, virtualisation="svm")
         work = stack.enter_context(work_dir())
-        ready = boot(request, work, console_log=logs / "console.log", deadline=Deadline(BOOT_S), waiting=lambda what: None)
+        ready = boot(request, setting(work, logs / "console.log", limit_s=BOOT_S))
         machine = stack.enter_context(ready)
         done = machine.ssh.execute(SETUP, deadline=Deadline(120))
         assert done.status == 0, done.stderr

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from vmlab.lab import Evidence, Verdict, failed, inconclusive, not_observable, passed
 from vmlab.lab.checks import Check, CheckFunction, check
 from vmlab.lab.definition import LabDefinition
-from vmlab.report.assemble import judge_report, observation
+from vmlab.report.assemble import Recorded, judge_report, lab_part, observation
 from vmlab.report.model import (
     AcceleratorPart,
     CloudInitPart,
@@ -248,63 +249,55 @@ class Samples:
         ]
 
     def run(self, **changes: Any) -> RunPart:
-        return RunPart(
-            **{
-                "id": "0190f7c2-5d1e-7a44-9b1f-2d7a7c9e4b10",
-                "started_at": "2026-11-23T20:15:00+00:00",
-                "duration_s": 21.37,
-                "command": "vmlab run zombies --param zombies=4000 --accel kvm",
-                "parameters": {"zombies": 4000},
-                "student": "ada",
-                "runner_version": "0.1.0",
-                "runner_cpu_s": 0.93,
-            }
-            | changes
-        )
+        usual: dict[str, Any] = {
+            "id": "0190f7c2-5d1e-7a44-9b1f-2d7a7c9e4b10",
+            "started_at": "2026-11-23T20:15:00+00:00",
+            "duration_s": 21.37,
+            "command": "vmlab run zombies --param zombies=4000 --accel kvm",
+            "parameters": {"zombies": 4000},
+            "student": "ada",
+            "runner_version": "0.1.0",
+            "runner_cpu_s": 0.93,
+        }
+        return RunPart(**usual | changes)
 
     def host(self, **changes: Any) -> HostPart:
-        return HostPart(
-            **{
-                "os": "Debian GNU/Linux 12 (bookworm)",
-                "kernel": "6.1.0-28-amd64",
-                "cpu_model": "AMD EPYC 7B13",
-                "cpus": 8,
-                "memory_bytes": 16 << 30,
-                "qemu_version": "7.2.15",
-                "python_version": "3.11.2",
-                "load_1min": 0.42,
-                "accelerator": AcceleratorPart(name="kvm", reason="/dev/kvm ran a test program in 4 ms"),
-            }
-            | changes
-        )
+        usual: dict[str, Any] = {
+            "os": "Debian GNU/Linux 12 (bookworm)",
+            "kernel": "6.1.0-28-amd64",
+            "cpu_model": "AMD EPYC 7B13",
+            "cpus": 8,
+            "memory_bytes": 16 << 30,
+            "qemu_version": "7.2.15",
+            "python_version": "3.11.2",
+            "load_1min": 0.42,
+            "accelerator": AcceleratorPart(name="kvm", reason="/dev/kvm ran a test program in 4 ms"),
+        }
+        return HostPart(**usual | changes)
 
     def guests(self, **changes: Any) -> list[GuestPart]:
-        return [
-            GuestPart(
-                **{
-                    "name": "vm",
-                    "image": "debian-12",
-                    "image_sha256": "5e" * 32,
-                    "memory_bytes": 512 << 20,
-                    "cpus": 2,
-                    "init": "systemd",
-                    "argv": ["qemu-system-x86_64", "-machine", "q35,accel=kvm", "-m", "512", "-smp", "2", "-nographic"],
-                    "kernel": "6.1.0-28-cloud-amd64",
-                    "os": "Debian GNU/Linux 12 (bookworm)",
-                    "boot_id": "8d6a7d70-0f53-4e0a-b1dd-0f2d6f1f9f62",
-                    "steps": [
-                        StepPart(name="QEMU alive", at_s=0.11),
-                        StepPart(name="kernel up", at_s=0.94),
-                        StepPart(name="SSH banner", at_s=3.6),
-                        StepPart(name="login", at_s=3.82),
-                        StepPart(name="cloud-init done", at_s=5.4),
-                    ],
-                    "cloud_init": CloudInitPart(status="done", exit_code=0),
-                    "ended": "quit",
-                }
-                | changes
-            )
-        ]
+        usual: dict[str, Any] = {
+            "name": "vm",
+            "image": "debian-12",
+            "image_sha256": "5e" * 32,
+            "memory_bytes": 512 << 20,
+            "cpus": 2,
+            "init": "systemd",
+            "argv": ["qemu-system-x86_64", "-machine", "q35,accel=kvm", "-m", "512", "-smp", "2", "-nographic"],
+            "kernel": "6.1.0-28-cloud-amd64",
+            "os": "Debian GNU/Linux 12 (bookworm)",
+            "boot_id": "8d6a7d70-0f53-4e0a-b1dd-0f2d6f1f9f62",
+            "steps": [
+                StepPart(name="QEMU alive", at_s=0.11),
+                StepPart(name="kernel up", at_s=0.94),
+                StepPart(name="SSH banner", at_s=3.6),
+                StepPart(name="login", at_s=3.82),
+                StepPart(name="cloud-init done", at_s=5.4),
+            ],
+            "cloud_init": CloudInitPart(status="done", exit_code=0),
+            "ended": "quit",
+        }
+        return [GuestPart(**usual | changes)]
 
     def phases(self) -> list[PhasePart]:
         return [
@@ -316,24 +309,13 @@ class Samples:
             PhasePart(name="stop guest vm", start_s=20.1, end_s=21.3),
         ]
 
-    def report(self, data: Mapping[str, Any] | None = None, *, files: Sequence[FilePart] = (), **changes: Any) -> Report:
-        """A report with all five verdicts, unless its data is changed."""
-        return judge_report(
-            **{
-                "lab_name": "zombies",
-                "definition": self.definition(),
-                "lab_digest": "ab" * 32,
-                "checks": self.checks(),
-                "run": self.run(),
-                "host": self.host(),
-                "guests": self.guests(),
-                "phases": self.phases(),
-                "observations": self.observations(data),
-                "files": files,
-                "answers": {"errno": "ENOMEM", "bytes_each": 4096, "why": "It is dead already."},
-            }
-            | changes
-        )
+    def report(self, data: Mapping[str, Any] | None = None, **changes: Any) -> Report:
+        """A report with all five verdicts, unless its data is changed; ``changes`` are of what was recorded, or of what it is judged by."""
+        lab = lab_part("zombies", changes.pop("definition", self.definition()), "ab" * 32)
+        checks = changes.pop("checks", self.checks())
+        answers = changes.pop("answers", {"errno": "ENOMEM", "bytes_each": 4096, "why": "It is dead already."})
+        recorded = Recorded(self.run(), self.host(), self.guests(), self.phases(), self.observations(data))
+        return judge_report(lab, checks, dataclasses.replace(recorded, **changes), answers)
 
     def passing(self) -> Report:
         data = self.data() | {"kill": {"steady": True}, "adoption": {"subreaper": True}}

@@ -13,18 +13,19 @@ import pytest
 from tests.report.conftest import HOSTILE
 from vmlab.errors import UsageError
 from vmlab.lab.verdict import VerdictKind
-from vmlab.many.board import LiveBoard, PlainBoard, Progress, closing_lines
-from vmlab.many.pool import Event
-from vmlab.report import batch, store
+from vmlab.many.board import LiveBoard, PlainBoard, _Progress
+from vmlab.progress import Event, Kind
+from vmlab.report import batch, publish
 from vmlab.report.batch import Batch, LabRow, Trouble, row_of
 from vmlab.report.index import headline, index_html, worst
+from vmlab.report.lines import batch_lines
 from vmlab.report.model import Report
 
 
 def stored(report: Report, base: Path, name: str) -> LabRow:
     directory = base / name
     directory.mkdir(parents=True)
-    store.save(report, directory)
+    publish.save_report(report, directory)
     return row_of(report, directory, base, job=name, key="k")
 
 
@@ -97,7 +98,7 @@ def test_the_run_in_a_sentence(kinds: list[VerdictKind | None], words: str, verd
 
 
 def test_the_document_is_read_back_and_a_changed_one_is_refused(mixed: Batch, tmp_path: Path) -> None:
-    page = batch.save(mixed, tmp_path)
+    page = publish.save_index(mixed, tmp_path)
     assert batch.load(tmp_path) == mixed
     assert page.read_text() == index_html(mixed)
     value = json.loads((tmp_path / "index.json").read_text())
@@ -110,19 +111,19 @@ def test_the_document_is_read_back_and_a_changed_one_is_refused(mixed: Batch, tm
 def test_plain_lines_tell_what_did_not_pass_and_move_no_cursor(mixed: Batch) -> None:
     out = io.StringIO()
     board = PlainBoard(out)
-    board.begin([Progress(row.job) for row in mixed.rows])
-    board.started("report", 2)
-    board.happened(Event("report", "waiting", "a slot: a CPU, 2 of 2 taken"))
+    board(Event(Kind.BEGIN, value=[row.model_copy(update={"verdict": None}) for row in mixed.rows]))
+    board(Event(Kind.LAB_BEGIN, value=2, job="report"))
+    board(Event(Kind.WAITING, "a slot: a CPU, 2 of 2 taken", job="report"))
     for row in mixed.rows:
-        board.finished(row)
-    board.end(mixed, "reports/index.html")
+        board(Event(Kind.LAB_END, value=row, job=row.job))
+    board(Event(Kind.END, "reports/index.html", mixed))
     text = out.getvalue()
     assert "report: starts (attempt 2)" in text
     assert "report: waiting for a slot: a CPU" in text
     assert "late: not run" in text
     assert "\x1b" not in text
     assert text.splitlines()[-1].endswith("index: reports/index.html")
-    assert closing_lines(mixed, "x")[0].endswith("(93 s)")
+    assert batch_lines(mixed, "x")[0].endswith("(93 s)")
 
 
 @pytest.mark.parametrize("height", [8, 60])
@@ -131,11 +132,12 @@ def test_the_table_fits_the_terminal_and_shows_what_moves(height: int) -> None:
 
     console = Console(file=io.StringIO(), force_terminal=True, width=80, height=height, highlight=False)
     board = LiveBoard(console)
-    board.begin([Progress(f"lab{number}") for number in range(40)])
-    board.finished(LabRow(job="lab0", lab="lab0", title="X", key="k", verdict=VerdictKind.PASS, duration_s=3))
+    rows = [LabRow(job=f"lab{number}", lab=f"lab{number}", title="X", key="k") for number in range(40)]
+    board(Event(Kind.BEGIN, value=rows))
+    board(Event(Kind.LAB_END, value=rows[0].model_copy(update={"verdict": VerdictKind.PASS, "duration_s": 3}), job="lab0"))
     for number in (1, 2):
-        board.started(f"lab{number}", 1)
-        board.happened(Event(f"lab{number}", "phase", f"Cloning guest {number} \x1b[2J"))
+        board(Event(Kind.LAB_BEGIN, value=1, job=f"lab{number}"))
+        board(Event(Kind.PHASE, f"Cloning guest {number} \x1b[2J", job=f"lab{number}"))
     board.close()
     with console.capture() as captured:
         console.print(board._table())
@@ -158,8 +160,8 @@ def test_a_long_phase_gives_way_to_all_else(width: int) -> None:
     board = LiveBoard(console)
     phase = "an emulated AMD host, hardware walk emulated by QEMU TCG: shadow page tables, the control"
     board._labs = {
-        "memory": Progress("memory", began=time.monotonic() - 43, phase=phase, verdicts=dict.fromkeys("abc", VerdictKind.PASS)),
-        "zombies": Progress("zombies"),
+        "memory": _Progress("memory", began=time.monotonic() - 43, phases=[phase], verdicts=dict.fromkeys("abc", VerdictKind.PASS)),
+        "zombies": _Progress("zombies"),
     }
     with console.capture() as captured:
         console.print(board._table())

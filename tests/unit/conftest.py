@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ class World:
         self.opening: OSError | None = None
         self.asking: OSError | int = 12
         self.programs = {"qemu-system-x86_64", "newuidmap"}
-        self.record = json.loads((RECORDS / "npt-6.12.json").read_text())
+        self.record: dict[str, Any] = json.loads((RECORDS / "npt-6.12.json").read_text())
         self.probed = 0
         self.put(REST)
 
@@ -78,7 +79,7 @@ class World:
     def _ask(self, argv: Sequence[str]) -> str | None:
         return next((answer for key, answer in self.answers.items() if key in argv), None)
 
-    def view(self, **changes: object) -> HostView:
+    def view(self, **changes: Any) -> HostView:
         view = HostView(
             root=self.root,
             open_read_write=self._open,

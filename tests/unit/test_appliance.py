@@ -18,13 +18,15 @@ from typing import Any
 
 import pytest
 
+from tests.stage import setting
 from vmlab.deadline import Deadline
 from vmlab.errors import BootTimeout, GuestError, GuestExited, GuestPanicked, ImageError
 from vmlab.guest.inside.appliance import MARK
 from vmlab.guest.intel import appliance
 from vmlab.guest.intel import console as appliance_console
 from vmlab.guest.intel.appliance import ApplianceStore
-from vmlab.image.store import Image
+from vmlab.guest.workdir import WorkDir
+from vmlab.image.image import Image
 
 
 def tar_of(members: dict[str, bytes | str]) -> bytes:
@@ -205,9 +207,8 @@ def watch(tmp_path: Path, script: str, limit_s: float = 20) -> str:
     """Wait for an emulator that a shell script plays; it writes to the file `console`."""
     with subprocess.Popen(["sh", "-c", script], cwd=tmp_path) as child:
         try:
-            return appliance_console.wait(
-                child, tmp_path / "console", Deadline(limit_s), said=lambda: "first words\nlast words", waiting=lambda _: None
-            )
+            place = setting(WorkDir(tmp_path), tmp_path / "console", limit_s=limit_s)
+            return appliance_console.wait(child, place, said=lambda: "first words\nlast words")
         finally:
             child.kill()
 

@@ -1,4 +1,4 @@
-"""The house's walls: who may import whom, how long a file may be, and that the engine knows no lab."""
+"""That the engine knows no lab, what a lab's files may import, and how long a file may be. (Who imports whom: test_imports.)"""
 
 from __future__ import annotations
 
@@ -7,142 +7,32 @@ import re
 import sys
 from pathlib import Path
 
-import pytest
-
 import vmlab
 from vmlab import paths
 
 PACKAGE = Path(vmlab.__file__).resolve().parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# From the top of the house down. A module imports its own storey's parts only as told in BESIDE, and any storey below.
-LAYERS = (
-    ("cli", "__main__"),
-    ("pytest_plugin",),
-    ("many",),
-    ("run",),
-    ("bench",),
-    ("guest", "image", "host", "lab", "report", "grading"),
-    ("process", "packages", "paths"),
-    ("deadline", "errors", "suggest", "yamlfile"),
-)
-BESIDE = {
-    ("__main__", "cli"),
-    ("guest", "host"),
-    ("guest", "image"),
-    ("report", "lab"),
-    ("grading", "lab"),
-    ("grading", "report"),
-    ("process", "packages"),
-    ("process", "paths"),
-    ("packages", "paths"),
-    ("yamlfile", "errors"),
-    ("yamlfile", "suggest"),
-}
-MACHINES = {"guest", "image", "host"}
 ORDINARY = {"boot", "memory"}
-EVIDENCE = {"lab", "report", "grading"}
 
 
-def part(path: Path) -> str:
-    """The part of the house that a file belongs to: the name directly below ``vmlab``."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-def storey(name: str) -> int:
-    for depth, names in enumerate(LAYERS):
-        if name in names:
-            return depth
-    raise AssertionError(f"vmlab/{name} has no storey: give it one in LAYERS, as low as it can be")
-
-
-def imports(tree: ast.AST, path: Path) -> list[tuple[int, str]]:
-    """(line, part) for each import of ours, wherever it stands: in a function or under TYPE_CHECKING too."""
-    found = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found += [(node.lineno, alias.name) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                package = ["vmlab", *path.relative_to(PACKAGE).parent.parts]
-                base = ".".join([*package[: len(package) - node.level + 1], *([base] if base else [])])
-            found += [(node.lineno, f"{base}.{alias.name}") for alias in node.names]
-    ours = [(line, name.split(".")) for line, name in found if name.split(".")[0] == "vmlab"]
-    return [(line, names[1]) for line, names in ours if len(names) > 1 and not names[1].startswith("__")]
-
-
-def faults(tree: ast.AST, path: Path) -> list[str]:
-    mine = part(path)
-    wrong = []
-    for line, other in imports(tree, path):
-        if not other or other == mine or (mine, other) in BESIDE or storey(other) > storey(mine):
-            continue
-        wrong.append(f"{path.relative_to(PACKAGE.parent)}:{line}: {mine} imports {other}, which is not below it")
-    return wrong
-
-
-def modules() -> list[Path]:
-    return [path for path in FILES if path != PACKAGE / "__init__.py"]
-
-
-def test_imports_point_down() -> None:
-    wrong = [fault for path in modules() for fault in faults(ast.parse(path.read_text()), path)]
-    assert not wrong, "\n".join(wrong)
-
-
-@pytest.mark.parametrize(
-    ("file", "line"),
-    [
-        ("lab/collection.py", "from vmlab.guest import qemu"),
-        ("lab/collection.py", "if TYPE_CHECKING:\n    from vmlab.bench import Bench"),
-        ("report/html.py", "def f():\n    import vmlab.host.facts"),
-        ("grading/course.py", "from ..guest.machine import Machine"),
-        ("guest/machine.py", "from vmlab.lab.definition import GuestRequest"),
-        ("host/facts.py", "from vmlab.guest import qemu"),
-        ("errors.py", "from vmlab import process"),
-        ("bench/bench.py", "from .. import run"),
-    ],
-)
-def test_control_an_import_that_points_up_or_across_is_seen(file: str, line: str) -> None:
-    assert faults(ast.parse(line), PACKAGE / file)
-
-
-def test_control_an_import_that_points_down_is_allowed() -> None:
-    assert not faults(
-        ast.parse("from vmlab.errors import UsageError\nfrom vmlab.lab import checks\nimport yaml"), PACKAGE / "bench/bench.py"
-    )
-
-
-def test_whoever_grades_needs_no_machine() -> None:
-    """An instructor's laptop has no QEMU: what the evidence wing imports, through any number of files, names no machine."""
-    reached, open_ends = set(), [path for path in modules() if part(path) in EVIDENCE]
-    while open_ends:
-        path = open_ends.pop()
-        for _, other in imports(ast.parse(path.read_text()), path):
-            if other not in reached:
-                reached.add(other)
-                open_ends += [file for file in modules() if part(file) == other]
-    assert not reached & (MACHINES | {"bench", "run", "cli"})
-
-
-def strings(tree: ast.AST) -> list[ast.Constant]:
-    """Every text in the code that does something; docstrings (click shows some as help) may use a lab as an example."""
+def strings(tree: ast.AST) -> list[tuple[int, str]]:
+    """Every text in the code that does something, with its line; docstrings (click shows some as help) may use a lab as an example."""
     bare = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     found = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in bare]
-    return [node for node in found if isinstance(node.value, str)]
+    return [(node.lineno, node.value) for node in found if isinstance(node.value, str)]
 
 
 def test_the_engine_mentions_no_lab() -> None:
     """A lab is data to the engine. A lab's name that is an ordinary word of the engine's must at least not stand in a path."""
     labs = {path.parent.name for path in paths.data_dir("labs").glob("*/lab.yaml")}
     mention = re.compile("|".join([*(rf"\b{name}\b" for name in labs - ORDINARY), *(rf"labs/{name}\b" for name in labs)]))
-    texts = [(path, node) for path in FILES for node in strings(ast.parse(path.read_text()))]
-    assert not [f"{path}:{node.lineno}" for path, node in texts if mention.search(node.value)]
+    texts = [(path, *found) for path in FILES for found in strings(ast.parse(path.read_text()))]
+    assert not [f"{path}:{line}" for path, line, text in texts if mention.search(text)]
 
 
 def test_control_a_lab_named_in_code_is_seen() -> None:
-    assert [node.value for node in strings(ast.parse('"""zombies"""\nif name == "zombies": run(f"labs/zombies/{x}")'))] == [
+    assert [text for _, text in strings(ast.parse('"""zombies"""\nif name == "zombies": run(f"labs/zombies/{x}")'))] == [
         "zombies",
         "labs/zombies/",
     ]
@@ -152,27 +42,39 @@ def foreign(code: str, allowed: set[str], neighbours: set[str]) -> list[str]:
     """What a lab's file imports beyond the standard library, the names it may use, and its neighbours."""
     tree = ast.parse(code)
     names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    names += ["." * node.level + (node.module or "") for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    return [name for name in names if name.split(".")[0] not in sys.stdlib_module_names | neighbours and name not in allowed]
+    for node in (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)):
+        names += ["." * node.level + node.module] if node.module else ["." * node.level + alias.name for alias in node.names]
+    return [name for name in names if name.split(".")[0] not in sys.stdlib_module_names and name not in allowed | neighbours]
+
+
+def neighbours(path: Path, home: Path) -> set[str]:
+    """What a file of a lab may import of the lab: a guest script other scripts, which are a package to mypy alone; all else, modules."""
+    if path.is_relative_to(home / "guest"):
+        scripts = {script.stem for script in home.glob("guest/*.py")}
+        return scripts | {f".{name}" for name in scripts}
+    modules = {module.stem for module in home.glob("*.py")} - {"experiment"}
+    return {f".{name}" for name in modules if path.stem.startswith("checks") or not name.startswith("checks")}
 
 
 def test_a_labs_files_import_only_what_the_guide_says() -> None:
     wrong = []
     for home in (path.parent for path in paths.data_dir("labs").glob("*/lab.yaml")):
         scripts = sorted((home / "guest").rglob("*.py"))
-        # What lies beside checks and experiment is loaded by `beside`; its types are imported by their full names, for mypy alone.
-        own = {f"labs.{home.name}.{path.stem}" for path in home.glob("*.py") if not path.stem.startswith(("checks", "experiment"))}
-        files = [(path, {"vmlab.lab"} | own | ({"vmlab.bench"} if path.stem == "experiment" else set())) for path in home.glob("*.py")]
+        files = [(path, {"vmlab.lab"} | ({"vmlab.bench"} if path.stem == "experiment" else set())) for path in home.glob("*.py")]
         for path, allowed in [*files, *((script, set[str]()) for script in scripts)]:
-            neighbours = {script.stem for script in scripts} if path in scripts else set()
-            wrong += [f"{path}: {name}" for name in foreign(path.read_text(), allowed, neighbours)]
+            wrong += [f"{path}: {name}" for name in foreign(path.read_text(), allowed, neighbours(path, home))]
     assert not wrong
 
 
-def test_control_a_lab_that_reaches_into_the_engine_is_seen() -> None:
+def test_control_a_lab_that_reaches_into_the_engine_is_seen(tmp_path: Path) -> None:
     assert foreign("from vmlab.guest import qemu", {"vmlab.lab"}, set()) == ["vmlab.guest"]
-    assert foreign("import numpy\nimport os, helper\nfrom . import x", set(), {"helper"}) == ["numpy", "."]
-    assert not foreign("from vmlab.lab import check\nimport json", {"vmlab.lab"}, set())
+    assert foreign("import numpy\nimport os, helper\nfrom . import x", set(), {"helper"}) == ["numpy", ".x"]
+    assert foreign("from .. import x\nfrom ..y import z", set(), {".x", ".y"}) == ["..x", "..y"]
+    assert not foreign("from vmlab.lab import check\nimport json\nfrom . import a\nfrom .b import c", {"vmlab.lab"}, {".a", ".b"})
+    for name in ("experiment", "checks", "checks_more", "model"):
+        (tmp_path / f"{name}.py").touch()
+    assert neighbours(tmp_path / "checks_more.py", tmp_path) == {".checks", ".checks_more", ".model"}
+    assert neighbours(tmp_path / "experiment.py", tmp_path) == {".model"}
 
 
 def test_no_file_is_long() -> None:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.guest.conftest import Listener
-from vmlab.bench import Bench, Notebook
-from vmlab.deadline import Deadline
+from tests.stage import stage
+from vmlab.bench import Bench
 from vmlab.errors import UsageError
-from vmlab.guest.workdir import work_dir
-from vmlab.lab import beside
 from vmlab.lab.collection import read_lab
 from vmlab.lab.skeleton import create
 
@@ -25,20 +21,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bench(folder: Path) -> Iterator[Bench]:
-    with contextlib.ExitStack() as stack:
-        yield Bench(
-            read_lab(folder),
-            parameters={},
-            images={},
-            accelerator="tcg",
-            work=stack.enter_context(work_dir()),
-            logs=folder,
-            deadline=Deadline(60),
-            notebook=Notebook(),
-            listener=Listener(),
-            recorded=lambda: None,
-            stack=stack,
-        )
+    with stage(folder) as here:
+        yield Bench(read_lab(folder), here, {})
 
 
 def test_a_yaml_file_is_read_as_lab_yaml_is(bench: Bench, folder: Path) -> None:
@@ -61,15 +45,6 @@ def test_a_template_that_cannot_be_filled_in_is_the_authors_to_mend(bench: Bench
     (folder / "x.j2").write_text(text)
     with pytest.raises(UsageError, match=r"files/x\.j2"):
         bench.render("x.j2")
-
-
-def test_what_two_files_of_a_lab_share(folder: Path) -> None:
-    (folder / "graph.py").write_text("def twice(x):\n    return 2 * x\n")
-    assert beside(str(folder / "checks.py"), "graph").twice(21) == 42
-    (folder / "graph.py").write_text("def twice(x):\n    return 3 * x\n")
-    assert beside(str(folder / "checks.py"), "graph").twice(21) == 63
-    with pytest.raises(UsageError, match=r"none\.py does not exist"):
-        beside(str(folder / "checks.py"), "none")
 
 
 def test_a_guest_that_is_for_other_runs_is_refused_with_those(bench: Bench) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vmlab.deadline import Deadline
+from tests.stage import setting
 from vmlab.errors import BootTimeout, GuestExited, HostError
 from vmlab.guest.intel import bochs
 from vmlab.guest.workdir import WorkDir, work_dir
@@ -81,9 +81,7 @@ def test_the_configuration_opens_no_port_and_writes_no_disk() -> None:
 
 
 def run(work: WorkDir, tmp_path: Path, limit_s: float = 20) -> str:
-    return bochs.run(
-        bochs.find(), Path("/disk.img"), work, console_log=tmp_path / "console.log", deadline=Deadline(limit_s), waiting=lambda _: None
-    )
+    return bochs.run(bochs.find(), Path("/disk.img"), setting(work, tmp_path / "console.log", limit_s=limit_s))
 
 
 def test_it_is_ended_when_all_is_said(programs: Path, work: WorkDir, tmp_path: Path) -> None:

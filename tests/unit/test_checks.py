@@ -32,7 +32,7 @@ def grows(evidence: Evidence) -> Verdict:
 SOUND = {"growth": {"rows": [{"count": 1}, {"count": 2}, {"count": 3}], "rates": [0.5, 1], "unit": "KiB", "sound": True}}
 
 
-def made(name: str, verdict: Any, *, after: tuple[str, ...] = (), points: float = 1) -> Check:
+def made(name: str, verdict: Verdict | Exception, *, after: tuple[str, ...] = (), points: float = 1) -> Check:
     def function(_evidence: Evidence) -> Verdict:
         if isinstance(verdict, Exception):
             raise verdict
@@ -186,7 +186,7 @@ def test_sound_evidence_with_one_value_spoilt_never_passes(seed: int) -> None:
     chance = random.Random(seed)
     for _ in range(100):
         spoilt: dict[str, Any] = {**SOUND["growth"], "rows": [dict(row) for row in SOUND["growth"]["rows"]], "rates": [0.5, 1]}  # type: ignore[attr-defined]
-        spoil = chance.choice([None, "1", [], {}, float("nan"), [None], "\ud800", -7])
+        spoil: Any = chance.choice([None, "1", [], {}, float("nan"), [None], "\ud800", -7])
         match chance.randrange(4):
             case 0:
                 spoilt[chance.choice(list(spoilt))] = spoil

@@ -1,17 +1,18 @@
-"""ruff and strict mypy, as tests: whoever runs the tests has run them."""
+"""ruff and strict mypy, as tests: whoever runs the tests has run them, in the words of `make lint`."""
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = [name for name in ("runner", "tests", "labs", "benchmarks") if any((ROOT / name).rglob("*.py"))]
-CODE_OF_LABS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("labs/*/*.py"))
-BENCHMARKS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("benchmarks/*.py"))
+LINT = (("ruff", "check"), ("ruff", "format", "--check"), ("mypy",))
 
 
 def tool(*arguments: str) -> None:
@@ -20,26 +21,39 @@ def tool(*arguments: str) -> None:
     assert done.returncode == 0, f"{' '.join(arguments[:2])} says:\n{done.stdout}{done.stderr}"
 
 
-def test_ruff_finds_nothing() -> None:
-    tool("ruff", "check", *FOLDERS)
+@pytest.mark.parametrize("command", LINT, ids=" ".join)
+def test_the_tools_find_nothing(command: tuple[str, ...]) -> None:
+    tool(*command)
 
 
-def test_ruff_would_format_nothing() -> None:
-    tool("ruff", "format", "--check", *FOLDERS)
+def test_make_lint_is_just_that() -> None:
+    recipe = re.search(r"^lint:.*\n\t.*?&& (\$\(VENV\)/ruff .*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert recipe is not None
+    commands = [tuple(shlex.split(part.replace("$(VENV)/", ""))) for part in recipe[1].split("&&")]
+    assert commands == list(LINT)
 
 
-def test_mypy_is_content_with_everything() -> None:
-    # Every lab has a checks.py; with explicit bases they are labs.a.checks and labs.b.checks, not two modules of one name.
-    tool("mypy", "--explicit-package-bases", "runner", *CODE_OF_LABS, *BENCHMARKS)
+def test_every_file_is_looked_at_and_strictly() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    kept = {"ignore_missing_imports", "follow_imports"}  # (About the code of others.)
+    assert settings["mypy"]["strict"] is True
+    assert not any(set(each) - kept - {"module"} for each in settings["mypy"]["overrides"])
+    assert not settings["mypy"].keys() & {"exclude", "ignore_errors", "disable_error_code"}
+    assert not settings["ruff"].keys() & {"exclude", "extend-exclude", "include"}
+    known = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", "*.py"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert len(known) > 100
+    assert not [path for path in known if not path.startswith(tuple(f"{name}/" for name in settings["mypy"]["files"]))]
 
 
 @pytest.mark.parametrize(
     ("name", "code"),
-    [("ruff", "import os\n"), ("mypy", "def f(x: int) -> str:\n    return x\n")],
+    [("ruff", "import os\n"), ("mypy", "def f(x: int) -> str:\n    return x\n"), ("mypy", "def f(x) -> None: ...\n")],
 )
 def test_control_the_tools_see_a_fault(tmp_path: Path, name: str, code: str) -> None:
     wrong = tmp_path / "wrong.py"
     wrong.write_text(code)
     arguments = ("ruff", "check", "--no-cache") if name == "ruff" else ("mypy", "--cache-dir", str(tmp_path))
-    with pytest.raises(AssertionError, match=r"F401|return-value"):
+    with pytest.raises(AssertionError, match=r"F401|return-value|no-untyped-def"):
         tool(*arguments, str(wrong))

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 from vmlab.guest import console as module
-from vmlab.guest.console import Console
+from vmlab.guest.console import Console, Line
 
 
 class Wire:
     def __init__(self, log: Path) -> None:
         self.guest, ours = socket.socketpair()
-        self.panics: list[str] = []
-        self.console = Console(ours, log, on_panic=self.panics.append)
+        self.panics: list[Line] = []
+        self.console = Console(ours, log)
+        self.console.watch(self.panics.append)
         self.log = log
 
     def say(self, data: bytes) -> None:
@@ -44,14 +45,30 @@ def test_what_is_printed_is_kept_and_written_down(wire: Wire) -> None:
     assert wire.log.read_bytes() == b"vmlab-initrd: up\r\nsecond\r\n"
 
 
-def test_a_panic_is_told_once_with_its_line_even_if_it_comes_in_pieces(wire: Wire) -> None:
+def test_each_line_that_tells_of_a_panic_is_handed_on_once_even_if_it_comes_in_pieces(wire: Wire) -> None:
+    began = time.monotonic()
     wire.say(b"[ 1.0] Kernel panic - not sync")
     time.sleep(0.05)
     wire.say(b"ing: Attempted to kill init! exitcode=0x00000100\r\n[ 1.1] CPU: 0\r\n")
     wire.settle("CPU: 0")
     wire.say(b"Kernel panic - not syncing: again\r\n")
     wire.settle("again")
-    assert wire.panics == ["Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100"]
+    texts = ["[ 1.0] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100", "Kernel panic - not syncing: again"]
+    assert [line.text for line in wire.panics] == texts
+    assert began + 0.05 <= wire.panics[0].at <= wire.panics[1].at <= time.monotonic()
+
+
+def test_one_that_came_before_anybody_watched_is_handed_on_too(tmp_path: Path) -> None:
+    guest, ours = socket.socketpair()
+    console = Console(ours, tmp_path / "log")
+    guest.sendall(b"Kernel panic - not syncing: early\nand more\n")
+    assert console.wait_for("more", 5)
+    heard: list[Line] = []
+    console.watch(heard.append)
+    assert [line.text for line in heard] == ["Kernel panic - not syncing: early"]
+    guest.close()
+    console.close()
+    assert len(heard) == 1
 
 
 def test_ordinary_text_is_no_panic(wire: Wire) -> None:

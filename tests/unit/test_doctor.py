@@ -6,6 +6,7 @@ import errno
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,9 +64,7 @@ def test_one_command_installs_all_that_is_missing(kvm_world: World, tmp_path: Pa
         ({"unprivileged_builds": "/etc/subuid has no line for student"}, "image builds", doctor.Sign.WARNING),
     ],
 )
-def test_what_is_wrong_is_seen_and_told(
-    kvm_world: World, tmp_path: Path, changes: dict[str, object], subject: str, sign: doctor.Sign
-) -> None:
+def test_what_is_wrong_is_seen_and_told(kvm_world: World, tmp_path: Path, changes: dict[str, Any], subject: str, sign: doctor.Sign) -> None:
     good = doctor.examine(kvm_world.view(), tmp_path)
     diagnosis = doctor.diagnose(replace(good.facts, **changes), good.accelerator)
     found = findings(diagnosis)[subject]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -149,7 +150,7 @@ def no_qemu(world: World) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_each_obstacle_has_its_reason_and_remedy(kvm_world: World, breaking, reason: str, remedy: str) -> None:
+def test_each_obstacle_has_its_reason_and_remedy(kvm_world: World, breaking: Callable[[World], None], reason: str, remedy: str) -> None:
     breaking(kvm_world)
     chosen = choose("auto", kvm_world.view())
     assert chosen.name == "tcg"
@@ -325,7 +326,9 @@ def test_sizes_in_words() -> None:
         ({}, None, {"newuidmap"}, "this kernel or container does not let you make a user namespace"),
     ],
 )
-def test_image_builds_without_root(world: World, tmp_path: Path, files, answer, programs, told: str) -> None:
+def test_image_builds_without_root(
+    world: World, tmp_path: Path, files: dict[str, str], answer: str | None, programs: set[str], told: str
+) -> None:
     world.put(files).answers["unshare"] = answer
     world.programs = programs
     found = gather(world.view(), tmp_path).unprivileged_builds

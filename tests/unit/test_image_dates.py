@@ -16,7 +16,7 @@ def system(path: Path, *members: tuple[str, float]) -> Path:
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
         for name, date in members:
             info = tarfile.TarInfo(name)
-            info.mtime, info.size = date, len(name)  # type: ignore[assignment]  # (A fraction is what an extended header is for.)
+            info.mtime, info.size = date, len(name)  # A fraction is what an extended header is for.
             tar.addfile(info, io.BytesIO(name.encode()))
         link = tarfile.TarInfo("link")
         link.type, link.linkname, link.mtime = tarfile.SYMTYPE, "package", max(int(date) for _, date in members)

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import pytest
 
-from vmlab.bench import Notebook
 from vmlab.errors import UsageError
 from vmlab.lab.definition import GuestRequest
-from vmlab.run.lab import image_for
+from vmlab.progress import Progress
+from vmlab.run.session import image_for
 
 GUESTS = {
     "main": GuestRequest(images=["debian-13-kvm", "debian-12"]),
@@ -32,17 +32,9 @@ class Store:
         return name
 
 
-class Listener:
-    def phase(self, title: str) -> None:
-        pass
-
-    def waiting(self, what: str) -> None:
-        pass
-
-
 def image(guest: str, chosen: str | None, **guests: GuestRequest) -> Any:
     lab = SimpleNamespace(name="memory", directory=Path(), definition=SimpleNamespace(guests=guests or GUESTS))
-    return image_for(cast(Any, lab), guest, cast(Any, Store()), chosen, Notebook(), cast(Any, Listener()))
+    return image_for(cast(Any, lab), guest, cast(Any, Store()), chosen, Progress())
 
 
 def test_without_a_choice_it_is_the_guests_first_or_the_catalogues_default() -> None:

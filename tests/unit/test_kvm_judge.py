@@ -23,7 +23,8 @@ Record = dict[str, Any]
 
 
 def load(name: str) -> Record:
-    return json.loads((RECORDS / f"{name}.json").read_text())
+    record: Record = json.loads((RECORDS / f"{name}.json").read_text())
+    return record
 
 
 NESTED = [path.stem for path in sorted(RECORDS.glob("npt-*.json")) + sorted(RECORDS.glob("ept-*.json"))]

@@ -98,7 +98,9 @@ def test_the_probe_is_run_once_a_boot(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(probe, "run_probe", lambda: records.pop(0))
 
     def ask() -> int:
-        return probe.probe_once_a_boot(tmp_path)["number"]
+        number = probe.probe_once_a_boot(tmp_path)["number"]
+        assert isinstance(number, int)
+        return number
 
     assert ask() == 1
     assert ask() == 2, "a failure was remembered"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def lab(tmp_path: Path) -> Lab:
     return read_lab(create("sample", tmp_path))
 
 
-def refusal(call, *arguments) -> UsageError:
+def refusal(call: Callable[..., object], *arguments: object) -> UsageError:
     with pytest.raises(UsageError) as caught:
         call(*arguments)
     return caught.value

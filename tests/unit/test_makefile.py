@@ -91,7 +91,9 @@ def test_the_tests_need_their_own_packages_and_the_labs_do_not() -> None:
 
 def test_python_is_asked_for_as_in_pyproject() -> None:
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
-    major, minor = re.fullmatch(r">=(\d+)\.(\d+)", wanted).groups()
+    asked = re.fullmatch(r">=(\d+)\.(\d+)", wanted)
+    assert asked is not None
+    major, minor = asked.groups()
     text = (ROOT / "runner/host/install.sh").read_text()
     assert f"({major}, {minor})" in text
     assert f"Python {major}.{minor} or newer" in text

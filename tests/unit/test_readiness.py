@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import pytest
 
 from vmlab.deadline import Deadline
 from vmlab.errors import BootTimeout, GuestPanicked
 from vmlab.guest.readiness import Step, cloud_init_status, parse_cloud_init, wait
+from vmlab.progress import Progress
 
 
 def nothing(*_: object) -> None:
     pass
+
+
+class Sleeper:
+    """A guest that lives and says little."""
+
+    began = 0.0
+
+    def check_alive(self) -> None:
+        pass
+
+    def tail(self) -> str:
+        return "last words"
 
 
 def test_steps_are_asked_in_order_until_they_come_true() -> None:
@@ -26,9 +40,7 @@ def test_steps_are_asked_in_order_until_they_come_true() -> None:
 
         return Step(name, "", probe)
 
-    reached = wait(
-        [step("kernel", 2), step("sshd", 1)], Deadline(5), started=time.monotonic(), check_alive=nothing, waiting=nothing, tail=str
-    )
+    reached = wait([step("kernel", 2), step("sshd", 1)], Sleeper(), Deadline(5), Progress())
     assert asked == ["kernel", "kernel", "sshd"]
     assert [each.name for each in reached] == ["kernel", "sshd"]
 
@@ -36,7 +48,7 @@ def test_steps_are_asked_in_order_until_they_come_true() -> None:
 def test_the_deadline_names_the_step_its_hint_and_the_consoles_tail() -> None:
     hangs = Step("sshd", "look at the console", lambda _: False)
     with pytest.raises(BootTimeout) as caught:
-        wait([hangs], Deadline(0.2), started=0, check_alive=nothing, waiting=nothing, tail=lambda: "last words")
+        wait([hangs], Sleeper(), Deadline(0.2), Progress())
     assert "'sshd'" in caught.value.message
     assert caught.value.hint == "look at the console"
     assert caught.value.detail == "last words"
@@ -45,15 +57,16 @@ def test_the_deadline_names_the_step_its_hint_and_the_consoles_tail() -> None:
 def test_a_death_ends_the_wait_long_before_the_deadline() -> None:
     began = time.monotonic()
 
-    def dead() -> None:
-        raise GuestPanicked("it panicked")
+    class Dead(Sleeper):
+        def check_alive(self) -> None:
+            raise GuestPanicked("it panicked")
 
     with pytest.raises(GuestPanicked):
-        wait([Step("sshd", "", lambda _: False)], Deadline(60), started=0, check_alive=dead, waiting=nothing, tail=str)
+        wait([Step("sshd", "", lambda _: False)], Dead(), Deadline(60), Progress())
     assert time.monotonic() - began < 5
 
 
-CLEAN = {"v1": {"datasource": "NoCloud", "init": {"errors": [], "recoverable_errors": {}}, "stage": None}}
+CLEAN: dict[str, Any] = {"v1": {"datasource": "NoCloud", "init": {"errors": [], "recoverable_errors": {}}, "stage": None}}
 RESULT = {"v1": {"datasource": "NoCloud", "errors": []}}
 
 

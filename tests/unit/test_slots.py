@@ -17,23 +17,28 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, Vmlab
-from tests.unit.test_host import World
+from tests.stage import Heard
+from tests.unit.conftest import World
 from vmlab.errors import HostError, UsageError
 from vmlab.host import slots
 from vmlab.host.capacity import GUEST_OVERHEAD_BYTES, RUNNER_BYTES, Capacity, Need, Share, capacity, check_fits
 from vmlab.host.facts import GIB, MIB
-from vmlab.host.slots import Entry, Slots, obstacle
+from vmlab.host.slots import Place, Slots, obstacle
+from vmlab.progress import Kind, Progress
 
 SMALL = Capacity(memory_bytes=4 * GIB, cpus=2, free_bytes=16 * GIB, total_bytes=4 * GIB + GIB // 2)
 ONE = Need({"main": Share(GIB, 1)})
+
+# Starts a process that asks for a slot and holds it.
+Hold = Callable[..., "subprocess.Popen[str]"]
 
 
 def silent(_: str) -> None:
     pass
 
 
-def entry(ticket: int, *, running: bool = False, exclusive: bool = False, cpus: int = 1, gib: float = 1) -> Entry:
-    return Entry(ticket, running, f"lab{ticket}", "student", 100 + ticket, int(gib * GIB), cpus, exclusive, 0.0)
+def entry(ticket: int, *, running: bool = False, exclusive: bool = False, cpus: int = 1, gib: float = 1) -> Place:
+    return Place(ticket, running, f"lab{ticket}", "student", 100 + ticket, int(gib * GIB), cpus, exclusive, 0.0)
 
 
 # --- the rule ---------------------------------------------------------------------------------------------------------------------
@@ -57,7 +62,7 @@ def entry(ticket: int, *, running: bool = False, exclusive: bool = False, cpus: 
         (entry(2, cpus=2), [entry(1, running=True)], "a CPU, 1 of 2 taken"),
     ],
 )
-def test_who_must_wait_and_why(mine: Entry, others: list[Entry], why: str) -> None:
+def test_who_must_wait_and_why(mine: Place, others: list[Place], why: str) -> None:
     told = obstacle(mine, others, SMALL)
     assert told.startswith(why)
     assert bool(told) == bool(why)
@@ -102,23 +107,27 @@ import sys, time
 from pathlib import Path
 from vmlab.host.capacity import Capacity, Need, Share
 from vmlab.host.slots import Slots
+from vmlab.progress import Progress
 
+progress = Progress(lambda event: print("waits for", event.text.removeprefix("a slot: "), flush=True))
 gib = 1 << 30
 slots = Slots(Path(sys.argv[1]), lambda: Capacity(4 * gib, 2, 16 * gib, 5 * gib))
-with slots.hold(Need({"main": Share(gib, 1)}, exclusive="exclusive" in sys.argv), "held", lambda why: print("waits for", why, flush=True)):
+with slots.hold(Need({"main": Share(gib, 1)}, exclusive="exclusive" in sys.argv), "held", progress):
     print("runs", flush=True)
     time.sleep(60)
 """
 
 
 @pytest.fixture
-def hold(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def hold(tmp_path: Path) -> Iterator[Hold]:
     """Processes that hold a slot until they are killed."""
     started: list[subprocess.Popen[str]] = []
 
     def start(*words: str) -> subprocess.Popen[str]:
         argv = [sys.executable, "-c", HOLDER, str(tmp_path / "slots"), *words]
-        process = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        process = subprocess.Popen(
+            argv, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT / "runner")}
+        )
         started.append(process)
         return process
 
@@ -133,7 +142,7 @@ def says(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-def test_a_killed_owner_frees_its_slot_and_leaves_nothing(hold, tmp_path: Path) -> None:
+def test_a_killed_owner_frees_its_slot_and_leaves_nothing(hold: Hold, tmp_path: Path) -> None:
     first, second = hold(), hold()
     assert (says(first), says(second)) == ("runs", "runs")
     third = hold()
@@ -143,11 +152,11 @@ def test_a_killed_owner_frees_its_slot_and_leaves_nothing(hold, tmp_path: Path) 
     assert says(third) == "waits for"
     assert says(third) == "runs"
     assert time.monotonic() - began < 10
-    assert {each.pid for each in Slots(tmp_path / "slots").entries()} == {second.pid, third.pid}
+    assert {each.pid for each in Slots(tmp_path / "slots").places()} == {second.pid, third.pid}
     assert len(list((tmp_path / "slots").iterdir())) == 2
 
 
-def test_nobody_passes_one_who_waits_and_a_dead_one_in_the_queue_holds_nobody_up(hold, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_passes_one_who_waits_and_a_dead_one_in_the_queue_holds_nobody_up(hold: Hold, monkeypatch: pytest.MonkeyPatch) -> None:
     first = hold()
     assert says(first) == "runs"
     alone = hold("exclusive")
@@ -168,7 +177,7 @@ def test_fifty_runs_at_once_never_exceed_the_machine_and_come_in_order(tmp_path:
 
     def one(number: int) -> None:
         need = Need({"main": Share(GIB, 1)}, exclusive=number % 10 == 0)
-        with store.hold(need, f"run{number}", silent) as slot:
+        with store.hold(need, f"run{number}", Progress()) as slot:
             time.sleep(0.02)
         with lock:
             held.append((slot.from_s, slot.until_s, need))
@@ -203,14 +212,14 @@ def test_first_come_first_served(tmp_path: Path) -> None:
     threads = []
 
     def one(number: int) -> None:
-        with store.hold(ONE, f"run{number}", silent):
+        with store.hold(ONE, f"run{number}", Progress()):
             order.append(number)
 
-    with store.hold(ONE, "first", silent):
+    with store.hold(ONE, "first", Progress()):
         for number in range(8):
             threads.append(threading.Thread(target=one, args=(number,)))
             threads[-1].start()
-            while len(store.entries()) < number + 2:
+            while len(store.places()) < number + 2:
                 time.sleep(0.01)
     for thread in threads:
         thread.join(30)
@@ -222,7 +231,7 @@ def test_first_come_first_served(tmp_path: Path) -> None:
 
 def test_what_can_never_fit_does_not_even_queue(tmp_path: Path) -> None:
     store = Slots(tmp_path / "slots", lambda: SMALL)
-    with pytest.raises(UsageError, match="can never fit"), store.hold(Need({"main": Share(8 * GIB, 1)}), "huge", silent):
+    with pytest.raises(UsageError, match="can never fit"), store.hold(Need({"main": Share(8 * GIB, 1)}), "huge", Progress()):
         pass
     assert not (tmp_path / "slots").exists()
 
@@ -235,7 +244,7 @@ def test_a_directory_that_may_not_be_written_is_one_line_and_a_hint(vmlab: Vmlab
         "vmlab: cannot take a slot in /proc/vmlab: No such file or directory",
         "       name a directory that all your runs may write to: VMLAB_SLOTS=/some/where",
     ]
-    with pytest.raises(HostError, match="cannot take a slot in /proc"), Slots(Path("/proc")).hold(ONE, "x", silent):
+    with pytest.raises(HostError, match="cannot take a slot in /proc"), Slots(Path("/proc")).hold(ONE, "x", Progress()):
         pass
 
 
@@ -244,7 +253,7 @@ def test_a_read_only_directory_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "ro").mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "vmlab-test", str(tmp_path / "ro")], check=True)
     try:
-        with pytest.raises(HostError, match="Read-only file system") as caught, Slots(tmp_path / "ro").hold(ONE, "x", silent):
+        with pytest.raises(HostError, match="Read-only file system") as caught, Slots(tmp_path / "ro").hold(ONE, "x", Progress()):
             pass
         assert "VMLAB_SLOTS" in caught.value.hint
     finally:
@@ -257,7 +266,7 @@ def test_a_directory_of_somebody_else_in_tmp_is_not_taken(tmp_path: Path, monkey
     (tmp_path / "theirs").mkdir(mode=0o777)
     (tmp_path / "theirs").chmod(0o777)
     with pytest.raises(HostError, match="not a directory of yours alone"):
-        Slots().entries()
+        Slots().places()
 
 
 def test_rubbish_in_the_directory_harms_nobody(tmp_path: Path) -> None:
@@ -266,8 +275,8 @@ def test_rubbish_in_the_directory_harms_nobody(tmp_path: Path) -> None:
     (home / "000000007.running").write_text("no JSON, and no owner")
     (home / "notes.txt").write_text("an administrator's")
     store = Slots(home, lambda: SMALL)
-    with store.hold(ONE, "x", silent):
-        assert [each.what for each in store.entries()] == ["x"]
+    with store.hold(ONE, "x", Progress()):
+        assert [each.what for each in store.places()] == ["x"]
     assert [path.name for path in home.iterdir()] == ["notes.txt"]
 
 
@@ -276,7 +285,7 @@ def test_a_gate_that_somebody_keeps_shut_is_said_so(tmp_path: Path, monkeypatch:
     home = tmp_path / "slots"
     home.mkdir()
     with slots._gate(home), pytest.raises(HostError, match="has held the lock") as caught:
-        Slots(home).entries()
+        Slots(home).places()
     assert "fuser" in caught.value.hint
 
 
@@ -297,10 +306,10 @@ def test_users_share_a_directory_that_was_made_for_all(tmp_path: Path) -> None:
         theirs.stdin.close()
         assert says(theirs) == "runs"
         store = Slots(home, lambda: replace(SMALL, cpus=1))
-        told: list[str] = []
-        with store.hold(ONE, "ours", told.append):
+        heard = Heard()
+        with store.hold(ONE, "ours", Progress(heard)):
             assert theirs.wait(10) == 0
-        assert told[0].startswith("a CPU, 1 of 1 taken by held (pid ")
+        assert heard.texts(Kind.WAITING)[0].startswith("a slot: a CPU, 1 of 1 taken by held (pid ")
     finally:
         subprocess.run(["rm", "-rf", str(home)], check=True)
 
@@ -308,7 +317,7 @@ def test_users_share_a_directory_that_was_made_for_all(tmp_path: Path) -> None:
 # --- vmlab ps ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_ps_shows_who_runs_who_waits_and_why(hold, vmlab: Vmlab, tmp_path: Path) -> None:
+def test_ps_shows_who_runs_who_waits_and_why(hold: Hold, vmlab: Vmlab, tmp_path: Path) -> None:
     first = hold()
     assert says(first) == "runs"
     second = hold("exclusive")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -20,6 +21,7 @@ from vmlab.errors import TemplateError
 from vmlab.guest.clone import identity as standby
 from vmlab.guest.clone.identity import Newborn
 from vmlab.guest.inside import standby as inside
+from vmlab.guest.seed import new_hostname
 
 
 @pytest.fixture
@@ -59,12 +61,11 @@ GOOD = ({"renewed": True}, {"time": 0}, {"clock": {"set_by_s": 5.5, "error_s": 0
 def test_a_clone_is_told_who_it_is_and_what_time_it_is(line: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = line
     with guest(theirs, *lines(*GOOD)) as heard:
-        newborn = Newborn(ours, "main", Deadline(5), now_ns=lambda: 42)
+        newborn = Newborn(ours, "main-c0ffee", Deadline(5), now_ns=lambda: 42)
         newborn.quicken()
         newborn.settle()
     told, time_told = heard
-    assert told["hostname"] == newborn.hostname
-    assert newborn.hostname.startswith("main-")
+    assert told["hostname"] == "main-c0ffee"
     assert told["machine_id"] == newborn.machine_id
     assert len(bytes.fromhex(told["machine_id"])) == 16
     assert len(bytes.fromhex(told["random"])) >= 32
@@ -77,7 +78,7 @@ def test_no_two_clones_are_told_the_same() -> None:
     for _ in range(2):
         ours, theirs = socket.socketpair()
         with ours, theirs, guest(theirs, *lines(*GOOD)) as heard:
-            Newborn(ours, "main", Deadline(5)).quicken()
+            Newborn(ours, new_hostname("main"), Deadline(5)).quicken()
         tellings.append(heard[0])
     assert all(tellings[0][key] != tellings[1][key] for key in ("random", "hostname", "machine_id"))
 
@@ -203,7 +204,7 @@ def test_the_machine_id_is_written_where_it_is_a_file(tmp_path: Path, monkeypatc
 
 def test_random_bytes_are_credited_and_used_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, bytes]] = []
-    monkeypatch.setattr(inside.fcntl, "ioctl", lambda _file, request, data=b"": calls.append((request, data)))
+    monkeypatch.setattr(fcntl, "ioctl", lambda _file, request, data=b"": calls.append((request, data)))
     inside.renew_random(b"seedseed")
     assert calls == [(inside.RNDADDENTROPY, struct.pack("ii", 64, 8) + b"seedseed"), (inside.RNDRESEEDCRNG, b"")]
 
@@ -228,7 +229,7 @@ def test_what_firmware_wrote_to_the_port_is_thrown_away() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(b"\x1b[2JBdsDxe: loading Boot0001" * 5000)
-        standby._empty(ours)
+        standby._empty(ours, Deadline(5))
         # A last byte may come late.
         theirs.sendall(b'[{"waiting": true}\n')
         assert standby.Newborn(ours, "x", Deadline(5)).expect("waiting", noisy=True) == {"waiting": True}

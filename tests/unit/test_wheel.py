@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from vmlab.lab.skeleton import create
 
 ROOT = Path(__file__).resolve().parents[2]
 WITHIN = "vmlab/_data"
@@ -44,7 +47,6 @@ def test_code_and_data_are_in_the_wheel(wheel: Path) -> None:
 
 def test_nothing_else_is_in_the_wheel(wheel: Path) -> None:
     expected = {name.removeprefix("runner/") if name.startswith("runner/vmlab/") else f"{WITHIN}/{name}" for name in tracked()}
-    expected.add(f"{WITHIN}/packages.txt")
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert sorted(names - expected) == []
 
@@ -59,3 +61,27 @@ def test_an_installed_wheel_finds_its_data(wheel: Path, tmp_path: Path) -> None:
     found = [Path(line) for line in done.stdout.splitlines()]
     assert found == [tmp_path / WITHIN / name for name in ("labs", "images", "cloud-init")], done.stderr
     assert all(any(path.rglob("*")) for path in found)
+
+
+def test_an_installed_wheel_gives_its_types(wheel: Path, tmp_path: Path) -> None:
+    installed = tmp_path / "installed"
+    zipfile.ZipFile(wheel).extractall(installed)
+    create("mylab", tmp_path / "mine")
+    # A mark that only this copy has: the checkout, which this interpreter finds too, must not lend what the wheel lacks.
+    with (installed / "vmlab" / "lab" / "__init__.py").open("a") as init:
+        init.write("\nMARK = 1\n")
+    with (tmp_path / "mine" / "mylab" / "checks.py").open("a") as checks:
+        checks.write("\nfrom vmlab.lab import MARK\n\nmark: int = MARK\n")
+    # (What is on PYTHONPATH is to mypy what is installed.)
+    argv = [sys.executable, "-P", "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "mylab"]
+    environment = {"PYTHONPATH": str(installed), "HOME": str(tmp_path)}
+    done = subprocess.run(argv, cwd=tmp_path / "mine", env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert done.stdout.startswith("Success"), done.stdout + done.stderr
+
+
+def test_the_editable_installation_leaves_no_second_package_beside_it() -> None:
+    """A folder vmlab without code in site-packages would be to some tools what `import vmlab` finds."""
+    purelib = Path(sysconfig.get_path("purelib"))
+    if not (purelib / "_vmlab.pth").exists():
+        pytest.skip("vmlab is not installed from a checkout here")
+    assert not [path for path in (purelib / "vmlab").rglob("*") if path.is_file()]

@@ -8,7 +8,10 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+Condition = Callable[[dict[str, str]], bool]
 
 HERE = Path(__file__).resolve().parent
 UNIT = Path("/etc/systemd/system/my-service.service")
@@ -58,7 +61,7 @@ def show(unit: str = "my-service.service") -> dict[str, str]:
     return dict(line.partition("=")[::2] for line in lines)
 
 
-def until(condition, limit_s: float = 20.0) -> dict[str, str]:
+def until(condition: Condition, limit_s: float = 20.0) -> dict[str, str]:
     """Ask for the unit's state until it is as wanted; the state then, or the last one seen."""
     end = time.monotonic() + limit_s
     while not condition(seen := show()) and time.monotonic() < end:
@@ -66,7 +69,7 @@ def until(condition, limit_s: float = 20.0) -> dict[str, str]:
     return seen
 
 
-def restarted(count: int):
+def restarted(count: int) -> Condition:
     """Whether the unit runs again after so many restarts."""
     return lambda seen: int(seen["NRestarts"]) >= count and seen["SubState"] == "running" and seen["MainPID"] != "0"
 
@@ -82,7 +85,7 @@ def main() -> None:
     SLOW.write_text(SLOW_TEXT)
     BOTH.write_text(BOTH_TEXT)
     CONFIG.write_text("stay\n")
-    facts = {"unit": unit}
+    facts: dict[str, object] = {"unit": unit}
 
     # After= alone starts nothing: the network is not there, and the service runs. (Enabling also makes systemd read what is new.)
     systemctl("enable", "my-service")

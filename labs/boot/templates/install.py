@@ -40,8 +40,8 @@ def main() -> None:
             (wants / unit.name).symlink_to(f"../{unit.name}")
         for unit in (unit for other in graphs if other != graph for unit in other.glob("*.service")):
             masked(others / unit.name)
-    for unit in MASKED:
-        masked(UNITS / unit)
+    for name in MASKED:
+        masked(UNITS / name)
     scripts = sorted(Path("/etc/init.d").glob("lab-*"))
     for script in [*scripts, Path("/etc/systemd/system-generators/bootlab")]:
         script.chmod(0o755)

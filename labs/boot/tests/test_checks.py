@@ -14,10 +14,7 @@ from typing import Any
 
 import pytest
 
-from vmlab.lab import Evidence
-from vmlab.lab.checks import Check, judge
-from vmlab.lab.collection import read_lab
-from vmlab.lab.verdict import Verdict, VerdictKind
+from vmlab.lab import Check, Evidence, Verdict, VerdictKind, judge, read_lab
 
 LAB = Path(__file__).resolve().parents[1]
 DEFINED = read_lab(LAB)

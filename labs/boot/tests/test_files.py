@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import subprocess
@@ -13,12 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.guest.conftest import Listener
-from vmlab.bench import Bench, Notebook
-from vmlab.deadline import Deadline
-from vmlab.guest.workdir import work_dir
-from vmlab.lab.collection import read_lab
-from vmlab.lab.loading import module_from
+from tests.stage import stage
+from vmlab.bench import Bench
+from vmlab.lab import read_lab
+
+from ..experiment import installation
 
 LAB = Path(__file__).resolve().parents[1]
 GRAPHS = yaml.safe_load((LAB / "graph.yaml").read_text())
@@ -27,21 +25,9 @@ GRAPHS = yaml.safe_load((LAB / "graph.yaml").read_text())
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The files of the first boot's cloud-config, by their paths in the guest."""
-    with contextlib.ExitStack() as stack:
-        bench = Bench(
-            read_lab(LAB),
-            parameters={"scale": 2},
-            images={},
-            accelerator="tcg",
-            work=stack.enter_context(work_dir()),
-            logs=tmp_path_factory.mktemp("logs"),
-            deadline=Deadline(60),
-            notebook=Notebook(),
-            listener=Listener(),
-            recorded=lambda: None,
-            stack=stack,
-        )
-        made = module_from(LAB / "experiment.py").installation(bench, GRAPHS)
+    with stage(tmp_path_factory.mktemp("logs")) as here:
+        bench = Bench(read_lab(LAB), here, {"scale": 2})
+        made = installation(bench, GRAPHS)
         yield {each["path"]: each["content"] for each in made["write_files"]}
 
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
-from vmlab.lab.loading import module_from
+from .. import graph
+from ..graph import Service
 
 LAB = Path(__file__).resolve().parents[1]
-graph = module_from(LAB / "graph.py")
 GRAPHS = yaml.safe_load((LAB / "graph.yaml").read_text())
 
 
-def made(**services: Any) -> Any:
+def made(**services: Any) -> list[Service]:
     return graph.services({"services": services})
 
 

@@ -85,7 +85,7 @@ def loop(code: bytes) -> Loop:
     memory.write(code)
     address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     function = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64)(address)
-    function.memory = memory
+    function.memory = memory  # type: ignore[attr-defined]
     return function
 
 

@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 BUSYBOX = Path("/bin/busybox")
@@ -130,8 +131,8 @@ class Guest:
         self._replies.readline()  # The greeting.
         self.command("qmp_capabilities")
 
-    def command(self, name: str, **arguments: object) -> dict[str, object]:
-        """Ask QEMU's monitor, and pass over the events that come before the answer."""
+    def command(self, name: str, **arguments: object) -> Any:
+        """What QEMU's monitor returns; passes over the events that come before the answer."""
         self._monitor.sendall(json.dumps({"execute": name, "arguments": arguments}).encode() + b"\n")
         while line := self._replies.readline():
             reply = json.loads(line)
@@ -143,7 +144,7 @@ class Guest:
 
     def statistics(self) -> dict[str, int]:
         """Every counter that KVM keeps for this guest; those of its one CPU and those of the whole have different names."""
-        counters = {}
+        counters: dict[str, int] = {}
         for target in ("vm", "vcpu"):
             for provider in self.command("query-stats", target=target):
                 counters |= {each["name"]: int(each["value"]) for each in provider["stats"] if isinstance(each["value"], (int, bool))}
@@ -164,7 +165,7 @@ class Guest:
         """One line to loops.py."""
         self._serial.sendall(json.dumps(message).encode() + b"\n")
 
-    def hear(self, limit_s: float) -> dict[str, object]:
+    def hear(self, limit_s: float) -> dict[str, Any]:
         """One line from loops.py."""
         self._serial.settimeout(limit_s)
         try:
@@ -173,7 +174,8 @@ class Guest:
             raise self._lost(f"the guest said nothing for {limit_s:.0f} s") from None
         if not line:
             raise self._lost("the guest ended")
-        return json.loads(line)
+        heard: dict[str, Any] = json.loads(line)
+        return heard
 
     def _lost(self, what: str) -> SystemExit:
         self._child.kill()

@@ -12,7 +12,11 @@ import json
 import mmap
 import sys
 
-from pagemap import FRAME, PAGE_BYTES, PRESENT, Pagemap, runs
+TYPE_CHECKING = False  # (mypy takes it for true, and sees a package where the guest has a folder of scripts.)
+if TYPE_CHECKING:
+    from .pagemap import FRAME, PAGE_BYTES, PRESENT, Pagemap, runs
+else:
+    from pagemap import FRAME, PAGE_BYTES, PRESENT, Pagemap, runs
 
 
 def say(**record: object) -> None:

@@ -13,11 +13,9 @@ from typing import Any
 
 import pytest
 
-from vmlab.lab import Evidence
-from vmlab.lab.checks import Check, judge
-from vmlab.lab.collection import read_lab
-from vmlab.lab.verdict import VerdictKind
+from vmlab.lab import Check, Evidence, VerdictKind, judge, read_lab
 
+GARBAGE: tuple[Any, ...] = (None, "garbage", -1, 1 << 70, float("nan"), [], {}, "0x0")
 LAB = Path(__file__).resolve().parents[1]
 RECORDED = json.loads((LAB / "tests" / "chain.json").read_text())
 HOSTS = json.loads((LAB / "tests" / "emulated_host.json").read_text())
@@ -271,7 +269,7 @@ def test_no_garbage_breaks_a_check(name: str, world: World) -> None:
             for key in way[:-1]:
                 holder = holder[key]
             kept = holder[way[-1]]
-            for garbage in (None, "garbage", -1, 1 << 70, float("nan"), [], {}, "0x0"):
+            for garbage in GARBAGE:
                 holder[way[-1]] = garbage
                 assert verdict(name, world) is not VerdictKind.ERROR, (observation, *way, garbage)
             holder[way[-1]] = kept

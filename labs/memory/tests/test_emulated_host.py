@@ -14,11 +14,9 @@ from typing import Any
 
 import pytest
 
-from vmlab.lab import Evidence
-from vmlab.lab.checks import Check, judge
-from vmlab.lab.collection import read_lab
-from vmlab.lab.verdict import VerdictKind
+from vmlab.lab import Check, Evidence, VerdictKind, judge, read_lab
 
+GARBAGE: tuple[Any, ...] = (None, "garbage", -1, 1 << 70, float("nan"), [], {})
 LAB = Path(__file__).resolve().parents[1]
 RECORDED = json.loads((LAB / "tests" / "emulated_host.json").read_text())
 CHECKS = {each.id: each for each in read_lab(LAB).load_checks() if each.id.startswith(("nested_", "shadow_", "own_guest_"))}
@@ -221,7 +219,7 @@ def test_whatever_is_cut_out_or_turned_into_garbage_no_check_breaks(name: str, w
         holder, key = at(whole, way[:-1]), way[-1]
         kept = holder.pop(key)
         seen = {verdict(name, worlds)}
-        for garbage in (None, "garbage", -1, 1 << 70, float("nan"), [], {}):
+        for garbage in GARBAGE:
             holder[key] = garbage
             seen.add(verdict(name, worlds))
         holder[key] = kept

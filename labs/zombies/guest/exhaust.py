@@ -22,18 +22,33 @@ import resource
 import signal
 from collections.abc import Iterator
 
-from procfs import (
-    Cgroup,
-    child_running,
-    children_of,
-    emit,
-    exit_at_once_in_a_child,
-    number_in,
-    read,
-    tasks,
-    threads_in_kernel,
-    wait_until,
-)
+TYPE_CHECKING = False  # (mypy takes it for true, and sees a package where the guest has a folder of scripts.)
+if TYPE_CHECKING:
+    from .procfs import (
+        Cgroup,
+        child_running,
+        children_of,
+        emit,
+        exit_at_once_in_a_child,
+        number_in,
+        read,
+        tasks,
+        threads_in_kernel,
+        wait_until,
+    )
+else:
+    from procfs import (
+        Cgroup,
+        child_running,
+        children_of,
+        emit,
+        exit_at_once_in_a_child,
+        number_in,
+        read,
+        tasks,
+        threads_in_kernel,
+        wait_until,
+    )
 
 UID = 20_000 + os.getpid() % 20_000  # Nobody's: the count of its processes is ours alone, also where two of this script run at once.
 RESERVED = 300  # The kernel's numbers for later processes start here once they have come round (RESERVED_PIDS in kernel/pid.c).

@@ -17,7 +17,11 @@ import os
 import signal
 import time
 
-from procfs import EXIT_CODE, children_of, emit, stat_or_none, wait_until
+TYPE_CHECKING = False  # (mypy takes it for true, and sees a package where the guest has a folder of scripts.)
+if TYPE_CHECKING:
+    from .procfs import EXIT_CODE, children_of, emit, stat_or_none, wait_until
+else:
+    from procfs import EXIT_CODE, children_of, emit, stat_or_none, wait_until
 
 CLONE_NEWPID = 0x20000000
 

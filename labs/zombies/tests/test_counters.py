@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 
-from vmlab.lab.loading import module_from
-
-GUEST = Path(__file__).resolve().parents[1] / "guest"
+from ..guest.procfs import Counters
 
 
 def test_a_number_is_never_seen_half_written() -> None:
-    counters = module_from(GUEST / "procfs.py").Counters()
+    counters = Counters()
     writer = os.fork()
     if writer == 0:
         end = time.monotonic() + 1

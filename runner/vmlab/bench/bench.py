@@ -6,27 +6,24 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import jinja2
 
 from vmlab import process
 from vmlab.bench.guest import Guest
-from vmlab.bench.notebook import Listener, Notebook
+from vmlab.bench.session import Session
 from vmlab.deadline import Deadline
 from vmlab.errors import ScriptError, UnsuitableImage, UsageError
 from vmlab.guest import frozen, seed, start
-from vmlab.guest.clone.store import TemplateStore
 from vmlab.guest.conversation import parse_line
 from vmlab.guest.intel import bochs
 from vmlab.guest.intel import console as appliance_console
 from vmlab.guest.intel.appliance import ApplianceStore
 from vmlab.guest.machine import BootRequest, Machine
-from vmlab.guest.workdir import WorkDir
 from vmlab.host import facts, probe
-from vmlab.image.store import Image
+from vmlab.image.image import Image
 from vmlab.lab.definition import GuestRequest, Lab
 from vmlab.process import CommandError
 from vmlab.yamlfile import load
@@ -68,42 +65,18 @@ def _require(guest: Guest, needs: Sequence[str], image: Image, deadline: Deadlin
 
 
 class Bench:
-    """What an experiment is given. The stack that it was made with ends its guests. Without ``templates`` every guest is booted."""
+    """What an experiment is given: a lab's guests on this machine, and the record of what it observes."""
 
-    def __init__(
-        self,
-        lab: Lab,
-        *,
-        parameters: Mapping[str, int | float | str | bool],
-        images: Mapping[str, Image],
-        accelerator: Literal["kvm", "tcg"],
-        work: WorkDir,
-        logs: Path,
-        deadline: Deadline,
-        notebook: Notebook,
-        listener: Listener,
-        recorded: Callable[[], None],
-        stack: contextlib.ExitStack,
-        templates: TemplateStore | None = None,
-    ) -> None:
+    def __init__(self, lab: Lab, here: Session, parameters: Mapping[str, int | float | str | bool]) -> None:
         self.parameters = parameters
         self._lab = lab
-        self._images = images
-        self._accelerator = accelerator
-        self._work = work
-        self._logs = logs
-        self._deadline = deadline
-        self._notebook = notebook
-        self._listener = listener
-        self._recorded = recorded
-        self._stack = stack
-        self._templates = templates
+        self._here = here
         self._guests: dict[str, Guest] = {}
 
     @property
     def accelerator(self) -> Literal["kvm", "tcg"]:
         """What runs the guests of this run (but for those that lab.yaml gives a processor of their own: ``virtualisation``)."""
-        return self._accelerator
+        return self._here.accelerator.name
 
     def guest(self, name: str = "main", *, cloud_init: Mapping[str, Any] | None = None) -> Guest:
         """The guest that lab.yaml declares under this name: started at the first call, ended with the run.
@@ -115,7 +88,7 @@ class Bench:
             if name not in requests:
                 raise UsageError(f"lab.yaml of {self._lab.name} declares no guest named {name!r}", hint=f"it has: {', '.join(requests)}")
             wanted = requests[name]
-            if name not in self._images:
+            if name not in self._here.images:
                 needed = " and ".join(f"{parameter}={'|'.join(values)}" for parameter, values in wanted.when.items())
                 raise UsageError(f"guest {name} is for runs with {needed}", hint="see its `when` in lab.yaml")
             if cloud_init:
@@ -124,25 +97,18 @@ class Bench:
         return self._guests[name]
 
     def _start(self, name: str, wanted: GuestRequest) -> Guest:
-        templates = self._templates if wanted.start == "clone" else None
+        here = self._here
+        templates = here.templates if wanted.start == "clone" else None
         with self.phase(f"{'Booting' if templates is None else 'Cloning'} guest {name}"):
             # Registered before the guest, so that it runs after the guest's end.
-            self._stack.callback(self._note_end, name)
-            running = start.start(
-                self._stack,
-                boot_request(name, wanted, self._images[name], self.accelerator),
-                self._work,
-                templates=templates,
-                console_log=self._logs / ("console.log" if name == "main" else f"console-{name}.log"),
-                deadline=self._deadline.within(START_LIMIT_S),
-                waiting=self._listener.waiting,
-                phase=self.phase,
-            )
-            guest = Guest(name, running, self._lab, self._deadline)
-            self._notebook.guests.append(guest.part())
-            _require(guest, wanted.needs, self._images[name], self._deadline)
+            here.guests.callback(self._note_end, name)
+            setting = here.setting("console.log" if name == "main" else f"console-{name}.log", START_LIMIT_S)
+            request = boot_request(name, wanted, here.images[name], self.accelerator)
+            guest = Guest(name, start.start(here.guests, request, setting, templates), self._lab, here.deadline)
+            here.notebook.guests.append(guest.part())
+            _require(guest, wanted.needs, here.images[name], here.deadline)
             guest.put_scripts()
-            self._listener.waiting("")
+            here.progress.waiting("")
         return guest
 
     def cold_boot(
@@ -163,11 +129,12 @@ class Bench:
         of boots before it that the emulator broke: they were thrown away. Raises BootTimeout, GuestPanicked or GuestExited, which need
         not be caught.
         """
-        before = disk.request
+        before, here = disk.request, self._here
         request = dataclasses.replace(before, name=f"{before.name}-again", init=init, kernel_args=kernel_args, cpus=cpus or before.cpus)
-        deadline = self._deadline.within(time_limit_s)
-        found = frozen.cold_boot(disk, request, self._work, until=until, deadline=deadline, waiting=self._listener.waiting)
-        self._listener.waiting("")
+        # Its console is evidence by what is returned; no log is kept of it.
+        setting = here.setting("", time_limit_s).with_log(here.work.path / f"{request.name}.console")
+        found = frozen.cold_boot(disk, request, setting, until)
+        here.progress.waiting("")
         lines = {
             name: [{"at_s": line.at, "text": line.text} for line in said]
             for name, said in (("console", found.console), ("port", found.port))
@@ -178,7 +145,7 @@ class Bench:
         """What a YAML file of the lab's folder holds; UsageError with the line when it is no YAML of the kind that lab.yaml is."""
         return load(self._lab.directory / name).value
 
-    def render(self, template: str, **values: Any) -> str:
+    def render(self, file: str, **values: Any) -> str:
         """A text file of the lab's folder with its jinja2 expressions filled in; a name that it uses and is not given is an error."""
         environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(self._lab.directory),
@@ -189,20 +156,20 @@ class Bench:
             lstrip_blocks=True,
         )
         try:
-            return environment.get_template(template).render(values)
+            return environment.get_template(file).render(values)
         except jinja2.TemplateError as exc:
             line = f":{exc.lineno}" if isinstance(exc, jinja2.TemplateSyntaxError) else ""
-            raise UsageError(f"{self._lab.name}/{template}{line}: {type(exc).__name__}: {exc}") from exc
+            raise UsageError(f"{self._lab.name}/{file}{line}: {type(exc).__name__}: {exc}") from exc
 
     def _note_end(self, name: str) -> None:
         """Write down how a guest was ended (not one that never became ready: then the run's error says all)."""
-        for part in self._notebook.guests:
+        for part in self._here.notebook.guests:
             if part.name == name and name in self._guests:
                 part.ended = self._guests[name].machine.ended_how
 
     def phase(self, title: str) -> contextlib.AbstractContextManager[None]:
         """Name what is going on: shown while it lasts, and timed in the report."""
-        return self._notebook.phase(title, self._listener)
+        return self._here.progress.phase(title)
 
     def kvm_probe(self) -> dict[str, Any]:
         """What stands behind the host's own /dev/kvm: the KVM probe's record, ``judged``. Where it cannot run, its ``error`` says why."""
@@ -219,14 +186,13 @@ class Bench:
         once out of a clean guest of the image that ``guest`` has, and kept. Raises HostError without Bochs, and a GuestError when
         the emulated machine does not come to its end.
         """
-        emulator = bochs.find()
-        deadline, began = self._deadline.within(time_limit_s), time.monotonic()
-        store = ApplianceStore(self._listener.waiting)
+        emulator, here, began = bochs.find(), self._here, time.monotonic()
+        setting = here.setting("console-intel_host.log", time_limit_s)
+        store = ApplianceStore(here.progress.waiting)
         with self.phase("Preparing a small Linux for the emulated Intel host"):
-            made = store.get(self._images[guest], lambda: self._packer(guest), self._deadline)
+            made = store.get(here.images[guest], lambda: self._packer(guest), here.deadline)
         with self.phase(f"An Intel host, hardware walk emulated by Bochs {emulator.version}"):
-            console = self._logs / "console-intel_host.log"
-            text = bochs.run(emulator, made.disk, self._work, console_log=console, deadline=deadline, waiting=self._listener.waiting)
+            text = bochs.run(emulator, made.disk, setting)
         found = appliance_console.findings(text)
         return {
             "emulator": f"Bochs {emulator.version}",
@@ -239,18 +205,10 @@ class Bench:
     @contextlib.contextmanager
     def _packer(self, name: str) -> Iterator[Machine]:
         """A guest like the one that lab.yaml declares under this name, that no experiment has touched."""
-        request = boot_request(f"{name}-packer", self._lab.definition.guests[name], self._images[name], self.accelerator)
+        here = self._here
+        request = boot_request(f"{name}-packer", self._lab.definition.guests[name], here.images[name], self.accelerator)
         with contextlib.ExitStack() as stack:
-            yield start.start(
-                stack,
-                request,
-                self._work,
-                templates=self._templates,
-                console_log=self._logs / f"console-{request.name}.log",
-                deadline=self._deadline.within(START_LIMIT_S),
-                waiting=self._listener.waiting,
-                phase=self.phase,
-            )
+            yield start.start(stack, request, here.setting(f"console-{request.name}.log", START_LIMIT_S), here.templates)
 
     def here(self, script: str, *args: str | int | float, time_limit_s: float = 60.0) -> dict[str, Any]:
         """Run one of the lab's guest scripts on this machine itself, to compare a guest with it, and read the one object it prints.
@@ -260,22 +218,22 @@ class Bench:
         path = self._lab.directory / "guest" / script
         words = [sys.executable, str(path), *map(str, args)]
         try:
-            printed = process.run(words, deadline=self._deadline.within(time_limit_s)).stdout
+            printed = process.run(words, deadline=self._here.deadline.within(time_limit_s)).stdout
         except CommandError as exc:
             raise ScriptError(f"{script} failed on this machine: {exc.message}", hint=exc.hint, detail=exc.detail) from exc
         return parse_line(printed.strip(), script)
 
     def record(self, name: str, data: Mapping[str, Any]) -> None:
         """Write down one observation under a name that is used once. ScriptError when it is not JSON or too large."""
-        self._notebook.record(name, data)
-        self._recorded()
+        self._here.notebook.record(name, data)
+        self._here.progress.recorded(name)
 
     def wait(self, seconds: float, why: str) -> None:
         """Let time pass; the live view says why."""
-        self._listener.waiting(why)
-        end = self._deadline.within(seconds)
+        self._here.progress.waiting(why)
+        end = self._here.deadline.within(seconds)
         while not end.expired():
             for guest in self._guests.values():
                 guest.machine.check_alive()
             time.sleep(min(0.2, end.left_s()))
-        self._listener.waiting("")
+        self._here.progress.waiting("")

@@ -1,44 +1,35 @@
-"""What a run has written down so far, and who is told of it."""
+"""What a run has written down so far."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from vmlab.errors import ScriptError, UsageError
 from vmlab.lab.evidence import canonical, digest
+from vmlab.progress import Event, Kind
 from vmlab.report.model import GuestPart, ObservationPart, PhasePart
 
 # An observation is read by people and hashed; more than this is a raw log, which belongs in a file.
 OBSERVATION_LIMIT_BYTES = 8 << 20
 
 
-class Listener(Protocol):
-    """Who is told what the bench is doing (the live view)."""
-
-    def phase(self, title: str) -> None:
-        """A phase begins, or (with the outer title) is gone back to."""
-
-    def waiting(self, what: str) -> None:
-        """What is being waited for within the phase; empty for nothing in particular."""
-
-
 @dataclass
 class Notebook:
-    """What a run has written down so far; it outlives an experiment that broke."""
+    """What a run has written down so far; it outlives an experiment that broke. As a listener, it times the phases."""
 
     started: float = field(default_factory=time.monotonic)
     observations: list[ObservationPart] = field(default_factory=list)
     phases: list[PhasePart] = field(default_factory=list)
     guests: list[GuestPart] = field(default_factory=list)
-    current: list[str] = field(default_factory=list)
     broke_in: str = ""
+    """The innermost phase that an error passed through: where the run broke."""
     unsuitable: str = ""
     """Why nothing could be shown with this image; empty when it could."""
+    _open: list[tuple[str, float]] = field(default_factory=list)
 
     def now_s(self) -> float:
         """Seconds since the run's start."""
@@ -48,23 +39,15 @@ class Notebook:
         """The observations by name."""
         return {each.name: each.data for each in self.observations}
 
-    @contextlib.contextmanager
-    def phase(self, title: str, listener: Listener) -> Iterator[None]:
-        """Time a stretch of the run; the innermost one that an error passes through is where the run broke."""
-        start, depth = self.now_s(), len(self.current)
-        self.current.append(title)
-        listener.phase(title)
-        try:
-            yield
-        except BaseException:
-            self.broke_in = self.broke_in or title
-            raise
-        finally:
-            self.current.pop()
-            self.phases.append(PhasePart(name=title, start_s=start, end_s=self.now_s(), depth=depth))
-            listener.waiting("")
-            if self.current:
-                listener.phase(self.current[-1])
+    def __call__(self, event: Event) -> None:
+        """Time a phase that begins or ends."""
+        if event.kind is Kind.PHASE:
+            self._open.append((event.text, self.now_s()))
+        elif event.kind is Kind.PHASE_END:
+            title, start_s = self._open.pop()
+            self.phases.append(PhasePart(name=title, start_s=start_s, end_s=self.now_s(), depth=len(self._open)))
+            if event.value:
+                self.broke_in = self.broke_in or title
 
     def record(self, name: str, data: Mapping[str, Any]) -> None:
         """Write down one observation under a name that is used once. ScriptError when it is not JSON or too large."""

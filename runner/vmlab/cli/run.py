@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import shlex
 import sys
@@ -28,11 +27,8 @@ from vmlab.errors import UsageError
 
 if TYPE_CHECKING:
     from vmlab.host.accelerator import Wanted
-    from vmlab.many.board import Board
     from vmlab.many.cluster import Cluster
-    from vmlab.many.job import Job
-    from vmlab.many.schedule import Schedule
-    from vmlab.run.lab import RunRequest
+    from vmlab.run.request import RunRequest
 
 # The conventional status of a program that SIGINT ended (128 + 2), so that a shell's loop stops too.
 EXIT_INTERRUPTED = 130
@@ -135,8 +131,10 @@ def run(
                3  it could not run, by a fault of vmlab or of the machine
     """
     from vmlab.lab.parameters import split
-    from vmlab.many.job import Job, fitting, numbered
-    from vmlab.many.schedule import Rules
+    from vmlab.many.job import fitting, numbered
+    from vmlab.many.schedule import Plan, Rules
+    from vmlab.run.request import Job
+    from vmlab.run.session import Choice
 
     names = collection_of(lab_dirs).names() if labs == ("all",) else list(labs)
     if not names:
@@ -144,81 +142,53 @@ def run(
     command = shlex.join(["vmlab", *sys.argv[1:]])
     whole = dict(zip(numbered(names), names, strict=True))
     mine = list(whole) if shard is None else shard.of_names(list(whole))
-    prepared = fitting(
-        [
-            Job(
-                id=name,
-                lab=whole[name],
-                reports=reports,
-                command=command,
-                labs=lab_dirs,
-                catalogs=catalogs_of(),
-                given=split(params),
-                answers=answers,
-                accelerator=accel,
-                image=image,
-                student=student,
-                cold=cold,
-            )
-            for name in mine
-        ],
-        here=scheduler is None,
-    )
+    choice = Choice(accelerator=accel, image=image, cold=cold, catalogs=catalogs_of())
+    asked = [
+        Job(name, whole[name], reports, command, labs=lab_dirs, given=split(params), answers=answers, student=student, choice=choice)
+        for name in mine
+    ]
+    prepared = fitting(asked, here=scheduler is None)
     rules = Rules(fail_fast=fail_fast, retries=retry_errors)
     if len(whole) == 1 and rules == Rules() and not resume and shard is None and scheduler is None:
-        sys.exit(_one(*prepared[0], quiet=quiet, as_json=as_json))
+        sys.exit(_one(prepared[0], quiet=quiet, as_json=as_json))
 
     from vmlab.host.capacity import capacity
     from vmlab.many.board import choose_board
     from vmlab.many.pool import ProcessPool, Workers
     from vmlab.many.schedule import Schedule
+    from vmlab.progress import Progress
+    from vmlab.run.screen import shown
 
-    board = choose_board(quiet=quiet, as_json=as_json)
     workers: Workers
     if scheduler is None:
         workers = ProcessPool(jobs or capacity().cpus)
     else:
         workers = cluster_at(scheduler, prepared, kvm=accel == "kvm", room=jobs or len(prepared))
-    schedule = Schedule(prepared, workers, board, reports, rules, command=command, whole=list(whole), shard=str(shard or ""))
+    progress = Progress()
+    schedule = Schedule(Plan(prepared, reports, command, rules, whole=list(whole), shard=str(shard or "")), workers, progress)
     if resume:
         schedule.resume()
-    sys.exit(_many(schedule, board, reports, as_json=as_json))
+    with shown(progress, choose_board(quiet=quiet, as_json=as_json)):
+        batch = schedule.run()
+    sys.exit(EXIT_INTERRUPTED if batch.interrupted else batch.exit_code())
 
 
-def cluster_at(address: str, prepared: list[tuple[Job, RunRequest]], *, kvm: bool, room: int) -> Cluster:
+def cluster_at(address: str, prepared: list[RunRequest], *, kvm: bool, room: int) -> Cluster:
     """A Dask cluster to run the jobs on."""
-    from vmlab.run.lab import need_of
-
     with cluster_extra():
         from vmlab.many.cluster import Cluster
-    return Cluster(address, {job.id: need_of(request) for job, request in prepared}, kvm=kvm, room=room)
+    return Cluster(address, {request.job.id: request.need for request in prepared}, kvm=kvm, room=room)
 
 
-def _one(job: Job, request: RunRequest, *, quiet: bool, as_json: bool) -> int:
+def _one(request: RunRequest, *, quiet: bool, as_json: bool) -> int:
     """Run one lab in this process, its verdicts shown as they come."""
+    from vmlab.progress import Progress
     from vmlab.run.lab import run_lab
-    from vmlab.run.live import choose_view
+    from vmlab.run.screen import choose_screen, shown
 
-    view = choose_view(quiet=quiet, as_json=as_json)
-    with contextlib.closing(view):
-        outcome = run_lab(request, job.images(view.notice), view)
-    if as_json:
-        click.echo(outcome.report.model_dump_json(indent=2))
-    return outcome.exit_code
-
-
-def _many(schedule: Schedule, board: Board, reports: Path, *, as_json: bool) -> int:
-    """Run labs in processes of their own, and write the index."""
-    from vmlab.report import store
-    from vmlab.report.index import INDEX_PAGE
-
-    with contextlib.closing(board):
-        batch = schedule.run()
-        board.end(batch, str(reports / INDEX_PAGE))
-    if as_json:
-        texts = [store.load(reports / row.report).model_dump_json(indent=2) for row in batch.rows if row.report]
-        click.echo("[" + ",\n".join(texts) + "]")
-    return EXIT_INTERRUPTED if batch.interrupted else batch.exit_code()
+    progress = Progress()
+    with shown(progress, choose_screen(quiet=quiet, as_json=as_json)):
+        return run_lab(request, progress).exit_code
 
 
 @click.command()
@@ -229,12 +199,11 @@ def merge(shards: tuple[Path, ...], into: Path) -> None:
 
     The exit code is that of the whole run; a lab that no shard brought counts as one that could not be run.
     """
-    from vmlab.many.board import QuietBoard, outcome
     from vmlab.report.index import INDEX_PAGE
+    from vmlab.report.lines import batch_lines, outcome
     from vmlab.report.merge import merge as join
 
     joined = join(shards, into, shlex.join(["vmlab", *sys.argv[1:]]))
-    for row in joined.by_urgency():
-        click.echo(outcome(row))
-    QuietBoard().end(joined, str(into / INDEX_PAGE))
+    for line in (*map(outcome, joined.by_urgency()), *batch_lines(joined, str(into / INDEX_PAGE))):
+        click.echo(line)
     sys.exit(joined.exit_code())

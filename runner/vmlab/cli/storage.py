@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import sys
@@ -11,7 +10,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vmlab.cli.options import ImageName, LabName, accel_option, collection_of, image_option, images_of, json_option, labs_option
+from vmlab.cli.options import (
+    ImageName,
+    LabName,
+    accel_option,
+    catalogs_of,
+    collection_of,
+    image_option,
+    images_of,
+    json_option,
+    labs_option,
+)
 from vmlab.errors import EXIT_COULD_NOT_RUN, EXIT_PASS
 
 if TYPE_CHECKING:
@@ -56,7 +65,7 @@ def image_key(names: tuple[str, ...], lab_dirs: tuple[Path, ...]) -> None:
 def image_build(name: str | None, force: bool) -> None:
     """Build an image (by default the default one), unless it is there."""
     from vmlab.deadline import Deadline
-    from vmlab.run.lab import IMAGE_LIMIT_S
+    from vmlab.run.session import IMAGE_LIMIT_S
 
     store = images_of(click.echo)
     built = store.build(name or store.default, Deadline(IMAGE_LIMIT_S), force=force)
@@ -71,7 +80,7 @@ def image_pull(name: str) -> None:
     An interrupted download is gone on from. Without this, an image is fetched when a lab first needs it and then stays as it is.
     """
     from vmlab.deadline import Deadline
-    from vmlab.run.lab import IMAGE_LIMIT_S
+    from vmlab.run.session import IMAGE_LIMIT_S
 
     pulled = images_of(click.echo).pull(name, Deadline(IMAGE_LIMIT_S))
     click.echo(f"{name}: {pulled.directory}\n  trusted by {pulled.manifest['origin']['trusted_by']}")
@@ -86,7 +95,7 @@ def image_import(file: Path, name: str) -> None:
     (An image that is in no catalogue is used by its file's name: `vmlab run LAB --image FILE`.)
     """
     from vmlab.deadline import Deadline
-    from vmlab.run.lab import IMAGE_LIMIT_S
+    from vmlab.run.session import IMAGE_LIMIT_S
 
     taken = images_of(click.echo).pull(name, Deadline(IMAGE_LIMIT_S), source=file)
     click.echo(f"{name}: {taken.directory}\n  trusted by {taken.manifest['origin']['trusted_by']}")
@@ -143,15 +152,16 @@ def template_list(as_json: bool) -> None:
 @labs_option
 def template_build(labs: tuple[str, ...], accel: Wanted, image: str | None, lab_dirs: tuple[Path, ...]) -> None:
     """Make the templates that labs need (by default all labs), unless they are there. Images are built first."""
-    from vmlab.run.live import choose_view
+    from vmlab.progress import Progress
     from vmlab.run.prebuild import make_templates
+    from vmlab.run.screen import choose_screen, shown
+    from vmlab.run.session import Choice
 
-    collection = collection_of(lab_dirs)
-    view = choose_view(quiet=False, as_json=False)
-    with contextlib.closing(view):
+    collection, choice, progress = collection_of(lab_dirs), Choice(accelerator=accel, image=image, catalogs=catalogs_of()), Progress()
+    with shown(progress, choose_screen()):
         for name in labs or collection.names():
-            for guest, entry in make_templates(collection.get(name), images_of(view.notice), view, wanted_accelerator=accel, image=image):
-                click.echo(f"{name}, guest {guest}: {entry}")
+            for guest, entry in make_templates(collection.get(name), choice, progress):
+                progress.notice(f"{name}, guest {guest}: {entry}")
 
 
 @template.command("prune")

@@ -10,40 +10,39 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
 
 from vmlab import process
 from vmlab.deadline import Deadline
 from vmlab.errors import GuestError, GuestPanicked, HostError
-from vmlab.guest import qemu, readiness, seed
-from vmlab.guest.console import PANIC
-from vmlab.guest.machine import BootRequest, Machine, Sockets
-from vmlab.guest.workdir import WorkDir
+from vmlab.guest import qemu, seed
+from vmlab.guest.console import PANIC, Console
+from vmlab.guest.machine import Birth, BootRequest, Launched, Machine, Sockets
+from vmlab.guest.setting import Setting
 
 # What a guest's disk may need to grow by before it is worth starting at all.
 LEAST_FREE_BYTES = 512 << 20
+
+# An oops by its number (arch/x86/kernel/dumpstack.c, __die_header), and check_timer's panic (arch/x86/kernel/apic/io_apic.c).
+_EMULATORS_FAULT = re.compile(r"\[#\d+\]|Kernel panic - not syncing: IO-APIC \+ timer doesn't work")
 
 
 @contextlib.contextmanager
 def launch(
     request: BootRequest,
     identity: seed.Identity,
-    work: WorkDir,
-    *,
+    setting: Setting,
     spec: Callable[[Path, qemu.Wires], qemu.GuestSpec],
-    console_log: Path,
-    deadline: Deadline,
-    waiting: Callable[[str], None],
+    *,
     preface: bytes = b"",
 ) -> Iterator[Machine]:
     """A QEMU whose monitor answers, ended when the block is left.
 
-    ``spec`` says how it is run: it is given the guest's own empty directory, to put files in, and the wires. ``waiting`` is told what is
-    waited for; ``preface`` begins the console's log. Raises GuestExited when QEMU ends at once, HostError when it cannot be started.
+    ``spec`` says how it is run: it is given the guest's own empty directory, to put files in, and the wires. ``preface`` begins the
+    console's log. Raises GuestExited when QEMU ends at once, HostError when it cannot be started.
     """
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
-        directory = work.path / request.name
+        directory = setting.work.path / request.name
         directory.mkdir(mode=0o700)
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         # Each pair's second end goes to QEMU and is closed here once QEMU has it.
@@ -54,36 +53,30 @@ def launch(
             argv = qemu.argv(guest)
             prepared = time.monotonic()
             output = directory / "qemu.log"
-            waiting("QEMU")
+            setting.progress.waiting("QEMU")
             with output.open("wb") as log_file:
-                child = process.spawn(argv, stdout=log_file, stderr=log_file, pass_fds=fds, huge_pages=not request.small_pages)
+                inherited = [*fds, setting.work.guests_fd]
+                child = process.spawn(argv, stdout=log_file, stderr=log_file, pass_fds=inherited, huge_pages=not request.small_pages)
+        # (Each may be ended twice: by the machine, and here if there is none.)
+        stack.callback(process.stop, child)
         sockets = Sockets(*(pair[0] for pair in pairs))
-        machine = Machine(request, identity, argv, child, output, sockets, began=began, disk=guest.disk, seed_iso=guest.seed)
+        stack.callback(sockets.close)
+        console = Console(sockets.console, setting.console_log, preface=preface)
+        stack.callback(console.close)
+        launched = Launched(argv, child, output, sockets, console, guest.disk, guest.seed, began, prepared)
+        machine = Machine(request, identity, launched, setting.deadline, setting.progress.notice)
         stack.callback(machine.stop)
-        machine.executed = prepared
-        machine.reached += [readiness.Reached("disk", round(prepared - began, 4))]
-        machine.note("exec")
-        machine.listen(console_log, preface)
-        work.add_process(child.pid)
-        machine.connect_monitor(deadline)
         yield machine
 
 
 @contextlib.contextmanager
 def boot(
-    request: BootRequest,
-    work: WorkDir,
-    *,
-    console_log: Path,
-    deadline: Deadline,
-    waiting: Callable[[str], None],
-    keep_in: Path | None = None,
-    identity: seed.Identity | None = None,
+    request: BootRequest, setting: Setting, *, keep_in: Path | None = None, identity: seed.Identity | None = None, fallback: str = ""
 ) -> Iterator[Machine]:
     """A guest from its first instruction to a finished cloud-init, ended when the block is left.
 
-    With ``keep_in`` its disk, its seed and its memory (as a file named ``ram``) lie in that directory and outlive it. Raises what `launch`
-    and `Machine.wait_until_ready` raise.
+    With ``keep_in`` its disk, its seed and its memory (as a file named ``ram``) lie in that directory and outlive it. ``fallback`` is why
+    it is not cloned. Raises what `launch` and `Machine.wait_until_ready` raise.
     """
     identity = identity or seed.Identity.new(request.name)
 
@@ -91,12 +84,12 @@ def boot(
         place = keep_in or directory
         (place / "ram").unlink(missing_ok=True)
         seed.write_iso(seed.render(identity, user=request.image.default_user, extra=request.cloud_init), place / "seed.iso")
-        overlay(request.image.disk, place / "disk.qcow2", deadline)
+        overlay(request.image.disk, place / "disk.qcow2", setting.deadline)
         return cold_spec(request, place, wires, ram=qemu.RamFile(keep_in / "ram") if keep_in else None)
 
-    with launch(request, identity, work, spec=spec, console_log=console_log, deadline=deadline, waiting=waiting) as machine:
-        machine.wait_until_ready(deadline, waiting)
-        machine.ask_system(deadline)
+    with launch(request, identity, setting, spec) as machine:
+        cloud_init = machine.wait_until_ready(setting.deadline, setting.progress)
+        machine.be_born(Birth(machine.ask_system(setting.deadline), cloud_init, fallback=fallback))
         yield machine
 
 
@@ -111,7 +104,8 @@ def cold_spec(request: BootRequest, place: Path, wires: qemu.Wires, *, ram: qemu
         raise GuestError(f"the image {image.name} is started by its own boot loader, which takes no kernel arguments from a lab")
     timer = qemu.SVM_KERNEL_ARGS if request.virtualisation == "svm" else ""
     # A kernel that goes on after an oops limps into a time-out; a panic is seen at once.
-    words = (image.cmdline, "oops=panic", f"init={init}", timer, request.kernel_args)
+    emulated = qemu.TCG_KERNEL_ARGS if request.accelerator == "tcg" else ""
+    words = (image.cmdline, "oops=panic", f"init={init}", emulated, timer, request.kernel_args)
     return qemu.GuestSpec(
         name=request.name,
         machine=request.machine_type or "q35",
@@ -132,23 +126,8 @@ def cold_spec(request: BootRequest, place: Path, wires: qemu.Wires, *, ram: qemu
     )
 
 
-class Phase(Protocol):
-    """How a stretch of the start is named: for the live view, and timed in the report."""
-
-    def __call__(self, title: str) -> contextlib.AbstractContextManager[None]:
-        """A block that bears this title."""
-
-
 def boot_into(
-    stack: contextlib.ExitStack,
-    request: BootRequest,
-    work: WorkDir,
-    *,
-    console_log: Path,
-    deadline: Deadline,
-    waiting: Callable[[str], None],
-    phase: Phase,
-    keep_in: Path | None = None,
+    stack: contextlib.ExitStack, request: BootRequest, setting: Setting, *, keep_in: Path | None = None, fallback: str = ""
 ) -> Machine:
     """`boot` whose end is the stack's, and which is begun once more when the emulator, not the guest, was at fault.
 
@@ -156,17 +135,15 @@ def boot_into(
     """
 
     def start() -> Machine:
-        return stack.enter_context(
-            boot(request, work, console_log=console_log, deadline=deadline, waiting=waiting, keep_in=keep_in),
-        )
+        return stack.enter_context(boot(request, setting, keep_in=keep_in, fallback=fallback))
 
     try:
         return start()
     except GuestPanicked as death:
         if not is_emulators_fault(death, request.accelerator):
             raise
-        console_log.rename(console_log.with_suffix(".broken-boot.log"))
-        with phase("Booting again: the emulator broke the kernel's first start"):
+        setting.console_log.rename(setting.console_log.with_suffix(".broken-boot.log"))
+        with setting.progress.phase("Booting again: the emulator broke the kernel's first start"):
             return start()
 
 
@@ -176,12 +153,14 @@ def is_emulators_fault(death: GuestPanicked, accelerator: str) -> bool:
     The kernel patches its own code with a breakpoint (int3) in place while it does so (Linux, arch/x86/kernel/alternative.c,
     text_poke_bp). QEMU's multi-threaded TCG can, rarely, run a stale translation after it is gone, and then the kernel meets a breakpoint
     that it knows nothing of (seen with QEMU 7.2 on a loaded machine). A processor cannot do this. So an oops ("int3: 0000 [#1]") is held
-    against the emulator, and so is a panic without a word on the console; a panic that names another reason is the guest's own.
+    against the emulator, and so is a panic without a word on the console. So is a timer that seems not to work because QEMU was not let
+    run (seen too; an image that boots by its own loader is not told `qemu.TCG_KERNEL_ARGS`). A panic that names another reason is the
+    guest's own.
     """
     if accelerator != "tcg":
         return False
     said = f"{death.message}\n{death.detail}"
-    return PANIC.search(said.encode()) is None or re.search(r"\[#\d+\]", said) is not None
+    return PANIC.search(said.encode()) is None or _EMULATORS_FAULT.search(said) is not None
 
 
 def require_space(directory: Path) -> None:

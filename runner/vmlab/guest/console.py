@@ -19,7 +19,7 @@ _KEPT_LINES = 20_000
 # A line without an end is not one; what is longer is kept in the text alone.
 _LONGEST_LINE = 4096
 
-# The kernel's own words, from kernel/panic.c and arch/x86: each means that the guest will not come back.
+# The kernel's own words, from kernel/panic.c and kernel/exit.c. (Anybody in the guest can write the same.)
 PANIC = re.compile(rb"Kernel panic - not syncing: [^\r\n]*|Attempted to kill init![^\r\n]*")
 END_OF_PANIC = "end Kernel panic"
 
@@ -35,15 +35,13 @@ class Line:
 class Console:
     """Reads a guest's console (or another serial port of it) on a thread of its own.
 
-    ``on_panic`` is called once, on that thread, with the line that says that the kernel panicked. ``preface`` begins the log: what the
-    guest printed before it was saved, when it is a clone. It is not searched.
+    ``preface`` begins the log: what the guest printed before it was saved, when it is a clone. It is not searched.
     """
 
-    def __init__(
-        self, sock: socket.socket, log_file: Path, *, on_panic: Callable[[str], None] = lambda _line: None, preface: bytes = b""
-    ) -> None:
+    def __init__(self, sock: socket.socket, log_file: Path, *, preface: bytes = b"") -> None:
         self._sock = sock
-        self._on_panic = on_panic
+        self._on_panic: Callable[[Line], None] | None = None
+        self._panics: list[Line] = []
         self._text = bytearray()
         self._lines: deque[Line] = deque(maxlen=_KEPT_LINES)
         self._unfinished = bytearray()
@@ -57,7 +55,6 @@ class Console:
 
     def _read(self) -> None:
         written = 0
-        panicked = False
         while True:
             try:
                 data = self._sock.recv(65536)
@@ -73,29 +70,44 @@ class Console:
                 if len(data) >= room:
                     self._log.write(b"\n[vmlab: the console's log was cut here: the guest wrote more than 16 MiB]\n")
             with self._changed:
-                self._stamp(data, at)
+                self._panics += [line for line in self._stamp(data, at) if PANIC.search(line.text.encode())]
                 self._text += data
                 excess = len(self._text) - _KEPT_TEXT
                 if excess > 0:
                     del self._text[:excess]
                     self._dropped += excess
-                # The line may be split over two reads, so the end of the text before is looked at again.
-                found = None if panicked else PANIC.search(self._text, max(0, len(self._text) - len(data) - 200))
                 self._changed.notify_all()
-            if found and b"\n" in self._text[found.start() :]:
-                panicked = True
-                self._on_panic(found.group().decode(errors="replace"))
+            self._tell_of_panics()
         with self._changed:
             self._changed.notify_all()
 
-    def _stamp(self, data: bytes, at: float) -> None:
+    def watch(self, on_panic: Callable[[Line], None]) -> None:
+        """Have ``on_panic`` called with each line that says that the kernel panicked, those that came before included.
+
+        Whether that is so is judged elsewhere (`vmlab.guest.panic`).
+        """
+        self._on_panic = on_panic
+        self._tell_of_panics()
+
+    def _tell_of_panics(self) -> None:
+        if self._on_panic is not None:
+            with self._changed:
+                panics, self._panics = self._panics, []
+            for line in panics:
+                self._on_panic(line)
+
+    def _stamp(self, data: bytes, at: float) -> list[Line]:
+        """Keep the lines that end in ``data``, and return them."""
         *ended, rest = data.split(b"\n")
+        lines = []
         for part in ended:
             self._unfinished += part
-            self._lines.append(Line(at, self._unfinished[:_LONGEST_LINE].decode(errors="replace").strip("\r")))
+            lines.append(Line(at, self._unfinished[:_LONGEST_LINE].decode(errors="replace").strip("\r")))
             self._unfinished.clear()
+        self._lines += lines
         if len(self._unfinished) <= _LONGEST_LINE:
             self._unfinished += rest
+        return lines
 
     def lines(self) -> list[Line]:
         """The finished lines, each with the moment of its arrival; the last twenty thousand."""

@@ -8,12 +8,12 @@ console and by its second serial port instead, and the host stamps each line as 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import re
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from vmlab.errors import BootTimeout, GuestError, GuestPanicked, ScriptError, Ss
 from vmlab.guest import boot, qemu, seed
 from vmlab.guest.console import Console, Line
 from vmlab.guest.machine import BootRequest, Machine
-from vmlab.guest.workdir import WorkDir
+from vmlab.guest.setting import Setting
 from vmlab.host.noise import Meter, Noise
 from vmlab.image.cache import sha256
 
@@ -83,15 +83,7 @@ def wait_for_end(machine: Machine, deadline: Deadline) -> None:
         time.sleep(min(_LOOK_S, deadline.left_s()))
 
 
-def cold_boot(
-    frozen: FrozenDisk,
-    request: BootRequest,
-    work: WorkDir,
-    *,
-    until: str | None,
-    deadline: Deadline,
-    waiting: Callable[[str], None],
-) -> ColdBoot:
+def cold_boot(frozen: FrozenDisk, request: BootRequest, setting: Setting, until: str | None) -> ColdBoot:
     """Boot until a line of the second port matches ``until``; None: until the guest has switched itself off.
 
     A kernel that the emulator broke (`boot.is_emulators_fault`) is booted again. BootTimeout when the line does not come, GuestPanicked
@@ -100,7 +92,7 @@ def cold_boot(
     broken: list[str] = []
     while True:
         try:
-            return _boot_once(frozen, request, work, until, deadline, waiting, broken)
+            return dataclasses.replace(_boot_once(frozen, request, setting, until), broken=broken)
         except GuestPanicked as death:
             broken.append(death.detail)
             if len(broken) == _ATTEMPTS or not boot.is_emulators_fault(death, request.accelerator):
@@ -108,15 +100,9 @@ def cold_boot(
             log.info("the emulator broke a kernel's start: booting again")
 
 
-def _boot_once(
-    frozen: FrozenDisk,
-    request: BootRequest,
-    work: WorkDir,
-    until: str | None,
-    deadline: Deadline,
-    waiting: Callable[[str], None],
-    broken: list[str],
-) -> ColdBoot:
+def _boot_once(frozen: FrozenDisk, request: BootRequest, setting: Setting, until: str | None) -> ColdBoot:
+    deadline, progress = setting.deadline, setting.progress
+
     def spec(directory: Path, wires: qemu.Wires) -> qemu.GuestSpec:
         boot.overlay(frozen.disk, directory / "disk.qcow2", deadline)
         shutil.copyfile(frozen.seed_iso, directory / "seed.iso")
@@ -124,29 +110,19 @@ def _boot_once(
 
     with contextlib.ExitStack() as stack:
         meter = Meter()
-        machine = stack.enter_context(
-            boot.launch(
-                request,
-                seed.Identity.new(request.name),
-                work,
-                spec=spec,
-                console_log=work.path / f"{request.name}.console",
-                deadline=deadline,
-                waiting=waiting,
-            )
-        )
+        machine = stack.enter_context(boot.launch(request, seed.Identity.new(request.name), setting, spec))
         port = Console(machine.sockets.identity, Path(os.devnull))
         stack.callback(port.close)
         if until is None:
             machine.may_end()
-            waiting("its end")
+            progress.waiting("its end")
             wait_for_end(machine, deadline)
         else:
-            waiting(f"the line {until}")
+            progress.waiting(f"the line {until}")
             _wait_for(machine, port, until, deadline)
         noise = meter.stop(machine.pid)
         machine.stop()
-        return ColdBoot(machine.argv, _since(machine, machine.console.lines()), _since(machine, port.lines()), noise, broken)
+        return ColdBoot(machine.argv, _since(machine, machine.console.lines()), _since(machine, port.lines()), noise, broken=[])
 
 
 def _wait_for(machine: Machine, port: Console, until: str, deadline: Deadline) -> None:

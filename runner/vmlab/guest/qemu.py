@@ -17,6 +17,10 @@ TCG_BUFFER_MIB = 192
 # than what they choose otherwise. No Debian package needs it.
 EMULATED_CPU = "max,-avx,-avx2"
 
+# An emulated processor may be late: on a crowded machine QEMU is not let run while the kernel counts whether its first timer interrupts
+# come (Linux, arch/x86/kernel/apic/io_apic.c, timer_irq_works), and the kernel panics over a board that is not broken. It need not count.
+TCG_KERNEL_ARGS = "no_timer_check"
+
 # An AMD processor that can run guests: QEMU's TCG emulates SVM and its nested page tables (target/i386/tcg/sysemu/svm_helper.c), but not
 # Intel's VMX. An EPYC rather than `max`, which has five-level page tables too: here each walk has four levels in both dimensions. It keeps
 # its AVX: without it, signal handlers of its guests do not return ("bad frame in rt_sigreturn"; QEMU 7.2 with Linux 6.12 as both kernels).

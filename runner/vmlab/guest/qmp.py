@@ -31,6 +31,7 @@ class Qmp:
     def __init__(self, sock: socket.socket, *, name: str, on_event: Callable[[dict[str, Any]], None], deadline: Deadline) -> None:
         self._client = QMPClient(name)
         self._loop = asyncio.new_event_loop()
+        self._connecting: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"vmlab-qmp-{name}", daemon=True)
         self._thread.start()
         try:
@@ -40,6 +41,7 @@ class Qmp:
             raise
 
     async def _connect(self, sock: socket.socket, on_event: Callable[[dict[str, Any]], None]) -> None:
+        self._connecting = asyncio.current_task()
         listener = EventListener()
         self._client.register_listener(listener)
         await self._client.connect(sock)
@@ -100,6 +102,9 @@ class Qmp:
             self._loop.close()
 
     async def _disconnect(self) -> None:
+        # A connecting that was given up disconnects by itself, and the client bears only one disconnection at a time.
+        if self._connecting is not None:
+            await asyncio.wait([self._connecting])
         # The other end may be gone already, which is what a disconnect is for.
         with contextlib.suppress(QMPError, OSError, EOFError):
             await self._client.disconnect()

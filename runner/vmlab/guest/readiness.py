@@ -6,10 +6,11 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from vmlab.deadline import Deadline
 from vmlab.errors import BootTimeout
+from vmlab.progress import Progress
 
 POLL_S = 0.1
 
@@ -31,33 +32,37 @@ class Reached:
     at_s: float
 
 
-def wait(
-    steps: Sequence[Step],
-    deadline: Deadline,
-    *,
-    started: float,
-    check_alive: Callable[[], None],
-    waiting: Callable[[str], None],
-    tail: Callable[[], str],
-) -> list[Reached]:
-    """Go through the steps in order and return when each came true (``started`` is on the monotonic clock).
+class Waker(Protocol):
+    """A guest that is to become ready. ``began`` is when the work on it began, on the monotonic clock."""
 
-    ``check_alive`` raises when the guest has died, which ends the wait at once. Raises BootTimeout, naming the step, at the deadline.
+    began: float
+
+    def check_alive(self) -> None:
+        """Raise what ended the guest, if anything did."""
+
+    def tail(self) -> str:
+        """Its console's last lines."""
+
+
+def wait(steps: Sequence[Step], guest: Waker, deadline: Deadline, progress: Progress) -> list[Reached]:
+    """Go through the steps in order and return when each came true.
+
+    The guest's death ends the wait at once. Raises BootTimeout, naming the step, at the deadline.
     """
     reached = []
     for step in steps:
-        waiting(step.name)
+        progress.waiting(step.name)
         while not step.probe(deadline):
-            check_alive()
+            guest.check_alive()
             if deadline.expired():
                 raise BootTimeout(
                     f"the guest hung at the step '{step.name}': nothing came within {deadline.budget_s:.0f} s",
                     hint=step.hint,
-                    detail=tail(),
+                    detail=guest.tail(),
                 )
             time.sleep(min(POLL_S, deadline.left_s()))
-        check_alive()
-        reached.append(Reached(step.name, round(time.monotonic() - started, 3)))
+        guest.check_alive()
+        reached.append(Reached(step.name, round(time.monotonic() - guest.began, 3)))
     return reached
 
 

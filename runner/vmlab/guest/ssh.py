@@ -64,6 +64,7 @@ class Connection:
 
     def __init__(self, client: paramiko.SSHClient, anew: Callable[[Deadline], Connection]) -> None:
         self._client = client
+        self._question: _Question | None = None
         self._anew = anew
         self._is_ours_to_end = False
         self._endings: list[threading.Thread] = []
@@ -164,6 +165,21 @@ class Connection:
         """Whether the transport still runs."""
         transport = self._client.get_transport()
         return transport is not None and transport.is_active()
+
+    def answered_at(self, patience_s: float) -> float:
+        """When a question was asked that the server has answered, on the monotonic clock; 0 when no answer comes within ``patience_s``.
+
+        Then the next call waits for the same one. A server answers every global request, if only with a refusal (RFC 4254, section 4),
+        and starts nothing for it.
+        """
+        transport = self._client.get_transport()
+        if transport is None or not transport.is_active():
+            return 0.0
+        question = self._question = self._question or _Question(transport)
+        if not question.is_over(patience_s):
+            return 0.0
+        self._question = None
+        return question.asked_at if question.is_answered else 0.0
 
     def abort(self) -> None:
         """Cut the connection to a guest that is gone: every wait on it ends at once with an SshError."""
@@ -272,6 +288,27 @@ class Connection:
             if not self.alive():
                 raise SshError(f"the connection to the guest was lost: {why}") from exc
             raise SshError(f"cannot {what}: {why}") from exc
+
+
+class _Question:
+    """A question to an SSH server, asked on a thread of its own: paramiko waits for the answer as long as the connection lasts."""
+
+    def __init__(self, transport: paramiko.Transport) -> None:
+        self.asked_at = time.monotonic()
+        self.is_answered = False
+        self._thread = threading.Thread(target=self._ask, args=(transport,), name="vmlab-ssh-question", daemon=True)
+        self._thread.start()
+
+    def _ask(self, transport: paramiko.Transport) -> None:
+        with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
+            transport.global_request("keepalive@openssh.com", wait=True)
+            # (A connection that is lost ends the wait too.)
+            self.is_answered = transport.is_active()
+
+    def is_over(self, patience_s: float) -> bool:
+        """Whether there is nothing more to wait for, now or within so many seconds."""
+        self._thread.join(patience_s)
+        return not self._thread.is_alive()
 
 
 class Knocked:

@@ -4,43 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
-from pathlib import Path
 
-from vmlab.deadline import Deadline
 from vmlab.errors import RunError, TemplateError
-from vmlab.guest.boot import Phase, boot_into
+from vmlab.guest.boot import boot_into
 from vmlab.guest.clone.store import TemplateStore
-from vmlab.guest.clone.template import Template, clone
+from vmlab.guest.clone.template import Host, Template, clone
 from vmlab.guest.machine import BootRequest, Machine
-from vmlab.guest.workdir import WorkDir
+from vmlab.guest.setting import Setting
 
 # A clone is there in a second, and in ten on a crowded machine. One that needs longer than this hangs.
 CLONE_LIMIT_S = 60.0
 
 
-def start(
-    stack: contextlib.ExitStack,
-    request: BootRequest,
-    work: WorkDir,
-    *,
-    templates: TemplateStore | None,
-    console_log: Path,
-    deadline: Deadline,
-    waiting: Callable[[str], None],
-    phase: Phase,
-) -> Machine:
+def start(stack: contextlib.ExitStack, request: BootRequest, setting: Setting, templates: TemplateStore | None) -> Machine:
     """A guest that is ready, ended with the stack. Without ``templates`` it is booted.
 
-    A clone that fails drops its template, and the guest is booted instead; the machine's ``fallback`` says why. Raises what a boot does.
+    A clone that fails drops its template, and the guest is booted instead; its ``birth`` says why. Raises what a boot does.
     """
     why = ""
     if templates is not None:
         request = with_machine_type(request, templates)
         found: Template | None = None
         try:
-            found = templates.get(request, work, console_log=console_log, deadline=deadline, waiting=waiting, phase=phase)
-            return _clone_into(stack, found, request, templates, work, console_log, deadline.within(CLONE_LIMIT_S), waiting)
+            found = templates.get(request, setting)
+            return _clone_into(stack, found, request, templates.host, setting.within(CLONE_LIMIT_S))
         except TemplateError as exc:
             why = exc.message
         except RunError as exc:
@@ -50,10 +37,8 @@ def start(
             why = f"{exc.kind}: {exc.message}"
         if found is not None:
             templates.drop(found)
-    with phase(f"Booting it instead of cloning it: {why[:160]}") if why else contextlib.nullcontext():
-        machine = boot_into(stack, request, work, console_log=console_log, deadline=deadline, waiting=waiting, phase=phase)
-    machine.fallback = why
-    return machine
+    with setting.progress.phase(f"Booting it instead of cloning it: {why[:160]}") if why else contextlib.nullcontext():
+        return boot_into(stack, request, setting, fallback=why)
 
 
 def with_machine_type(request: BootRequest, templates: TemplateStore) -> BootRequest:
@@ -61,20 +46,9 @@ def with_machine_type(request: BootRequest, templates: TemplateStore) -> BootReq
     return dataclasses.replace(request, machine_type=templates.host.machine_type)
 
 
-def _clone_into(
-    stack: contextlib.ExitStack,
-    found: Template,
-    request: BootRequest,
-    templates: TemplateStore,
-    work: WorkDir,
-    console_log: Path,
-    deadline: Deadline,
-    waiting: Callable[[str], None],
-) -> Machine:
+def _clone_into(stack: contextlib.ExitStack, found: Template, request: BootRequest, host: Host, setting: Setting) -> Machine:
     try:
-        return stack.enter_context(
-            clone(found, request, templates.host, work, console_log=console_log, deadline=deadline, waiting=waiting),
-        )
+        return stack.enter_context(clone(found, request, host, setting))
     except OSError as exc:
         # A file of the template vanished between the look at it and its use.
         raise TemplateError(f"the template cannot be read: {exc}") from exc

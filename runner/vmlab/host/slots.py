@@ -1,6 +1,6 @@
 """Slots: the right to run guests now, given to runs of all processes on this machine, first come first served.
 
-One directory holds one file a run; whatever is not there does not run. The kernel's lock on that file (flock(2)) is the run's life: it
+One directory holds one file a run; whatever is not there does not run. The kernel's lock on that file (`vmlab.lease`) is the run's life: it
 ends with the process that holds it, however that ends, and a file that nobody holds is rubbish. The lock on the directory itself is the
 gate: it is held for the milliseconds in which a run looks at the others and goes from waiting to running, so that no two decide at once.
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import math
 import os
@@ -26,10 +25,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from vmlab import lease
 from vmlab.deadline import Deadline
 from vmlab.errors import HostError
 from vmlab.host.capacity import Capacity, Need, capacity, check_fits
 from vmlab.host.facts import counted, in_words
+from vmlab.progress import Progress
 
 VARIABLE = "VMLAB_SLOTS"
 
@@ -44,7 +45,7 @@ _NAME = re.compile(r"(\d{9})\.(waiting|running)")
 
 
 @dataclass(frozen=True)
-class Entry:
+class Place:
     """A run that has a slot or waits for one. Times are of CLOCK_MONOTONIC, which all processes of one boot share."""
 
     ticket: int
@@ -72,13 +73,13 @@ class Slot:
     until_s: float = math.inf
 
 
-def obstacle(entry: Entry, others: Sequence[Entry], whole: Capacity) -> str:
+def obstacle(place: Place, others: Sequence[Place], whole: Capacity) -> str:
     """Why a run must wait, in words for ``waiting for ...``; empty when it may start. ``others`` are all that are alive, in any order.
 
     Strictly first come first served: nobody passes a run that waits longer, not even one that would fit. A run that is larger than the
     machine (a lab with three virtual CPUs on two) starts when it is alone.
     """
-    before = [each for each in others if not each.running and each.ticket < entry.ticket]
+    before = [each for each in others if not each.running and each.ticket < place.ticket]
     running = [each for each in others if each.running]
     if before:
         return _turn(len(before))
@@ -88,28 +89,28 @@ def obstacle(entry: Entry, others: Sequence[Entry], whole: Capacity) -> str:
     if alone is not None:
         return f"{alone.who}, which has the machine for itself"
     names = ", ".join(each.who for each in running)
-    if entry.exclusive:
+    if place.exclusive:
         return f"the machine for itself, {names} not done"
-    return _shortage(entry, running, names, whole)
+    return _shortage(place, running, names, whole)
 
 
-def _shortage(entry: Entry, running: Sequence[Entry], names: str, whole: Capacity) -> str:
+def _shortage(place: Place, running: Sequence[Place], names: str, whole: Capacity) -> str:
     """What is too little for this run beside those that run; empty when nothing is."""
     cpus, memory = sum(each.cpus for each in running), sum(each.memory_bytes for each in running)
-    if cpus + entry.cpus > whole.cpus:
+    if cpus + place.cpus > whole.cpus:
         return f"a CPU, {cpus} of {whole.cpus} taken by {names}"
-    if memory + entry.memory_bytes > whole.memory_bytes:
+    if memory + place.memory_bytes > whole.memory_bytes:
         return f"memory, {in_words(memory)} of {in_words(whole.memory_bytes)} taken by {names}"
-    if entry.memory_bytes > whole.free_bytes:
-        return f"{in_words(entry.memory_bytes)} of memory to be free on this machine"
+    if place.memory_bytes > whole.free_bytes:
+        return f"{in_words(place.memory_bytes)} of memory to be free on this machine"
     return ""
 
 
 @dataclass(frozen=True)
-class Row:
+class Standing:
     """One line of ``vmlab ps``: since when, in seconds, and what a waiting run waits for."""
 
-    entry: Entry
+    place: Place
     since_s: float
     waits_for: str
 
@@ -118,12 +119,12 @@ class Row:
 class Overview:
     """All of ``vmlab ps``."""
 
-    rows: list[Row]
+    rows: list[Standing]
     whole: Capacity
 
     def taken(self) -> tuple[int, int]:
         """Memory in bytes and CPUs that those who run have taken."""
-        running = [row.entry for row in self.rows if row.entry.running]
+        running = [row.place for row in self.rows if row.place.running]
         return sum(each.memory_bytes for each in running), sum(each.cpus for each in running)
 
 
@@ -140,8 +141,8 @@ class Slots:
         return _usable_directory(self._directory)
 
     @contextlib.contextmanager
-    def hold(self, need: Need, what: str, waiting: Callable[[str], None]) -> Iterator[Slot]:
-        """Wait for a slot and hold it. ``waiting`` is told what for, each time that this changes, and with an empty text at the end.
+    def hold(self, need: Need, what: str, progress: Progress) -> Iterator[Slot]:
+        """Wait for a slot and hold it. ``progress`` is told what for, each time that this changes.
 
         UsageError when it can never fit, HostError when the slots' directory cannot be used.
         """
@@ -149,7 +150,7 @@ class Slots:
         directory, asked = self.directory, time.monotonic()
         descriptor, path, mine = self._queue_up(directory, need, what)
         try:
-            path = self._wait(directory, path, mine, waiting)
+            path = self._wait(directory, path, mine, progress)
             slot = Slot(asked, time.monotonic())
             try:
                 yield slot
@@ -160,7 +161,7 @@ class Slots:
                 path.unlink()
             os.close(descriptor)
 
-    def entries(self) -> list[Entry]:
+    def places(self) -> list[Place]:
         """Every run that has a slot or waits for one, in the order in which they came. What dead runs left is removed."""
         directory = self.directory
         with _gate(directory):
@@ -168,18 +169,18 @@ class Slots:
 
     def overview(self) -> Overview:
         """Who runs, who waits and why, and how much there is to give."""
-        whole, found = self._measure(), self.entries()
+        whole, found = self._measure(), self.places()
         rows = [
-            Row(each, round(time.monotonic() - each.since_s, 1), "" if each.running else obstacle(each, _but(found, each), whole))
+            Standing(each, round(time.monotonic() - each.since_s, 1), "" if each.running else obstacle(each, _but(found, each), whole))
             for each in found
         ]
         return Overview(rows, whole)
 
-    def _queue_up(self, directory: Path, need: Need, what: str) -> tuple[int, Path, Entry]:
+    def _queue_up(self, directory: Path, need: Need, what: str) -> tuple[int, Path, Place]:
         """A file of our own at the end of the queue, its lock held by the descriptor."""
         with _gate(directory):
             ticket = 1 + max((number for number, _, _ in _places(directory)), default=0)
-            mine = Entry(
+            mine = Place(
                 ticket=ticket,
                 running=False,
                 what=what,
@@ -195,11 +196,11 @@ class Slots:
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
                 # (All users of one directory must be able to read it, whatever the umask of this one is.)
                 os.fchmod(descriptor, 0o644)
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lease.lock(descriptor)
                 os.write(descriptor, json.dumps(asdict(mine)).encode())
         return descriptor, path, mine
 
-    def _wait(self, directory: Path, path: Path, mine: Entry, waiting: Callable[[str], None]) -> Path:
+    def _wait(self, directory: Path, path: Path, mine: Place, progress: Progress) -> Path:
         """Wait for our turn; the path of our file then."""
         told, why, seen, before, looked = "", "", -1, 0, -_OTHERS_LOOK_S
         while True:
@@ -213,19 +214,19 @@ class Slots:
                         with _explained(directory):
                             path = path.rename(path.with_suffix(".running"))
                         if told:
-                            waiting("")
+                            progress.waiting("")
                         return path
             elif before:
                 why = _turn(before)
             seen = changed
             if why != told:
                 told = why
-                waiting(why)
+                progress.waiting(f"a slot: {why}")
             time.sleep(_GLANCE_S)
 
 
-def _but(entries: Sequence[Entry], mine: Entry) -> list[Entry]:
-    return [each for each in entries if each.ticket != mine.ticket]
+def _but(places: Sequence[Place], mine: Place) -> list[Place]:
+    return [each for each in places if each.ticket != mine.ticket]
 
 
 def _turn(before: int) -> str:
@@ -243,13 +244,13 @@ def _places(directory: Path) -> list[tuple[int, bool, Path]]:
     return sorted((int(match[1]), match[2] == "running", path) for match, path in matches)
 
 
-def _look(directory: Path) -> list[Entry]:
+def _look(directory: Path) -> list[Place]:
     """Whoever is alive, in order; the caller holds the gate."""
     found = (_read(path, running=running) for _, running, path in _places(directory))
-    return [entry for entry in found if entry is not None]
+    return [place for place in found if place is not None]
 
 
-def _read(path: Path, *, running: bool) -> Entry | None:
+def _read(path: Path, *, running: bool) -> Place | None:
     """The run that holds this file; None, and the file removed, when nobody does."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -257,8 +258,8 @@ def _read(path: Path, *, running: bool) -> Entry | None:
         # Its owner was done between our look at the directory and now.
         return None
     try:
-        if _is_held(descriptor):
-            return Entry(**{**json.loads(os.read(descriptor, 1 << 16)), "running": running})
+        if not lease.lock(descriptor, shared=True):
+            return Place(**{**json.loads(os.read(descriptor, 1 << 16)), "running": running})
     except (ValueError, TypeError) as exc:
         raise HostError(f"{path} is held by a process, but is not a slot of this vmlab", hint="have all users run the same vmlab") from exc
     finally:
@@ -268,32 +269,17 @@ def _read(path: Path, *, running: bool) -> Entry | None:
     return None
 
 
-def _is_held(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    return False
-
-
 @contextlib.contextmanager
 def _gate(directory: Path) -> Iterator[None]:
     """Hold the lock on the directory itself. HostError when somebody else does not let go of it."""
     with _explained(directory):
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        deadline = Deadline(_GATE_LIMIT_S)
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if deadline.expired():
-                    raise HostError(
-                        f"another process has held the lock on {directory} for {_GATE_LIMIT_S:.0f} s",
-                        hint=f"see who, and whether it is stopped: fuser -v {directory}",
-                    ) from None
-                time.sleep(0.005)
+        if not lease.wait_for_lock(descriptor, Deadline(_GATE_LIMIT_S)):
+            raise HostError(
+                f"another process has held the lock on {directory} for {_GATE_LIMIT_S:.0f} s",
+                hint=f"see who, and whether it is stopped: fuser -v {directory}",
+            )
         yield
     finally:
         os.close(descriptor)

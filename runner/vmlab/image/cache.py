@@ -5,7 +5,7 @@
     <root>/locks/<entry>.lock  held by the one process that may touch either
     <root>/seals/<entry>.json  which files were read and found right; its date is when the entry was last used
 
-The lock is the kernel's and ends with its owner; whoever gets it knows that any partial directory belongs to nobody any more.
+The lock is the kernel's and ends with its owner (`vmlab.lease`): whoever gets it knows that any partial directory is nobody's any more.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from vmlab import paths, process
+from vmlab import lease, paths, process
 from vmlab.deadline import Deadline
 from vmlab.errors import HostError
 from vmlab.image.builder import namespace
+from vmlab.lease import Lease
 
 Tell = Callable[[str], None]
 
@@ -68,27 +67,24 @@ class Cache:
     @contextlib.contextmanager
     def locked(self, entry: str, what: str, deadline: Deadline) -> Iterator[None]:
         """Hold an entry's lock, telling the user whom we wait for; HostError when the deadline passes first."""
-        lock = FileLock(self._lock(entry))
-        while True:
-            try:
-                lock.acquire(timeout=min(_TELL_EVERY_S, deadline.left_s()))
-                break
-            except Timeout:
-                if deadline.expired():
-                    raise HostError(
-                        f"another process is still building {what} after {deadline.budget_s:.0f} s",
-                        hint="wait for it to finish, then try again",
-                    ) from None
-                self._tell(f"waiting for another process that is building {what}")
-            except OSError as exc:
+        while (held := self._take(entry, what, deadline.within(_TELL_EVERY_S))) is None:
+            if deadline.expired():
                 raise HostError(
-                    f"cannot lock {what} in {self._directory}: {exc.strerror}",
-                    hint="give a directory you may write to: VMLAB_CACHE=/some/where",
-                ) from exc
-        try:
+                    f"another process is still building {what} after {deadline.budget_s:.0f} s",
+                    hint="wait for it to finish, then try again",
+                )
+            self._tell(f"waiting for another process that is building {what}")
+        with held:
             yield
-        finally:
-            lock.release()
+
+    def _take(self, entry: str, what: str, deadline: Deadline) -> Lease | None:
+        try:
+            return lease.take(self._lock(entry), deadline)
+        except OSError as exc:
+            raise HostError(
+                f"cannot lock {what} in {self._directory}: {exc.strerror}",
+                hint="give a directory you may write to: VMLAB_CACHE=/some/where",
+            ) from exc
 
     def publish(self, out: Path, entry: str, *, writable: str = "") -> Path:
         """Put a finished entry in its place. Between the two renames it is absent, never half there. The caller holds its lock.
@@ -152,16 +148,16 @@ class Cache:
 
     def discard(self, entry: str, directory: Path | None = None) -> int:
         """Remove an entry (or its partial directory) unless somebody holds its lock; returns the bytes freed."""
-        try:
-            with FileLock(self._lock(entry), timeout=0):
-                directory = directory or self.final(entry)
-                size = size_of(directory)
-                remove(directory)
-                if directory == self.final(entry):
-                    self._seal(entry).unlink(missing_ok=True)
-                return size
-        except Timeout:
+        held = lease.try_take(self._lock(entry))
+        if held is None:
             return 0
+        with held:
+            directory = directory or self.final(entry)
+            size = size_of(directory)
+            remove(directory)
+            if directory == self.final(entry):
+                self._seal(entry).unlink(missing_ok=True)
+            return size
 
     def _lock(self, entry: str) -> Path:
         return self.root / "locks" / f"{entry}.lock"

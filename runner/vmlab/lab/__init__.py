@@ -1,22 +1,35 @@
 """The evidence wing: what a lab is, what it observed, and what its checks conclude. Needs no QEMU.
 
 A lab's ``checks.py`` and its tests import everything they need from here.
+
+collection  which labs there are
+definition  lab.yaml and the folder around it
+loading     a lab's own Python files, run
+parameters  the parameters of a run
+answers     a student's predictions
+evidence    what was observed, read with types
+checks      from evidence to verdicts
+verdict     the five verdicts, and what each means for whoever handles it
+statistics  medians and ratios with their intervals
+skeleton    a lab that works, for `vmlab new`
 """
 
-from vmlab.lab.checks import check, judge
+from vmlab.lab.checks import Check, check, judge
+from vmlab.lab.collection import read_lab
+from vmlab.lab.definition import Lab
 from vmlab.lab.evidence import Evidence, EvidenceProblem, Record
-from vmlab.lab.loading import beside
 from vmlab.lab.statistics import Interval, median_interval, ratio_interval
 from vmlab.lab.verdict import Verdict, VerdictKind, failed, inconclusive, not_observable, passed
 
 __all__ = [
+    "Check",
     "Evidence",
     "EvidenceProblem",
     "Interval",
+    "Lab",
     "Record",
     "Verdict",
     "VerdictKind",
-    "beside",
     "check",
     "failed",
     "inconclusive",
@@ -25,4 +38,5 @@ __all__ = [
     "not_observable",
     "passed",
     "ratio_interval",
+    "read_lab",
 ]

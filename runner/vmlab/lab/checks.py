@@ -50,7 +50,7 @@ class Judgement:
     @property
     def points(self) -> float:
         """All points for a pass, none otherwise."""
-        return self.check.points if self.verdict.kind is VerdictKind.PASS else 0.0
+        return self.check.points if self.verdict.kind.earns else 0.0
 
 
 def check(*, points: float, claim: str, after: str | Sequence[str] = ()) -> Callable[[CheckFunction], CheckFunction]:
@@ -71,9 +71,12 @@ def check(*, points: float, claim: str, after: str | Sequence[str] = ()) -> Call
 def checks_of(module: ModuleType, above: Sequence[Check] = ()) -> list[Check]:
     """The checks that a module declares, in the order of its text; ``above`` are those of the files before it.
 
+    One that it imports from such a file is not declared again.
+
     Raises ValueError when one depends on a check that does not stand before it, or has the name of one.
     """
-    found = [member.__vmlab_check__ for member in vars(module).values() if hasattr(member, "__vmlab_check__")]
+    marked: list[Check] = [member.__vmlab_check__ for member in vars(module).values() if hasattr(member, "__vmlab_check__")]
+    found = [each for each in dict.fromkeys(marked) if not any(each is other for other in above)]
     known = {each.id for each in above}
     for declared in found:
         if declared.id in known:
@@ -112,10 +115,8 @@ def _blocked(each: Check, verdicts: dict[str, Verdict]) -> Verdict | None:
     """The verdict of a check whose dependency did not pass: it takes over what the dependency could not decide."""
     for name in each.after:
         kind = verdicts[name].kind
-        if kind is VerdictKind.PASS:
-            continue
-        inherited = kind if kind in (VerdictKind.ERROR, VerdictKind.NOT_OBSERVABLE) else VerdictKind.INCONCLUSIVE
-        return Verdict(inherited, f"It rests on the check {name}, whose verdict is {kind}: {verdicts[name].rationale}")
+        if kind.inherited is not None:
+            return Verdict(kind.inherited, f"It rests on the check {name}, whose verdict is {kind}: {verdicts[name].rationale}")
     return None
 
 

@@ -11,13 +11,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vmlab.errors import UsageError
 from vmlab.lab.checks import Check, checks_of
-from vmlab.lab.loading import module_from
+from vmlab.lab.loading import LabPackage
 from vmlab.suggest import nearest
 from vmlab.yamlfile import shown
 
@@ -267,6 +268,7 @@ class Lab:
         self.name = name
         self.directory = directory
         self.definition = definition
+        self._loaded: tuple[str, LabPackage] | None = None
 
     @property
     def digest(self) -> str:
@@ -293,16 +295,23 @@ class Lab:
 
     def load_checks(self) -> list[Check]:
         """Read ``checks.py``, then each ``checks_*.py``; UsageError names what is wrong with them, or between them and ``lab.yaml``."""
-        checks: list[Check] = []
+        package, checks = self._package(), list[Check]()
         for path in [self.directory / "checks.py", *sorted(self.directory.glob("checks_*.py"))]:
-            checks += self._read_checks(path, checks)
+            checks += self._read_checks(package.module(path), path, checks)
         self._match_questions([each.id for each in checks])
         return checks
 
-    def _read_checks(self, path: Path, above: list[Check]) -> list[Check]:
+    def _package(self) -> LabPackage:
+        """The lab's modules. They are run anew once a file of the lab has changed; until then experiment and checks share them."""
+        digest = self.digest
+        if self._loaded is None or self._loaded[0] != digest:
+            self._loaded = digest, LabPackage(self.directory)
+        return self._loaded[1]
+
+    def _read_checks(self, module: ModuleType, path: Path, above: list[Check]) -> list[Check]:
         """The checks of one file, which may rest on those ``above``."""
         try:
-            checks = checks_of(module_from(path), above)
+            checks = checks_of(module, above)
         except ValueError as exc:
             raise UsageError(f"{shown(path)}: {exc}") from exc
         if not checks:
@@ -319,7 +328,7 @@ class Lab:
     def load_experiment(self) -> Experiment:
         """Read ``experiment.py`` and return its function ``experiment(bench)``."""
         path = self.directory / "experiment.py"
-        function: Experiment | None = getattr(module_from(path), "experiment", None)
+        function: Experiment | None = getattr(self._package().module(path), "experiment", None)
         if not callable(function):
             raise UsageError(f"{shown(path)} has no function experiment(bench)", hint="labs/README.md shows one")
         return function

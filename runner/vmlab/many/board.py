@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TextIO
+from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
@@ -15,151 +14,95 @@ from rich.table import Table
 from rich.text import Text
 
 from vmlab.lab.verdict import VerdictKind
-from vmlab.many.pool import Event
-from vmlab.report.batch import Batch, LabRow
-from vmlab.report.index import headline
-from vmlab.run.live import STYLES, printable, verdict_lines
+from vmlab.output import printable
+from vmlab.progress import Event, Kind
+from vmlab.report import store
+from vmlab.report.batch import LabRow
+from vmlab.report.lines import batch_lines, details, outcome
+from vmlab.run.screen import STYLES, Lines, Screen, live_console
 
 # The table's frame, its heading, the line of those that wait, and the prompt.
 _LINES_BESIDE_ROWS = 5
 
 
+class QuietBoard(Lines):
+    """A line a lab, and how all ended."""
+
+    def __call__(self, event: Event) -> None:
+        """A line for a lab that is done, and the outcome."""
+        if event.kind is Kind.LAB_END:
+            self.say(outcome(event.value))
+        elif event.kind is Kind.END:
+            for line in batch_lines(event.value, event.text):
+                self.say(line)
+
+
+class JsonBoard(Lines):
+    """Says all reports as one JSON list, when they are there."""
+
+    def __call__(self, event: Event) -> None:
+        """The documents, at the end."""
+        if event.kind is Kind.END and self._out is not None:
+            base = Path(event.text).parent
+            texts = [store.load(base / row.report).model_dump_json(indent=2) for row in event.value.rows if row.report]
+            print("[" + ",\n".join(texts) + "]", file=self._out, flush=True)
+
+
+class PlainBoard(Lines):
+    """Lines with the elapsed time, for logs and pipes: what starts, waits, does not pass, and ends."""
+
+    def __call__(self, event: Event) -> None:
+        """A line or some for what is worth it; what happens within a lab is told when it did not pass."""
+        lines: list[str] = []
+        match event.kind:
+            case Kind.BEGIN:
+                kept = [f"kept: {outcome(row)}" for row in event.value if row.verdict is not None]
+                lines = [f"labs: {', '.join(row.job for row in event.value)}", *kept]
+            case Kind.LAB_BEGIN:
+                lines = [f"{event.job}: starts{f' (attempt {event.value})' if event.value > 1 else ''}"]
+            case Kind.NOTICE:
+                lines = [f"{event.job}: {event.text}" if event.job else event.text]
+            case Kind.WAITING if event.text.startswith("a slot"):
+                lines = [f"{event.job}: waiting for {event.text}"]
+            case Kind.LAB_AGAIN:
+                lines = [f"{outcome(event.value)}; it is run again"]
+            case Kind.LAB_END:
+                lines = [outcome(event.value), *(f"  {line}" for line in details(event.value))]
+            case Kind.END:
+                lines = batch_lines(event.value, event.text)
+        for line in lines:
+            self.stamped(line)
+
+
 @dataclass
-class Progress:
+class _Progress:
     """How far one lab is. ``done`` is its row in the index, once it has one."""
 
     job: str
     done: LabRow | None = None
     began: float | None = None
-    phase: str = ""
+    phases: list[str] = field(default_factory=list)
     waiting: str = ""
     verdicts: dict[str, VerdictKind] = field(default_factory=dict)
     attempt: int = 1
 
     def now(self) -> str:
         """What it does, in words."""
-        return f"waiting for {self.waiting}" if self.waiting else self.phase or "starting"
+        return f"waiting for {self.waiting}" if self.waiting else self.phases[-1] if self.phases else "starting"
 
-
-class Board(Protocol):
-    """Who is told how the labs get on. Every text may come from a guest, so none is taken for markup."""
-
-    def begin(self, labs: Sequence[Progress]) -> None:
-        """The run starts with these labs, some of them perhaps done already."""
-
-    def started(self, job: str, attempt: int) -> None:
-        """A lab was handed to a worker."""
-
-    def happened(self, event: Event) -> None:
-        """Something happened in it."""
-
-    def again(self, row: LabRow) -> None:
-        """It ended in an error and is run again."""
-
-    def finished(self, row: LabRow) -> None:
-        """It is done, or was stopped before it began."""
-
-    def notice(self, line: str) -> None:
-        """Something worth a line."""
-
-    def refresh(self) -> None:
-        """Time has passed."""
-
-    def end(self, batch: Batch, page: str) -> None:
-        """All is over; ``page`` is the index."""
-
-    def close(self) -> None:
-        """Give the terminal back, whatever happened."""
-
-
-class QuietBoard:
-    """A line a lab, and how it ended."""
-
-    def __init__(self, out: TextIO | None = None) -> None:
-        self._out = out or sys.stdout
-
-    def _say(self, line: str) -> None:
-        print(printable(line), file=self._out, flush=True)
-
-    def begin(self, labs: Sequence[Progress]) -> None:
-        """Say nothing."""
-
-    def started(self, job: str, attempt: int) -> None:
-        """Say nothing."""
-
-    def happened(self, event: Event) -> None:
-        """Say nothing."""
-
-    def again(self, row: LabRow) -> None:
-        """Say nothing."""
-
-    def finished(self, row: LabRow) -> None:
-        """A line."""
-        self._say(outcome(row))
-
-    def notice(self, line: str) -> None:
-        """Say nothing."""
-
-    def refresh(self) -> None:
-        """Nothing moves."""
-
-    def end(self, batch: Batch, page: str) -> None:
-        """How it ended, and where the index is."""
-        for line in closing_lines(batch, page):
-            self._say(line)
-
-    def close(self) -> None:
-        """Nothing to give back."""
-
-
-class SilentBoard(QuietBoard):
-    """Says nothing at all: standard output belongs to the JSON."""
-
-    def _say(self, line: str) -> None:
-        """Say nothing."""
-
-
-class PlainBoard(QuietBoard):
-    """Lines with the elapsed time, for logs and pipes: what starts, waits, does not pass, and ends."""
-
-    def __init__(self, out: TextIO | None = None) -> None:
-        super().__init__(out)
-        self._started = time.monotonic()
-
-    def _say(self, line: str) -> None:
-        super()._say(f"[{time.monotonic() - self._started:6.1f} s] {line}")
-
-    def begin(self, labs: Sequence[Progress]) -> None:
-        """How many there are, and what of it is done."""
-        self._say(f"labs: {', '.join(each.job for each in labs)}")
-        for each in labs:
-            if each.done is not None:
-                self._say(f"kept: {outcome(each.done)}")
-
-    def started(self, job: str, attempt: int) -> None:
-        """A line."""
-        self._say(f"{job}: starts{f' (attempt {attempt})' if attempt > 1 else ''}")
-
-    def happened(self, event: Event) -> None:
-        """A line for what is waited for before it begins, and for notices."""
-        if event.name == "notice":
-            self._say(f"{event.job}: {event.value}")
-        elif event.name == "waiting" and str(event.value).startswith("a slot"):
-            self._say(f"{event.job}: waiting for {event.value}")
-
-    def again(self, row: LabRow) -> None:
-        """A line."""
-        self._say(f"{outcome(row)}; it is run again")
-
-    def finished(self, row: LabRow) -> None:
-        """A line, and what did not pass below it."""
-        self._say(outcome(row))
-        for line in details(row):
-            self._say(f"  {line}")
-
-    def notice(self, line: str) -> None:
-        """A line."""
-        self._say(line)
+    def hear(self, event: Event) -> None:
+        """Take note of what happened in it."""
+        match event.kind:
+            case Kind.PHASE:
+                self.phases.append(printable(event.text))
+                self.waiting = ""
+            case Kind.PHASE_END:
+                self.phases.pop()
+                self.waiting = ""
+            case Kind.WAITING:
+                self.waiting = printable(event.text)
+            case Kind.VERDICT:
+                self.verdicts[event.value.id] = event.value.verdict
 
 
 class LiveBoard:
@@ -167,63 +110,52 @@ class LiveBoard:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._labs: dict[str, Progress] = {}
-        self._live = Live(console=console, auto_refresh=False, transient=True, get_renderable=self._table)
+        self._labs: dict[str, _Progress] = {}
+        self._lock = threading.Lock()
+        self._live = Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._drawn)
 
-    def begin(self, labs: Sequence[Progress]) -> None:
-        """The table."""
-        self._labs = {each.job: each for each in labs}
-        self._live.start()
+    def __call__(self, event: Event) -> None:
+        """Change a row, or print above the table what stays."""
+        with self._lock:
+            lines = self._take(event)
+        for line, style in lines:
+            self._console.print(Text(printable(line), style=style))
+        if event.kind is Kind.BEGIN:
+            self._live.start()
+        elif event.kind is Kind.END:
+            self.close()
+            self._console.print(self._table(whole=True))
+            for line in batch_lines(event.value, event.text):
+                self._console.print(Text(printable(line), style="bold"))
 
-    def started(self, job: str, attempt: int) -> None:
-        """Its row moves."""
-        self._labs[job] = Progress(job, began=time.monotonic(), attempt=attempt)
-
-    def happened(self, event: Event) -> None:
-        """Its row changes."""
-        lab = self._labs[event.job]
-        match event.name:
-            case "phase":
-                lab.phase, lab.waiting = printable(event.value), ""
-            case "waiting":
-                lab.waiting = printable(event.value)
-            case "verdict":
-                lab.verdicts[event.value.id] = event.value.verdict
-            case "notice":
-                self.notice(f"{event.job}: {event.value}")
-
-    def again(self, row: LabRow) -> None:
-        """A line that stays."""
-        self.notice(f"{outcome(row)}; it is run again")
-        self._labs[row.job] = Progress(row.job)
-
-    def finished(self, row: LabRow) -> None:
-        """Its row is filled; what did not pass stands above the table."""
-        self._labs[row.job] = Progress(row.job, done=row)
-        if row.verdict not in (None, VerdictKind.PASS, VerdictKind.NOT_OBSERVABLE):
-            self._console.print(Text(printable(outcome(row)), style="bold"))
-            for line in details(row):
-                self._console.print(Text(f"  {printable(line)}", style="dim"))
-        self.refresh()
-
-    def notice(self, line: str) -> None:
-        """A line that stays."""
-        self._console.print(Text(printable(line), style="dim"))
-
-    def refresh(self) -> None:
-        """Draw it again."""
-        self._live.refresh()
-
-    def end(self, batch: Batch, page: str) -> None:
-        """The whole table, and the outcome."""
-        self.close()
-        self._console.print(self._table(whole=True))
-        for line in closing_lines(batch, page):
-            self._console.print(Text(printable(line), style="bold"))
+    def _take(self, event: Event) -> list[tuple[str, str]]:
+        """Lines that stay, each with its style."""
+        match event.kind:
+            case Kind.BEGIN:
+                self._labs = {row.job: _Progress(row.job, done=row if row.verdict is not None else None) for row in event.value}
+            case Kind.LAB_BEGIN:
+                self._labs[event.job] = _Progress(event.job, began=time.monotonic(), attempt=event.value)
+            case Kind.NOTICE:
+                return [(f"{event.job}: {event.text}" if event.job else event.text, "dim")]
+            case Kind.LAB_AGAIN:
+                self._labs[event.job] = _Progress(event.job)
+                return [(f"{outcome(event.value)}; it is run again", "dim")]
+            case Kind.LAB_END:
+                row: LabRow = event.value
+                self._labs[row.job] = _Progress(row.job, done=row)
+                if row.verdict is not None and row.verdict.needs_attention:
+                    return [(outcome(row), "bold"), *((f"  {line}", "dim") for line in details(row))]
+            case _ if event.job in self._labs:
+                self._labs[event.job].hear(event)
+        return []
 
     def close(self) -> None:
         """Give the terminal back."""
         self._live.stop()
+
+    def _drawn(self) -> Table:
+        with self._lock:
+            return self._table()
 
     def _table(self, *, whole: bool = False) -> Table:
         table = Table(box=None, pad_edge=False, header_style="dim", expand=False)
@@ -248,7 +180,7 @@ class LiveBoard:
         return table
 
 
-def _cells(lab: Progress) -> tuple[Text, Text, Text, Text]:
+def _cells(lab: _Progress) -> tuple[Text, Text, Text, Text]:
     name = Text(lab.job, style="bold" if lab.began is not None else "")
     row = lab.done
     if row is not None:
@@ -272,33 +204,11 @@ def _signs(counts: dict[VerdictKind, int] | Counter[VerdictKind]) -> Text:
     return text
 
 
-def choose_board(*, quiet: bool, as_json: bool) -> Board:
-    """The board that fits: none for ``--json``, a line a lab for ``--quiet``, a table on a terminal, plain lines elsewhere."""
+def choose_board(*, quiet: bool, as_json: bool) -> Screen:
+    """The board that fits: the JSON alone, a line a lab for ``quiet``, a table on a terminal, plain lines elsewhere."""
     if as_json:
-        return SilentBoard()
+        return JsonBoard()
     if quiet:
         return QuietBoard()
-    console = Console(highlight=False)
-    return LiveBoard(console) if console.is_terminal and not console.is_dumb_terminal else PlainBoard()
-
-
-def outcome(row: LabRow) -> str:
-    """A lab's end in a line."""
-    if row.verdict is None:
-        return f"{row.job}: not run"
-    if row.score is None:
-        return f"{row.job}: {row.verdict.value}, no report"
-    counts = ", ".join(f"{number} {kind.value}" for kind, number in row.score.counts.items() if number)
-    points = f"{row.score.earned:g}/{row.score.possible:g} points ({counts or 'no checks'})"
-    return f"{row.job}: {row.verdict.value}, {points} in {row.duration_s:.0f} s"
-
-
-def details(row: LabRow) -> list[str]:
-    """Why a lab did not pass."""
-    lines = [] if row.trouble is None else [row.trouble.message, *([f"what to do: {row.trouble.hint}"] if row.trouble.hint else [])]
-    return [*lines, *(line for check in row.attention for line in verdict_lines(check))]
-
-
-def closing_lines(batch: Batch, page: str) -> list[str]:
-    """The lines that end a run of many labs."""
-    return [f"{headline(batch)} ({batch.duration_s:.0f} s)", f"index: {page}"]
+    console = live_console()
+    return PlainBoard() if console is None else LiveBoard(console)

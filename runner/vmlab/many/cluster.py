@@ -32,11 +32,13 @@ from vmlab.host import accelerator
 from vmlab.host.capacity import Need, capacity
 from vmlab.host.facts import counted, in_words
 from vmlab.lab.collection import Collection
-from vmlab.many.job import Job, Result, perform, trouble_of
-from vmlab.many.pool import Event, EventView
+from vmlab.many.job import Result, perform, trouble_of
+from vmlab.many.pool import Said
+from vmlab.progress import Event, Kind, Progress, Relay
 from vmlab.report import store
 from vmlab.report.batch import Trouble
 from vmlab.report.model import CheckPart
+from vmlab.run.request import Job
 
 # Until a scheduler answers. (Dask's own limit is 30 s, and it tries on and on.)
 CONNECT_LIMIT_S = 10.0
@@ -80,7 +82,7 @@ class Cluster:
         self._needs, self._kvm = needs, kvm
         self._most_cpus = 0.0
         self._topic = f"vmlab-{uuid.uuid4().hex}"
-        self._heard: queue.Queue[Event] = queue.Queue()
+        self._heard: queue.Queue[tuple[str, Event | distributed.Future]] = queue.Queue()
         self._futures: dict[str, distributed.Future] = {}
         self._jobs: dict[str, Job] = {}
         self._client = _connect(address)
@@ -100,9 +102,9 @@ class Cluster:
         self._jobs[job.id] = job
         future = self._client.submit(run_parcel, parcel, key=key, resources=self._resources(self._needs[job.id]), pure=False)
         self._futures[job.id] = future
-        future.add_done_callback(lambda done: self._heard.put(Event(job.id, "done", done)))
+        future.add_done_callback(lambda done: self._heard.put((job.id, done)))
 
-    def events(self, patience_s: float) -> Iterator[Event]:
+    def said(self, patience_s: float) -> Iterator[Said]:
         """What the workers say, and what is done."""
         with contextlib.suppress(queue.Empty):
             yield self._understood(self._heard.get(timeout=patience_s))
@@ -120,14 +122,13 @@ class Cluster:
         self._client.close(timeout=CONNECT_LIMIT_S)
 
     def _hear(self, event: tuple[Any, Any]) -> None:
-        """A worker's event: (when, (job, name, value))."""
-        job, name, value = event[1]
-        self._heard.put(Event(job, name, CheckPart.model_validate_json(value) if name == "verdict" else value))
+        """A worker's event: (when, (job, kind, text, value)), the value being a check's part as JSON, or empty."""
+        job, kind, text, value = event[1]
+        self._heard.put((job, Event(Kind(kind), text, CheckPart.model_validate_json(value) if value else None)))
 
-    def _understood(self, event: Event) -> Event:
-        if event.name != "done":
-            return event
-        return Event(event.job, "done", self._result(self._jobs[event.job], event.value))
+    def _understood(self, heard: tuple[str, Event | distributed.Future]) -> Said:
+        job, what = heard
+        return Said(job, what if isinstance(what, Event) else self._result(self._jobs[job], what))
 
     def _result(self, job: Job, future: distributed.Future) -> Result:
         if future.status != "finished":
@@ -176,7 +177,13 @@ def run_parcel(parcel: Parcel) -> Delivery:
     """The task: unpack the lab, run it, pack its report. Runs on a worker."""
     worker = distributed.get_worker()
     job = parcel.job
-    view = EventView(lambda name, value: worker.log_event(parcel.topic, (job.id, name, _plain(value))))
+
+    def send(event: Event) -> None:
+        if event.kind not in (Kind.BEGIN, Kind.END):
+            value = event.value.model_dump_json() if isinstance(event.value, CheckPart) else ""
+            worker.log_event(parcel.topic, (job.id, event.kind.value, event.text, value))
+
+    relay = Relay(send)
     with tempfile.TemporaryDirectory(prefix="vmlab-task-") as directory:
         base = Path(directory)
         for name, content in parcel.files.items():
@@ -187,7 +194,8 @@ def run_parcel(parcel: Parcel) -> Delivery:
         if answers is not None and parcel.answers is not None:
             answers.write_bytes(parcel.answers)
         here = dataclasses.replace(job, labs=(base / "labs",), reports=base / "reports", answers=answers)
-        result = perform(here, view)
+        result = perform(here, Progress(relay))
+        relay.close()
         trouble = result.trouble
         if trouble is not None:
             trouble = trouble.model_copy(update={"message": f"on {socket.gethostname()}: {trouble.message}"})
@@ -279,7 +287,3 @@ def _lost(said: str) -> Trouble:
     return trouble_of(
         HostError(f"the cluster lost it: {said}", hint="see the scheduler's and the workers' output; --retry-errors N runs it again")
     )
-
-
-def _plain(value: object) -> str:
-    return value.model_dump_json() if isinstance(value, CheckPart) else str(value)

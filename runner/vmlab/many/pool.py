@@ -13,30 +13,28 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
-from typing import Any, Literal, NoReturn, Protocol
+from typing import NoReturn, Protocol
 
 from vmlab.errors import EXIT_COULD_NOT_RUN
-from vmlab.many.job import Job, Result, perform
+from vmlab.many.job import Result, perform
+from vmlab.progress import Event, Kind, Progress, Relay
 from vmlab.report.batch import Trouble
-from vmlab.report.model import CheckPart, Report
+from vmlab.run.request import Job
 
 # An interrupted run ends its guests within seconds; one that does not is ended with them.
 _GRACE_S = 30.0
 
-EventName = Literal["began", "phase", "waiting", "notice", "verdict", "done"]
-
 
 @dataclass(frozen=True)
-class Event:
-    """Something that happened in a job: ``value`` is a text, a CheckPart (verdict) or a Result (done)."""
+class Said:
+    """What a job says: that something happened in it, or (once, at its end) what came of it."""
 
     job: str
-    name: EventName
-    value: Any
+    what: Event | Result
 
 
 class Workers(Protocol):
@@ -48,11 +46,11 @@ class Workers(Protocol):
     def start(self, job: Job) -> None:
         """Begin a job."""
 
-    def events(self, patience_s: float) -> Iterator[Event]:
-        """What has happened since the last call, after at most so many seconds."""
+    def said(self, patience_s: float) -> Iterator[Said]:
+        """What the jobs have said since the last call, after at most so many seconds."""
 
     def stop(self, job: str) -> None:
-        """End a job at once; its end is an event all the same, unless it never began."""
+        """End a job at once; it says its result all the same, unless it never began."""
 
     def close(self) -> None:
         """End all that still run, and wait until nothing of them is left."""
@@ -76,19 +74,19 @@ class ProcessPool:
         theirs.close()
         self._running[job.id] = (process, ours)
 
-    def events(self, patience_s: float) -> Iterator[Event]:
+    def said(self, patience_s: float) -> Iterator[Said]:
         """What the processes say. The end of one that said nothing about it is an error of the job."""
         pipes = {connection: name for name, (_, connection) in self._running.items()}
         for ready in wait(list(pipes), patience_s):
             assert isinstance(ready, Connection)
             job = pipes[ready]
             try:
-                name, value = ready.recv()
+                what = ready.recv()
             except (EOFError, OSError):
-                name, value = "done", Result(trouble=self._died(job))
-            if name == "done":
+                what = Result(trouble=self._died(job))
+            if isinstance(what, Result):
                 self._forget(job)
-            yield Event(job, name, value)
+            yield Said(job, what)
 
     def stop(self, job: str) -> None:
         """Interrupt the job; its process ends its guests first."""
@@ -123,46 +121,22 @@ class ProcessPool:
         )
 
 
-class EventView:
-    """Makes events of what happens in a run; ``send`` is called with the name and value of each, from any thread, one at a time."""
+class _Pipe:
+    """Sends what happens in a job to the parent, from any thread, one at a time."""
 
-    def __init__(self, send: Callable[[EventName, Any], None]) -> None:
-        self._send = send
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._lock = threading.Lock()
 
-    def send(self, name: EventName, value: Any) -> None:
-        """One event. Whoever does not listen any more hears nothing: that must not end the run."""
+    def send(self, what: Event | Result) -> None:
+        """Whoever does not listen any more hears nothing: that must not end the run."""
         with self._lock, contextlib.suppress(OSError):
-            self._send(name, value)
+            self._connection.send(what)
 
-    def begin(self, title: str, lines: list[str]) -> None:
-        """The parent knows."""
-
-    def began(self) -> None:
-        """It has its slot."""
-        self.send("began", "")
-
-    def phase(self, title: str) -> None:
-        """A phase begins."""
-        self.send("phase", title)
-
-    def waiting(self, what: str) -> None:
-        """What is waited for within it."""
-        self.send("waiting", what)
-
-    def notice(self, line: str) -> None:
-        """A line."""
-        self.send("notice", line)
-
-    def verdict(self, check: CheckPart) -> None:
-        """A check has its verdict."""
-        self.send("verdict", check)
-
-    def end(self, report: Report, where: str) -> None:
-        """The parent is told by the result."""
-
-    def close(self) -> None:
-        """Nothing to give back."""
+    def __call__(self, event: Event) -> None:
+        """Send an event. How it began the parent knows, and of the end it is told by the result."""
+        if event.kind not in (Kind.BEGIN, Kind.END):
+            self.send(event)
 
 
 def _child(job: Job, connection: Connection, log_level: int) -> None:
@@ -173,9 +147,12 @@ def _child(job: Job, connection: Connection, log_level: int) -> None:
     # What goes wrong is in the report, and standard error is where the parent draws its table.
     logging.basicConfig(level=log_level if log_level < logging.WARNING else logging.CRITICAL + 1)
     threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
-    view = EventView(lambda name, value: connection.send((name, value)))
+    pipe = _Pipe(connection)
+    relay = Relay(pipe)
     with contextlib.suppress(KeyboardInterrupt):
-        view.send("done", perform(job, view))
+        result = perform(job, Progress(relay))
+        relay.close()
+        pipe.send(result)
 
 
 def _end_with(parent: Connection) -> None:

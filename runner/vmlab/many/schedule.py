@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import signal
 import time
 from collections import deque
@@ -14,14 +15,15 @@ from pathlib import Path
 from vmlab import __version__
 from vmlab.errors import EXIT_PASS, EXIT_USAGE
 from vmlab.lab.verdict import VerdictKind
-from vmlab.many.board import Board, Progress
-from vmlab.many.job import Job, Result
-from vmlab.many.pool import Event, Workers
-from vmlab.report import batch, store
+from vmlab.many.job import Result
+from vmlab.many.pool import Said, Workers
+from vmlab.progress import Event, Kind, Progress
+from vmlab.report import batch, publish, store
 from vmlab.report.batch import Batch, LabRow
-from vmlab.run.lab import RunRequest
+from vmlab.report.index import INDEX_PAGE
+from vmlab.run.request import Job, RunRequest
 
-# How long the loop sleeps when nothing happens; a terminal's table moves on at this pace, and Ctrl-C is heard as late.
+# How long the loop sleeps when nothing happens; Ctrl-C is heard as late.
 _PATIENCE_S = 0.25
 
 
@@ -35,11 +37,24 @@ class Rules:
     """How often a lab is run again whose verdict is *error*. (A *fail* is an answer, and is never asked again.)"""
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What is to be run, and what a reader of its index is told."""
+
+    requests: Sequence[RunRequest]
+    base: Path
+    """Where the index goes."""
+    command: str
+    rules: Rules = field(default_factory=Rules)
+    whole: Sequence[str] = ()
+    """The jobs of the whole run, where these are only a ``shard`` of it."""
+    shard: str = ""
+
+
 @dataclass
 class _Task:
     """A job on its way."""
 
-    job: Job
     request: RunRequest
     row: LabRow
     attempts: int = 0
@@ -48,28 +63,21 @@ class _Task:
     dropped: bool = False
     """It was stopped while it still waited for its slot."""
 
+    @property
+    def job(self) -> Job:
+        """What it is about."""
+        return self.request.job
+
 
 class Schedule:
-    """The run of many labs. ``workers`` do the work, ``board`` shows it, ``base`` is where the index goes."""
+    """The run of many labs. ``workers`` do the work, and who follows it listens to ``progress``."""
 
-    def __init__(
-        self,
-        jobs: Sequence[tuple[Job, RunRequest]],
-        workers: Workers,
-        board: Board,
-        base: Path,
-        rules: Rules,
-        *,
-        command: str,
-        whole: Sequence[str] = (),
-        shard: str = "",
-    ) -> None:
-        """``whole`` names the jobs of the whole run, where these are only a ``shard`` of it."""
+    def __init__(self, plan: Plan, workers: Workers, progress: Progress) -> None:
         self._workers = workers
-        self._board = board
-        self._base = base
-        self._rules = rules
-        self._tasks = {job.id: _Task(job, request, _fresh_row(job, request)) for job, request in jobs}
+        self._progress = progress
+        self._base = plan.base
+        self._rules = plan.rules
+        self._tasks = {request.job.id: _Task(request, _fresh_row(request)) for request in plan.requests}
         self._queue = deque(self._tasks)
         self._running: set[str] = set()
         self._interrupts = 0
@@ -77,10 +85,10 @@ class Schedule:
         self._began = time.monotonic()
         self._batch = Batch(
             started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            command=command,
+            command=plan.command,
             runner_version=__version__,
-            whole=list(whole) or [job.id for job, _ in jobs],
-            shard=shard,
+            whole=list(plan.whole) or list(self._tasks),
+            shard=plan.shard,
             rows=[task.row for task in self._tasks.values()],
         )
 
@@ -94,7 +102,7 @@ class Schedule:
         kept = 0
         for task in self._tasks.values():
             row = old.get(task.job.id)
-            if row is None or row.key != task.row.key or row.verdict in (None, VerdictKind.ERROR):
+            if row is None or row.key != task.row.key or not row.is_settled:
                 continue
             if not (self._base / row.report / store.REPORT_NAME).is_file():
                 continue
@@ -109,22 +117,22 @@ class Schedule:
         The first SIGINT lets the labs finish that have a slot; the second, like any other KeyboardInterrupt, ends everything at once: the
         index then says what is missing, and the interrupt is passed on.
         """
-        batch.save(self._batch, self._base)
-        self._board.begin([Progress(task.job.id, done=self._done_row(task)) for task in self._tasks.values()])
+        publish.save_index(self._batch, self._base)
+        self._progress.tell(Event(Kind.BEGIN, value=[task.row for task in self._tasks.values()]))
         try:
             with self._patient_interrupts(), contextlib.closing(self._workers):
                 while self._running or (self._queue and not self._stopping):
                     self._fill()
-                    for event in self._workers.events(_PATIENCE_S):
-                        self._take(event)
-                    self._board.refresh()
+                    for said in self._workers.said(_PATIENCE_S):
+                        self._take(said)
         except KeyboardInterrupt:
             self._interrupts += 1
             raise
         finally:
             self._batch.interrupted = self._interrupts > 0 and any(row.verdict is None for row in self._batch.rows)
             self._save()
-            batch.finish(self._batch, self._base)
+            publish.save_summaries(self._batch, self._base)
+        self._progress.end(self._batch, str(self._base / INDEX_PAGE))
         return self._batch
 
     def _fill(self) -> None:
@@ -134,38 +142,38 @@ class Schedule:
             task.attempts += 1
             task.has_slot = False
             self._running.add(name)
-            self._board.started(name, task.attempts)
+            self._progress.tell(Event(Kind.LAB_BEGIN, value=task.attempts, job=name))
             self._workers.start(task.job)
 
-    def _take(self, event: Event) -> None:
-        task = self._tasks[event.job]
-        if event.name == "done":
-            self._running.discard(event.job)
-            self._finish(task, event.value)
+    def _take(self, said: Said) -> None:
+        task, what = self._tasks[said.job], said.what
+        if isinstance(what, Result):
+            self._running.discard(said.job)
+            self._finish(task, what)
             return
-        if event.name == "began":
+        if what.kind is Kind.SLOT:
             task.has_slot = True
-        self._board.happened(event)
+        self._progress.tell(dataclasses.replace(what, job=said.job))
 
     def _finish(self, task: _Task, result: Result) -> None:
         if task.dropped and result.directory is None:
             # It was told to stop before it had begun: that is nobody's error.
-            self._board.finished(task.row)
+            self._progress.tell(Event(Kind.LAB_END, value=task.row, job=task.job.id))
             return
         row = self._row(task, result)
         ours = row.verdict is VerdictKind.ERROR and row.exit_code() != EXIT_USAGE
         if ours and task.attempts <= self._rules.retries and not self._stopping:
             if row.report:
                 task.earlier.append(row.report)
-            self._board.again(row)
+            self._progress.tell(Event(Kind.LAB_AGAIN, value=row, job=row.job))
             self._queue.appendleft(task.job.id)
             return
         self._keep(task, row)
-        self._board.finished(row)
+        self._progress.tell(Event(Kind.LAB_END, value=row, job=row.job))
         self._save()
         if row.exit_code() != EXIT_PASS and self._rules.fail_fast and not self._stopping:
             self._stopping = True
-            self._board.notice(f"{row.job} did not pass: nothing more is started (--fail-fast)")
+            self._progress.notice(f"{row.job} did not pass: nothing more is started (--fail-fast)")
             self._drop_those_that_wait()
 
     def _row(self, task: _Task, result: Result) -> LabRow:
@@ -179,12 +187,9 @@ class Schedule:
         self._batch.rows[self._batch.rows.index(task.row)] = row
         task.row = row
 
-    def _done_row(self, task: _Task) -> LabRow | None:
-        return task.row if task.row.verdict is not None else None
-
     def _save(self) -> None:
         self._batch.duration_s = round(time.monotonic() - self._began, 3)
-        batch.save(self._batch, self._base)
+        publish.save_index(self._batch, self._base)
 
     def _drop_those_that_wait(self) -> None:
         for name in self._running:
@@ -199,7 +204,7 @@ class Schedule:
             if self._interrupts > 1:
                 raise KeyboardInterrupt
             self._stopping = True
-            self._board.notice("interrupted: the labs that have begun finish first; Ctrl-C again stops them at once")
+            self._progress.notice("interrupted: the labs that have begun finish first; Ctrl-C again stops them at once")
             self._drop_those_that_wait()
 
         before = signal.signal(signal.SIGINT, interrupted)
@@ -209,5 +214,5 @@ class Schedule:
             signal.signal(signal.SIGINT, before)
 
 
-def _fresh_row(job: Job, request: RunRequest) -> LabRow:
-    return LabRow(job=job.id, lab=job.lab, title=request.lab.definition.title, key=job.key(request))
+def _fresh_row(request: RunRequest) -> LabRow:
+    return LabRow(job=request.job.id, lab=request.job.lab, title=request.lab.definition.title, key=request.key)

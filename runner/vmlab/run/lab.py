@@ -1,62 +1,35 @@
-"""One lab, from its definition to its report."""
+"""One lab, from its request to its report."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import shutil
 import traceback
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from vmlab import __version__
-from vmlab.bench import Bench, Notebook
-from vmlab.deadline import Deadline
-from vmlab.errors import EXIT_COULD_NOT_RUN, EXIT_FAIL, EXIT_PASS, UnsuitableImage, UsageError, VmlabError
-from vmlab.guest.clone.store import TemplateStore
-from vmlab.guest.workdir import work_dir
-from vmlab.host import accelerator, facts
-from vmlab.host.capacity import Need, Share, check_fits
-from vmlab.host.slots import Slot, Slots
+from vmlab.bench import Bench, Session
+from vmlab.errors import UnsuitableImage, VmlabError
+from vmlab.host.capacity import Need
+from vmlab.host.slots import Slot
 from vmlab.host.view import HostView
-from vmlab.image.store import Image, ImageStore
-from vmlab.lab.answers import Answer, read_answers
-from vmlab.lab.checks import Check, settled
-from vmlab.lab.definition import Experiment, GuestRequest, Lab
+from vmlab.lab.checks import settled
+from vmlab.lab.definition import Lab
 from vmlab.lab.evidence import Evidence
-from vmlab.lab.parameters import check_programs, resolve
-from vmlab.lab.verdict import VerdictKind
-from vmlab.report import assemble, store
+from vmlab.progress import Event, Kind, Progress
+from vmlab.report import assemble, publish, store
 from vmlab.report.model import AcceleratorPart, ErrorPart, HostPart, Report, RunPart, SlotPart
-from vmlab.run.live import View
+from vmlab.run.request import RunRequest
+from vmlab.run.session import session
 
 log = logging.getLogger(__name__)
 
-# Building an image takes about a minute; a slow network or a busy machine may make many of it.
-IMAGE_LIMIT_S = 1800.0
-
 _DETAIL_LIMIT = 8000
-
-
-@dataclass(frozen=True)
-class RunRequest:
-    """What is to be run, with everything that a user could have got wrong already looked at (`prepare`)."""
-
-    lab: Lab
-    checks: list[Check]
-    experiment: Experiment
-    parameters: dict[str, int | float | str | bool]
-    answers: dict[str, Answer]
-    accelerator: Literal["auto", "kvm", "tcg"]
-    image: str | None
-    student: str
-    reports: Path
-    command: str
-    cold: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,147 +42,66 @@ class Outcome:
     @property
     def exit_code(self) -> int:
         """0 when everything that this host can show passed, 1 when something failed or was inconclusive, 3 when it could not run."""
-        kind = self.report.verdict()
-        if kind is VerdictKind.ERROR:
-            return EXIT_COULD_NOT_RUN
-        return EXIT_FAIL if kind in (VerdictKind.FAIL, VerdictKind.INCONCLUSIVE) else EXIT_PASS
+        return self.report.verdict().exit_code
 
 
-def prepare(
-    lab: Lab,
-    *,
-    given: Mapping[str, str],
-    answers: Path | None,
-    accelerator: Literal["auto", "kvm", "tcg"],
-    image: str | None,
-    student: str,
-    reports: Path,
-    command: str,
-    cold: bool = False,
-    here: bool = True,
-) -> RunRequest:
-    """Read everything that the run needs; UsageError names what is wrong with it, before anything is started."""
-    questions = lab.definition.questions
-    request = RunRequest(
-        lab=lab,
-        checks=lab.load_checks(),
-        experiment=lab.load_experiment(),
-        parameters=resolve(lab.definition, given),
-        answers=read_answers(answers, questions) if answers else {},
-        accelerator=accelerator,
-        image=image,
-        student=student,
-        reports=reports,
-        command=command,
-        cold=cold,
-    )
-    if here:
-        check_programs(lab.definition, request.parameters)
-        check_fits(need_of(request), f"the lab {lab.name}")
-    return request
+@dataclass(frozen=True)
+class _Ended:
+    """How a run went, but for its verdicts."""
+
+    started_at: datetime
+    cpu_s: float
+    """CPU seconds of this process for it, its children not counted."""
+    error: ErrorPart | None
 
 
-def need_of(request: RunRequest) -> Need:
-    """What a run takes of the machine: all its guests at once, whether the experiment starts them at once or not."""
-    definition = request.lab.definition
-    return Need(
-        {name: share_of(guest) for name, guest in definition.guests_for(request.parameters).items()}, exclusive=definition.exclusive
-    )
-
-
-def share_of(guest: GuestRequest) -> Share:
-    """What a guest takes of the machine."""
-    return Share(guest.memory_mib << 20, guest.cpus)
-
-
-def run_lab(request: RunRequest, images: ImageStore, view: View) -> Outcome:
+def run_lab(request: RunRequest, progress: Progress) -> Outcome:
     """Run one lab and write its report.
 
     An error during the experiment is part of the report; one before it (no QEMU, no image, no disk space) is raised. KeyboardInterrupt
     passes through, with every guest ended and no report left behind.
     """
-    facts.require_qemu()
-    chosen = accelerator.choose(request.accelerator)
-    host = facts.gather()
-    definition, need = request.lab.definition, need_of(request)
-    started_at, cpu_before_s = datetime.now(UTC), _own_cpu_s()
-    notebook = Notebook()
-    view.begin(
-        definition.title,
-        [f"accelerator {chosen.sentence}", *([f"  {chosen.hint}"] if chosen.hint else []), f"host {host.cpu_model}, {host.cpus} CPUs"],
-    )
-    ready = {name: image_for(request.lab, name, images, request.image, notebook, view) for name in need.guests}
-    with contextlib.ExitStack() as held:
-        slot = take_slot(held, need, request.lab.name, notebook, view)
-        directory = store.new_directory(request.reports, request.lab.name, started_at)
-        try:
-            error = _perform(request, chosen.name, ready, directory, notebook, view)
-            # Every guest has ended: another run may start its own while this one writes its report.
-            held.close()
-            report = _report(
-                request,
-                started_at=started_at,
-                cpu_before_s=cpu_before_s,
-                host=HostPart(**host.part(), accelerator=AcceleratorPart(**chosen.part())),
-                directory=directory,
-                notebook=notebook,
-                error=error,
-                slot=slot_part(slot, need),
-            )
-            store.save(report, directory)
-        except KeyboardInterrupt:
-            shutil.rmtree(directory, ignore_errors=True)
-            raise
-    view.end(report, str(directory / store.HTML_NAME))
+    lab, started_at, cpu_before_s = request.lab, datetime.now(UTC), _own_cpu_s()
+    with contextlib.ExitStack() as unfinished:
+        with session(lab, request.job.choice, progress, request.need) as here:
+            directory = store.new_directory(request.job.reports, lab.name, started_at)
+            # What is interrupted leaves no directory that could be taken for a report.
+            unfinished.callback(shutil.rmtree, directory, ignore_errors=True)
+            error = _perform(request, dataclasses.replace(here, logs=directory))
+        # Every guest has ended and the slot is given back: another run may start its own while this one writes its report.
+        report = _report(request, here, directory, _Ended(started_at, _own_cpu_s() - cpu_before_s, error))
+        publish.save_report(report, directory)
+        unfinished.pop_all()
+    progress.end(report, str(directory / store.HTML_NAME))
     return Outcome(report, directory)
 
 
-def _report(
-    request: RunRequest,
-    *,
-    started_at: datetime,
-    cpu_before_s: float,
-    host: HostPart,
-    directory: Path,
-    notebook: Notebook,
-    error: ErrorPart | None,
-    slot: SlotPart,
-) -> Report:
+def _report(request: RunRequest, here: Session, directory: Path, ended: _Ended) -> Report:
     """The report on what the notebook holds."""
+    lab, job, notebook = request.lab, request.job, here.notebook
     logs = sorted(path.name for path in directory.glob("console*.log"))
-    return assemble.judge_report(
-        lab_name=request.lab.name,
-        definition=request.lab.definition,
-        lab_digest=request.lab.digest,
-        checks=request.checks,
-        run=RunPart(
-            id=f"{request.lab.name}-{directory.name}",
-            started_at=started_at.isoformat(timespec="seconds"),
-            duration_s=notebook.now_s(),
-            command=request.command,
-            parameters=request.parameters,
-            student=request.student,
-            runner_version=__version__,
-            runner_cpu_s=round(_own_cpu_s() - cpu_before_s, 3),
-            error=error,
-            slot=slot,
-            unsuitable=notebook.unsuitable,
-        ),
-        host=host,
+    run = RunPart(
+        id=f"{lab.name}-{directory.name}",
+        started_at=ended.started_at.isoformat(timespec="seconds"),
+        duration_s=notebook.now_s(),
+        command=job.command,
+        parameters=request.parameters,
+        student=job.student,
+        runner_version=__version__,
+        runner_cpu_s=round(ended.cpu_s, 3),
+        error=ended.error,
+        slot=slot_part(here.slot, request.need),
+        unsuitable=notebook.unsuitable,
+    )
+    recorded = assemble.Recorded(
+        run=run,
+        host=HostPart(**here.host.part(), accelerator=AcceleratorPart(**here.accelerator.part())),
         guests=notebook.guests,
         phases=sorted(notebook.phases, key=lambda phase: (phase.start_s, phase.depth)),
         observations=notebook.observations,
         files=[assemble.file_part(directory, name) for name in logs],
-        answers=request.answers,
     )
-
-
-def take_slot(stack: contextlib.ExitStack, need: Need, what: str, notebook: Notebook, view: View) -> Slot:
-    """The right to run so many guests, given back with the stack; the view is told for what it waits, and on whom."""
-    with notebook.phase("Getting a slot", view):
-        slot = stack.enter_context(Slots().hold(need, what, lambda why: view.waiting(why and f"a slot: {why}")))
-    view.began()
-    return slot
+    return assemble.judge_report(assemble.lab_part(lab.name, lab.definition, lab.digest), request.checks, recorded, request.answers)
 
 
 def slot_part(slot: Slot, need: Need) -> SlotPart:
@@ -225,80 +117,82 @@ def slot_part(slot: Slot, need: Need) -> SlotPart:
     )
 
 
-def image_for(lab: Lab, guest: str, images: ImageStore, chosen: str | None, notebook: Notebook, view: View) -> Image:
-    """The image that a guest of the lab boots: the user's choice, else the lab's first, else the catalogue's default; made if needed.
+class _Settling:
+    """A listener that tells each verdict as soon as the observations that it rests on are there, so that a person need not wait."""
 
-    Of the shipped images a guest runs on those that it names; whoever brings an image of their own finds out. A choice that suits some of
-    the lab's guests is for these: one that needs more than the others keeps the image that has it.
-    """
-    guests = lab.definition.guests
+    def __init__(self, request: RunRequest, here: Session) -> None:
+        self._request = request
+        self._here = here
+        self._told: set[str] = set()
 
-    def suits(name: str, guest: str) -> bool:
-        return not guests[guest].images or name in guests[guest].images or images.is_users_own(name)
+    def __call__(self, event: Event) -> None:
+        """Look what the new observation settles."""
+        if event.kind is not Kind.RECORDED:
+            return
+        for judgement in settled(self._request.checks, Evidence(self._here.notebook.data(), self._request.parameters)):
+            if judgement.check.id not in self._told:
+                self._told.add(judgement.check.id)
+                self._here.progress.verdict(assemble.check_part(judgement))
 
-    if chosen and not any(suits(chosen, each) for each in guests):
-        named = dict.fromkeys(name for each in guests.values() for name in each.images)
-        raise UsageError(f"the lab {lab.name} does not run on the image {chosen}", hint=f"it runs on: {', '.join(named)}")
-    name = chosen if chosen and suits(chosen, guest) else next(iter(guests[guest].images), images.default)
-    with notebook.phase(f"Getting image {name}", view):
-        return images.get(name, Deadline(IMAGE_LIMIT_S))
 
-
-def _perform(
-    request: RunRequest,
-    accelerator_name: Literal["kvm", "tcg"],
-    ready: Mapping[str, Image],
-    directory: Path,
-    notebook: Notebook,
-    view: View,
-) -> ErrorPart | None:
+def _perform(request: RunRequest, here: Session) -> ErrorPart | None:
     """Let the experiment run to its end, and say what ended it early if anything did."""
-    shown: set[str] = set()
-
-    def show_settled() -> None:
-        for judgement in settled(request.checks, Evidence(notebook.data(), request.parameters)):
-            if judgement.check.id not in shown:
-                shown.add(judgement.check.id)
-                view.verdict(assemble.check_part(judgement))
-
+    here.progress.subscribe(_Settling(request, here))
     try:
-        with contextlib.ExitStack() as stack:
-            bench = Bench(
-                request.lab,
-                parameters=request.parameters,
-                images=ready,
-                accelerator=accelerator_name,
-                work=stack.enter_context(work_dir()),
-                logs=directory,
-                deadline=Deadline(request.lab.definition.time_limit_s),
-                notebook=notebook,
-                listener=view,
-                recorded=show_settled,
-                stack=stack,
-                templates=None if request.cold else TemplateStore(view.notice),
-            )
-            request.experiment(bench)
+        # The guests are ended here, so that one that cannot be is an error of this run.
+        with here.guests:
+            request.experiment(Bench(request.lab, here, request.parameters))
     except UnsuitableImage as exc:
         # Nobody's fault, and nothing that a second run would change.
-        notebook.unsuitable = exc.message
+        here.notebook.unsuitable = exc.message
     except VmlabError as exc:
-        return _error_part(exc.kind, exc.message, exc.hint, exc.detail, notebook)
+        return _error_part(exc, here)
     except Exception as exc:
         # A bug in the experiment is its author's (or ours): the verdicts that it prevented are errors, and the report says where.
         log.exception("the experiment of %s broke", request.lab.name)
-        where = traceback.extract_tb(exc.__traceback__)[-1]
-        return _error_part(
-            "ExperimentError",
-            f"the experiment of {request.lab.name} broke: {type(exc).__name__}: {exc}",
-            f"tell the lab's author: {Path(where.filename).name}:{where.lineno}",
-            traceback.format_exc(),
-            notebook,
-        )
+        return _error_part(_blamed(exc, request.lab), here)
     return None
 
 
-def _error_part(kind: str, message: str, hint: str, detail: str, notebook: Notebook) -> ErrorPart:
-    return ErrorPart(kind=kind, message=message, hint=hint, detail=detail[-_DETAIL_LIMIT:], phase=notebook.broke_in)
+def _blamed(exc: Exception, lab: Lab) -> VmlabError:
+    """What an experiment raised that is none of our errors, and whose it is to mend: the author's whose line raised it, or else ours."""
+    frames = traceback.extract_tb(exc.__traceback__)
+    last = frames[-1]
+    theirs = next((frame for frame in reversed(frames) if Path(frame.filename).is_relative_to(lab.directory)), None)
+    detail = "".join(traceback.format_exception(exc))
+    what = f"{type(exc).__name__}: {exc}"
+    if theirs is None:
+        return _EngineError(
+            f"vmlab broke while the lab {lab.name} ran: {what}", hint="this is a bug in vmlab; its detail says where", detail=detail
+        )
+    hint = f"tell the lab's author: {Path(theirs.filename).name}:{theirs.lineno}"
+    if theirs is not last:
+        hint += f" (raised in {Path(last.filename).name}:{last.lineno})"
+    return _ExperimentError(f"the experiment of {lab.name} broke: {what}", hint=hint, detail=detail)
+
+
+class _EngineError(VmlabError):
+    """Ours, and of no kind that was foreseen."""
+
+    @property
+    def kind(self) -> str:
+        """As reports have it."""
+        return "EngineError"
+
+
+class _ExperimentError(VmlabError):
+    """The experiment raised what is none of ours."""
+
+    @property
+    def kind(self) -> str:
+        """As reports have it."""
+        return "ExperimentError"
+
+
+def _error_part(error: VmlabError, here: Session) -> ErrorPart:
+    return ErrorPart(
+        kind=error.kind, message=error.message, hint=error.hint, detail=error.detail[-_DETAIL_LIMIT:], phase=here.notebook.broke_in
+    )
 
 
 def _own_cpu_s() -> float:

@@ -14,6 +14,7 @@ from pathlib import Path
 from vmlab.deadline import Deadline
 from vmlab.errors import TemplateError
 from vmlab.guest.machine import Machine
+from vmlab.guest.qmp import QmpError
 from vmlab.guest.watchdog import receive
 
 _CAPABILITIES = [{"capability": name, "state": True} for name in ("x-ignore-shared", "events")]
@@ -25,28 +26,36 @@ _STATE_LIMIT_BYTES = 64 << 20
 
 def save(machine: Machine, path: Path, deadline: Deadline) -> None:
     """Stop the guest for good and write its state to ``path``. TemplateError when QEMU cannot."""
-    with machine.attributing():
-        qmp = machine.monitor
-        qmp.execute("stop", deadline)
-        qmp.execute("migrate-set-capabilities", deadline, capabilities=_CAPABILITIES)
-        qmp.execute("migrate-set-parameters", deadline, **{"max-bandwidth": _NO_LIMIT})
-        ours, theirs = socket.socketpair()
-        with ours, path.open("wb") as file:
-            with theirs:
-                qmp.send_descriptor("state", theirs.fileno(), deadline)
-            qmp.execute("migrate", deadline, uri="fd:state")
-            written = 0
-            while True:
-                try:
-                    data = receive(ours, 1 << 20, deadline)
-                except TimeoutError as exc:
-                    raise TemplateError("QEMU did not finish writing the guest's state in time") from exc
-                if not data:
-                    break
-                written += file.write(data)
-                if written > _STATE_LIMIT_BYTES:
-                    raise TemplateError("the guest's state is too large: QEMU wrote its memory too")
-        machine.wait_until_migrated(deadline)
+    try:
+        with machine.attributing():
+            _save(machine, path, deadline)
+    except QmpError as exc:
+        # QEMU refuses a machine whose state it cannot write; the guest itself is sound, and can be used booted.
+        raise TemplateError(f"the guest's state cannot be saved: {exc.message}") from exc
+
+
+def _save(machine: Machine, path: Path, deadline: Deadline) -> None:
+    qmp = machine.monitor
+    qmp.execute("stop", deadline)
+    qmp.execute("migrate-set-capabilities", deadline, capabilities=_CAPABILITIES)
+    qmp.execute("migrate-set-parameters", deadline, **{"max-bandwidth": _NO_LIMIT})
+    ours, theirs = socket.socketpair()
+    with ours, path.open("wb") as file:
+        with theirs:
+            qmp.send_descriptor("state", theirs.fileno(), deadline)
+        qmp.execute("migrate", deadline, uri="fd:state")
+        written = 0
+        while True:
+            try:
+                data = receive(ours, 1 << 20, deadline)
+            except TimeoutError as exc:
+                raise TemplateError("QEMU did not finish writing the guest's state in time") from exc
+            if not data:
+                break
+            written += file.write(data)
+            if written > _STATE_LIMIT_BYTES:
+                raise TemplateError("the guest's state is too large: QEMU wrote its memory too")
+    machine.wait_until_migrated(deadline)
 
 
 def load(machine: Machine, path: Path, deadline: Deadline) -> None:

@@ -7,19 +7,17 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from vmlab import paths
-from vmlab.deadline import Deadline
 from vmlab.errors import GuestExited, HostError, TemplateError, UsageError
-from vmlab.guest.boot import Phase, boot_into
+from vmlab.guest.boot import boot_into
 from vmlab.guest.clone import template
 from vmlab.guest.clone.template import MANIFEST, Host, Template
 from vmlab.guest.machine import BootRequest
-from vmlab.guest.workdir import WorkDir
+from vmlab.guest.setting import Setting
 from vmlab.image.cache import Cache, Tell, remove, size_of
 from vmlab.process import CommandError
 
@@ -74,16 +72,7 @@ class TemplateStore:
             return None
         return template.load(entry, directory, manifest)
 
-    def get(
-        self,
-        request: BootRequest,
-        work: WorkDir,
-        *,
-        console_log: Path,
-        deadline: Deadline,
-        waiting: Callable[[str], None],
-        phase: Phase,
-    ) -> Template:
+    def get(self, request: BootRequest, setting: Setting) -> Template:
         """The template for such a guest, made first when there is none.
 
         Raises TemplateError when none can be made, for a reason that would not hinder a cold boot; what a guest that does not boot
@@ -95,43 +84,29 @@ class TemplateStore:
                 return found
             key = template.key_of(request, self.host)
             entry = entry_name(request, key)
-            with self._cache.locked(entry, f"the template {entry}", deadline):
+            with self._cache.locked(entry, f"the template {entry}", setting.deadline):
                 # Somebody else may have made it while we waited for the lock.
-                return self.find(request) or self._make(
-                    request, key, entry, work, console_log=console_log, deadline=deadline, waiting=waiting, phase=phase
-                )
+                return self.find(request) or self._make(request, key, setting)
         except OSError as exc:
             raise TemplateError(_because(exc)) from exc
         except (HostError, GuestExited, CommandError) as exc:
             raise TemplateError(exc.message, hint=exc.hint, detail=exc.detail) from exc
 
-    def _make(
-        self,
-        request: BootRequest,
-        key: str,
-        entry: str,
-        work: WorkDir,
-        *,
-        console_log: Path,
-        deadline: Deadline,
-        waiting: Callable[[str], None],
-        phase: Phase,
-    ) -> Template:
+    def _make(self, request: BootRequest, key: str, setting: Setting) -> Template:
         """Boot, save, publish; the caller holds the lock."""
-        began = time.monotonic()
+        began, progress = time.monotonic(), setting.progress
+        entry = entry_name(request, key)
         partial = self._cache.partial(entry)
         remove(partial)
         self._require_space(request)
         out = partial / "out"
         out.mkdir(parents=True, mode=0o700)
         try:
-            with contextlib.ExitStack() as stack, phase("Making a template of it, to clone from now on"):
-                machine = boot_into(
-                    stack, request, work, console_log=console_log, deadline=deadline, waiting=waiting, phase=phase, keep_in=out
-                )
-                template.save(machine, out, self._cache.final(entry), deadline, waiting)
-                waiting("the template to be put away")
-                manifest = template.manifest_of(out, key=key, machine=machine, took_s=time.monotonic() - began)
+            with contextlib.ExitStack() as stack, progress.phase("Making a template of it, to clone from now on"):
+                machine = boot_into(stack, request, setting, keep_in=out)
+                has_control = template.save(machine, out, self._cache.final(entry), setting.deadline, progress)
+                progress.waiting("the template to be put away")
+                manifest = template.manifest_of(out, machine, key=key, has_control=has_control, took_s=time.monotonic() - began)
                 (out / MANIFEST).write_text(template.as_json(manifest))
                 # An older QEMU opens the memory file for writing even where it only copies from it.
                 writable = "" if self.host.qemu.number >= template.READ_ONLY_RAM_SINCE else "ram"

@@ -13,12 +13,10 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from vmlab import process
 from vmlab.deadline import Deadline
@@ -27,12 +25,13 @@ from vmlab.guest import qemu, seed
 from vmlab.guest.boot import cold_spec, launch, require_space
 from vmlab.guest.clone import control, migration
 from vmlab.guest.clone import identity as standby
-from vmlab.guest.machine import BootRequest, Machine, System
+from vmlab.guest.machine import Birth, BootRequest, Machine, System
 from vmlab.guest.readiness import CloudInitStatus
+from vmlab.guest.setting import Setting
 from vmlab.guest.ssh import Connection, Knocked
-from vmlab.guest.workdir import WorkDir
 from vmlab.host import facts
 from vmlab.image.cache import sha256
+from vmlab.progress import Progress
 
 # Raised when what is saved, or how, changes its meaning.
 FORMAT = 3
@@ -130,19 +129,20 @@ def key_of(request: BootRequest, host: Host) -> str:
     return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()
 
 
-def save(machine: Machine, out: Path, final: Path, deadline: Deadline, waiting: Callable[[str], None]) -> None:
+def save(machine: Machine, out: Path, final: Path, deadline: Deadline, progress: Progress) -> bool:
     """Bring a guest that was booted with ``keep_in=out`` to rest and write the rest of the template there; the guest is stopped for good.
 
-    ``final`` is where the directory will be, which the empty overlay has to know. TemplateError when the guest cannot be saved.
+    ``final`` is where the directory will be, which the empty overlay has to know. Returns whether clones are reached through
+    `vmlab.guest.clone.control`. TemplateError when the guest cannot be saved.
     """
-    waiting("the guest to settle")
+    progress.waiting("the guest to settle")
     with machine.attributing():
         machine.ssh.execute(_SETTLE, deadline=deadline)
-        machine.has_control = control.listen(machine, deadline)
+        has_control = control.listen(machine, deadline)
         standby.arm(machine.ssh, machine.sockets.identity, deadline)
         machine.hang_up()
     _wait_until_quiet(machine, deadline.within(QUIET_LIMIT_S))
-    waiting("the guest's state to be written")
+    progress.waiting("the guest's state to be written")
     migration.save(machine, out / "state", deadline)
     machine.stop()
     create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(out / "disk.qcow2"), str(out / "empty.qcow2")]
@@ -153,32 +153,24 @@ def save(machine: Machine, out: Path, final: Path, deadline: Deadline, waiting: 
     )
     (out / "console.log").write_text(machine.console.text())
     (out / "identity.json").write_text(json.dumps(dataclasses.asdict(machine.identity)))
+    return has_control
 
 
 def _wait_until_quiet(machine: Machine, deadline: Deadline) -> None:
-    watched, quiet = psutil.Process(machine.pid), 0
-    used = _cpu_s(watched)
+    used, quiet = machine.cpu_s(), 0
     while quiet < QUIET_LOOKS:
         if deadline.expired():
             raise TemplateError(f"the guest was still at work {deadline.budget_s:.0f} s after its boot: a copy of it would be slow")
         began = time.monotonic()
         time.sleep(LOOK_EVERY_S)
         machine.check_alive()
-        before, used = used, _cpu_s(watched)
+        before, used = used, machine.cpu_s()
         quiet = quiet + 1 if (used - before) / (time.monotonic() - began) < QUIET_SHARE else 0
 
 
-def _cpu_s(watched: psutil.Process) -> float:
-    try:
-        times = watched.cpu_times()
-    except psutil.Error as exc:
-        raise TemplateError(f"QEMU's process cannot be read: {exc}") from exc
-    return float(times.user + times.system)
-
-
-def manifest_of(out: Path, *, key: str, machine: Machine, took_s: float) -> dict[str, Any]:
+def manifest_of(out: Path, machine: Machine, *, key: str, has_control: bool, took_s: float) -> dict[str, Any]:
     """What is written beside the files, and read again by `load` and by ``vmlab template list``."""
-    request, status = machine.request, machine.cloud_init
+    request, birth = machine.request, machine.birth
     return {
         "format": FORMAT,
         "key": key,
@@ -190,9 +182,9 @@ def manifest_of(out: Path, *, key: str, machine: Machine, took_s: float) -> dict
         "memory_mib": request.memory_mib,
         "cpus": request.cpus,
         "init": request.init,
-        "has_control": machine.has_control,
-        "system": dataclasses.asdict(machine.system),
-        "cloud_init": dataclasses.asdict(status) if status else None,
+        "has_control": has_control,
+        "system": dataclasses.asdict(birth.system),
+        "cloud_init": dataclasses.asdict(birth.cloud_init),
         "files": {name: {"size": (out / name).stat().st_size, "sha256": sha256(out / name)} for name in FILES},
     }
 
@@ -250,16 +242,7 @@ def clone_spec(template: Template, request: BootRequest, host: Host, directory: 
 
 
 @contextlib.contextmanager
-def clone(
-    template: Template,
-    request: BootRequest,
-    host: Host,
-    work: WorkDir,
-    *,
-    console_log: Path,
-    deadline: Deadline,
-    waiting: Callable[[str], None],
-) -> Iterator[Machine]:
+def clone(template: Template, request: BootRequest, host: Host, setting: Setting) -> Iterator[Machine]:
     """A guest that goes on from where the template was saved, with an identity of its own, ended when the block is left.
 
     Raises TemplateError and whatever a guest may die of when it does not come to life.
@@ -270,28 +253,23 @@ def clone(
 
     # How the guest booted is evidence about each of its clones.
     preface = template.file("console.log").read_bytes() + b"[vmlab: saved here; what follows is the clone's own]\n"
-    with launch(
-        request, template.identity, work, spec=spec, console_log=console_log, deadline=deadline, waiting=waiting, preface=preface
-    ) as machine:
-        machine.template = template.key
-        machine.has_control = template.has_control
-        machine.cloud_init = template.cloud_init
+    deadline, progress = setting.deadline, setting.progress
+    identity = dataclasses.replace(template.identity, hostname=seed.new_hostname(request.name))
+    with launch(request, identity, setting, spec, preface=preface) as machine:
         migration.load(machine, template.file("state"), deadline)
         machine.note("running")
-        waiting("the clone's first sign of life")
+        progress.waiting("the clone's first sign of life")
         # sshd prepares itself while the clone becomes somebody; keys are agreed on only after its random numbers are its own.
         port = machine.control_port if template.has_control else machine.port
         with machine.attributing(), Knocked(port, deadline) as knocked:
-            newborn = standby.Newborn(machine.sockets.identity, request.name, deadline)
+            newborn = standby.Newborn(machine.sockets.identity, identity.hostname, deadline)
             newborn.quicken()
             machine.note("alive")
-            waiting("login")
+            progress.waiting("login")
             machine.talk_over(Connection.connect(port, template.identity, user="root", deadline=deadline, sock=knocked))
             machine.note("login")
             newborn.settle()
-            machine.identity = dataclasses.replace(template.identity, hostname=newborn.hostname)
-            machine.clock_error_s = newborn.clock_error_s
             machine.note("identity")
-        machine.system = template.system
         machine.prove_name(deadline)
+        machine.be_born(Birth(template.system, template.cloud_init, template=template.key, clock_error_s=newborn.clock_error_s))
         yield machine

@@ -29,7 +29,7 @@ from vmlab.host import probe
 from vmlab.image.builder import bootloader, initrd
 from vmlab.image.builder.workshop import Workshop
 from vmlab.image.cache import Cache, Tell, remove, sha256
-from vmlab.image.store import Image
+from vmlab.image.image import Image
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ def _manifest(directory: Path) -> dict[str, dict[str, Any]] | None:
     return files if manifest.get("maker") == _maker() else None
 
 
-def _entries(packed: tarfile.TarFile) -> Iterator[initrd.Entry]:
+def _entries(packed: tarfile.TarFile) -> Iterator[initrd.Member]:
     """The initrd's files: what was packed, with modules unpacked, and our own."""
     file, link = stat.S_IFREG, stat.S_IFLNK
     files = {"init": (file | 0o755, _INSIDE.read_bytes())}
@@ -183,10 +183,10 @@ def _entries(packed: tarfile.TarFile) -> Iterator[initrd.Entry]:
             files[name] = ((file | member.mode) if member.isfile() else (link | 0o777), content)
     folders = {str(folder) for name in files for folder in PurePosixPath(name).parents if str(folder) != "."}
     for folder in sorted(folders | {"dev", "proc", "sys"}):
-        yield initrd.Entry(folder, stat.S_IFDIR | 0o755)
+        yield initrd.Member(folder, stat.S_IFDIR | 0o755)
     yield initrd.CONSOLE
     for name, (mode, content) in sorted(files.items()):
-        yield initrd.Entry(name, mode, content)
+        yield initrd.Member(name, mode, content)
 
 
 def _write_disk(out: Path, scratch: Path, image: Image, deadline: Deadline) -> None:

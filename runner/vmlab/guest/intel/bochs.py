@@ -18,7 +18,7 @@ from vmlab import process
 from vmlab.deadline import Deadline
 from vmlab.errors import HostError
 from vmlab.guest.intel.console import wait
-from vmlab.guest.workdir import WorkDir
+from vmlab.guest.setting import Setting
 from vmlab.packages import which
 
 PROGRAM = "bochs"
@@ -109,12 +109,12 @@ def config(bochs: Bochs, disk: Path, directory: Path, console_log: Path) -> str:
     )
 
 
-def run(bochs: Bochs, disk: Path, work: WorkDir, *, console_log: Path, deadline: Deadline, waiting: Callable[[str], None]) -> str:
+def run(bochs: Bochs, disk: Path, setting: Setting) -> str:
     """Boot an appliance's disk and wait until it has said everything; returns that. Bochs never outlives this call.
 
     Raises GuestExited, GuestPanicked or BootTimeout (see `appliance_console.wait`).
     """
-    directory = work.path / "bochs"
+    directory, console_log = setting.work.path / "bochs", setting.console_log
     directory.mkdir(mode=0o700, exist_ok=True)
     console_log.unlink(missing_ok=True)
     (directory / "bochsrc").write_text(config(bochs, disk, directory, console_log))
@@ -128,11 +128,10 @@ def run(bochs: Bochs, disk: Path, work: WorkDir, *, console_log: Path, deadline:
             stderr=screen,
             cwd=directory,
             env={"TERM": "vt100"},
+            pass_fds=[setting.work.guests_fd],
         )
         try:
-            work.add_process(child.pid)
-
-            return wait(child, console_log, deadline, said=lambda: _words(directory / "bochs.log", shown()), waiting=waiting)
+            return wait(child, setting, said=lambda: _words(directory / "bochs.log", shown()))
         finally:
             process.stop(child, grace_s=0)
 

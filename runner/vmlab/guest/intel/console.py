@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vmlab.deadline import Deadline
 from vmlab.errors import BootTimeout, GuestError, GuestExited, GuestPanicked
 from vmlab.guest.console import LOG_LIMIT_BYTES, PANIC
 from vmlab.guest.inside.appliance import MARK
+from vmlab.guest.setting import Setting
 from vmlab.host import probe
 
 _POLL_S = 0.1
@@ -31,19 +31,17 @@ class Findings:
     shadow: probe.Record
 
 
-def wait(
-    child: subprocess.Popen[bytes], console_log: Path, deadline: Deadline, *, said: Callable[[], str], waiting: Callable[[str], None]
-) -> str:
+def wait(child: subprocess.Popen[bytes], setting: Setting, *, said: Callable[[], str]) -> str:
     """Wait until an appliance in the emulator ``child`` has said everything; returns what it said.
 
     ``said`` gives the emulator's own words. Raises GuestExited when the emulator ends first, GuestPanicked when the kernel does, and
     BootTimeout when the deadline passes.
     """
-    steps = 0
-    waiting("the emulated machine's Linux")
+    steps, deadline, progress = 0, setting.deadline, setting.progress
+    progress.waiting("the emulated machine's Linux")
     while True:
         ended = child.poll() is not None
-        text = _read(console_log)
+        text = _read(setting.console_log)
         events = _events(text)
         if any(event.get("event") == "end" for event in events):
             return text
@@ -64,7 +62,7 @@ def wait(
             )
         if len(events) != steps:
             steps = len(events)
-            waiting("the probe in the emulated machine")
+            progress.waiting("the probe in the emulated machine")
         time.sleep(min(_POLL_S, deadline.left_s()))
 
 

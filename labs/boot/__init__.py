@@ -1,0 +1,1 @@
+"""The lab boot: a package, so that its files can import each other and mypy sees what."""

@@ -1,0 +1,1 @@
+"""The negative controls of the lab zombies."""
