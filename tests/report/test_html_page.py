@@ -21,7 +21,7 @@ from vmlab.report.store import load
 
 NAMES = ["report", "passing", "broken", "empty", "nasty"]
 VOID = {"meta", "link", "br", "img", "input", "hr"}
-CSS = (Path(vmlab.report.__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
+CSS = (Path(vmlab.report.__file__).parent / "pages" / "report.css").read_text(encoding="utf-8")
 
 
 class Page(HTMLParser):

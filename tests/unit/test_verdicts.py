@@ -126,7 +126,7 @@ def test_no_other_module_decides_what_a_verdict_means() -> None:
 
 
 def test_no_template_does_either() -> None:
-    pages = sorted((PACKAGE / "report" / "templates").glob("*.j2"))
+    pages = sorted((PACKAGE / "report" / "pages").glob("*.j2"))
     assert pages
     for page in pages:
         text = page.read_text()

@@ -84,7 +84,7 @@ class VerdictKind(StrEnum):
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _Meaning:
     sign: str
     urgency: int
     exit_code: int
@@ -92,13 +92,15 @@ class _Entry:
 
 
 _TABLE = {
-    VerdictKind.PASS: _Entry("✓", 1, EXIT_PASS, "The evidence shows what the claim says."),
-    VerdictKind.FAIL: _Entry("✗", 3, EXIT_FAIL, "The evidence contradicts what the claim says."),
-    VerdictKind.NOT_OBSERVABLE: _Entry(
+    VerdictKind.PASS: _Meaning("✓", 1, EXIT_PASS, "The evidence shows what the claim says."),
+    VerdictKind.FAIL: _Meaning("✗", 3, EXIT_FAIL, "The evidence contradicts what the claim says."),
+    VerdictKind.NOT_OBSERVABLE: _Meaning(
         "○", 0, EXIT_PASS, "This host cannot show it; the reason is given. It counts neither for nor against the student."
     ),
-    VerdictKind.INCONCLUSIVE: _Entry("?", 2, EXIT_FAIL, "The evidence is missing, malformed or too noisy to decide; the reason is given."),
-    VerdictKind.ERROR: _Entry("!", 4, EXIT_COULD_NOT_RUN, "The run broke by a fault of the runner or the machine, never of the student."),
+    VerdictKind.INCONCLUSIVE: _Meaning(
+        "?", 2, EXIT_FAIL, "The evidence is missing, malformed or too noisy to decide; the reason is given."
+    ),
+    VerdictKind.ERROR: _Meaning("!", 4, EXIT_COULD_NOT_RUN, "The run broke by a fault of the runner or the machine, never of the student."),
 }
 
 

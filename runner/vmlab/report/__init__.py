@@ -15,7 +15,7 @@ plots        plots of the evidence
 gantt        plots of what ran when
 svg          matplotlib's pictures made fit for a page
 translation  pictures of address translations
-page         how pages are made from templates/
+page         how pages are made from pages/
 junit        what CI services read
 summary      what they show: Markdown
 lines        what a terminal shows

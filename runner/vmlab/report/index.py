@@ -7,7 +7,7 @@ from collections import Counter
 from vmlab.lab.verdict import VerdictKind
 from vmlab.report.batch import Batch
 from vmlab.report.headline import Words, sentence
-from vmlab.report.page import page_template
+from vmlab.report.page import form
 from vmlab.report.store import HTML_NAME
 
 INDEX_PAGE = "index.html"
@@ -17,7 +17,7 @@ def index_html(batch: Batch) -> str:
     """The page."""
     counts = Counter(row.verdict for row in batch.rows)
     scores = [row.score for row in batch.rows if row.score is not None]
-    page: str = page_template("index.html.j2").render(
+    page: str = form("index.html.j2").render(
         batch=batch,
         rows=batch.by_urgency(),
         verdict=worst(batch),

@@ -26,7 +26,7 @@ def _moment(stamp: str) -> str:
 
 
 def _show(value: Any) -> Any:
-    """What every expression of the template goes through before it is escaped: texts become printable."""
+    """What every expression of a page goes through before it is escaped: texts become printable."""
     return text.plain(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
@@ -36,7 +36,7 @@ def _environment() -> Environment:
     from markupsafe import Markup  # noqa: PLC0415
 
     environment = Environment(
-        loader=PackageLoader("vmlab.report", "templates"),
+        loader=PackageLoader("vmlab.report", "pages"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -62,6 +62,6 @@ def _environment() -> Environment:
     return environment
 
 
-def page_template(name: str) -> Template:
-    """A template of this folder."""
+def form(name: str) -> Template:
+    """A page of the folder pages/, to be filled in."""
     return _environment().get_template(name)

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from vmlab.lab.definition import Translation
-from vmlab.report.page import page_template
+from vmlab.report.page import form
 from vmlab.report.predictions import look_up
 from vmlab.report.text import plain
 
@@ -101,7 +101,7 @@ def draw(definition: Translation, observations: Mapping[str, Any], id_: str) -> 
         )
         for stage in definition.stages
     ]
-    svg = page_template("translation.svg.j2").render(
+    svg = form("translation.svg.j2").render(
         id=id_,
         title=definition.title,
         description=_describe(definition, virtual, steps, stages),
