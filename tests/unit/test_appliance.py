@@ -68,7 +68,7 @@ class Guest:
     def attributing(self) -> Iterator[None]:
         yield
 
-    def put_tree(self, files: dict[str, Path], directory: str) -> None:
+    def put_tree(self, files: dict[str, Path], directory: str, *, deadline: Deadline) -> None:
         assert {"pack.py", "appliance.py", "kvm/__main__.py"} <= set(files)
         assert all(path.is_file() for path in files.values())
 
@@ -76,7 +76,7 @@ class Guest:
         self.packed += 1
         return SimpleNamespace(status=self.status, stderr=self.stderr)
 
-    def get(self, remote: str, local: Path) -> None:
+    def get(self, remote: str, local: Path, *, deadline: Deadline) -> None:
         local.write_bytes(PACKED)
 
     @contextlib.contextmanager
