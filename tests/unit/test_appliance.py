@@ -27,6 +27,7 @@ from vmlab.guest.intel import console as appliance_console
 from vmlab.guest.intel.appliance import ApplianceStore
 from vmlab.guest.workdir import WorkDir
 from vmlab.image.image import Image
+from vmlab.progress import Progress
 
 
 def tar_of(members: dict[str, bytes | str]) -> bytes:
@@ -93,7 +94,7 @@ def image(tmp_path: Path) -> Image:
 
 @pytest.fixture
 def store(tmp_path: Path) -> ApplianceStore:
-    return ApplianceStore(directory=tmp_path / "appliances")
+    return ApplianceStore(Progress(), directory=tmp_path / "appliances")
 
 
 def test_it_is_made_once_and_kept(store: ApplianceStore, image: Image) -> None:
