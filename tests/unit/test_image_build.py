@@ -18,11 +18,12 @@ import pytest
 from vmlab import process
 from vmlab.deadline import Deadline
 from vmlab.errors import HostError, ImageError
-from vmlab.image.builder import bootloader, bootstrap, dates, disk, initrd, mirror, namespace, rootfs
-from vmlab.image.builder.disk import Order, build
+from vmlab.image.builder import bootloader, bootstrap, dates, initrd, mirror, namespace, rootfs
+from vmlab.image.builder import steps as module
 from vmlab.image.builder.initrd import BootFiles
 from vmlab.image.builder.mirror import Mirror
 from vmlab.image.builder.recipe import Parameters, Recipe
+from vmlab.image.builder.steps import Order, build
 from vmlab.image.builder.workshop import Workshop
 from vmlab.packages import which
 from vmlab.process import Completed
@@ -371,7 +372,7 @@ def test_a_long_step_shows_the_last_line_of_its_log(steps: Steps, folder: Path, 
             log.write("unpacking libc6\n\n")
         assert heard.wait(10), "nothing was said for ten seconds"
 
-    monkeypatch.setattr(disk, "_HEARTBEAT_S", 0.02)
+    monkeypatch.setattr(module, "_HEARTBEAT_S", 0.02)
     monkeypatch.setattr(rootfs, "write", slow)
     began = time.monotonic()
     build(steps.order(folder), listen, Deadline(60))
@@ -381,6 +382,6 @@ def test_a_long_step_shows_the_last_line_of_its_log(steps: Steps, folder: Path, 
 
 def test_a_log_that_says_nothing_yet_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(b"\n  \n")
-    assert disk.last_line(tmp_path / "log") == "nothing printed yet"
+    assert module.last_line(tmp_path / "log") == "nothing printed yet"
     (tmp_path / "log").write_bytes(b"x" * 5000 + b"\xff\n")
-    assert len(disk.last_line(tmp_path / "log")) == 100
+    assert len(module.last_line(tmp_path / "log")) == 100

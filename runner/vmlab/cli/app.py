@@ -20,13 +20,11 @@ import click
 from vmlab import __version__
 from vmlab.cli.many import ps, worker
 from vmlab.cli.options import (
+    GuestOptions,
     LabName,
-    accel_option,
     catalog_option,
-    catalogs_of,
-    cold_option,
     collection_of,
-    image_option,
+    guest_options,
     json_option,
     labs_option,
     reports_option,
@@ -38,7 +36,7 @@ from vmlab.output import broken, complain, say, say_error, silence
 from vmlab.progress import has_stuck_relay
 
 if TYPE_CHECKING:
-    from vmlab.host.accelerator import Wanted
+    pass
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -99,23 +97,19 @@ def predict(lab: str, output: Path | None, lab_dirs: tuple[Path, ...]) -> None:
 @cli.command()
 @click.argument("lab", type=LabName())
 @click.option("--guest", "guest_name", default="", metavar="NAME", help="Which of the lab's guests; by default the first.")
-@accel_option
-@image_option
-@cold_option
 @click.option("--root", is_flag=True, help="Be root, as the lab's scripts are.")
-@labs_option
-def shell(lab: str, guest_name: str, accel: Wanted, image: str | None, cold: bool, root: bool, lab_dirs: tuple[Path, ...]) -> None:
+@guest_options
+def shell(lab: str, guest_name: str, root: bool, options: GuestOptions) -> None:
     """Start a lab's guest and open a shell in it. The guest is gone when you leave."""
     from vmlab.bench import GUEST_LAB_DIR
     from vmlab.progress import Progress
     from vmlab.run.screen import choose_screen, shown
-    from vmlab.run.session import Choice
     from vmlab.run.shell import shell_guest
 
-    choice, progress = Choice(accelerator=accel, image=image, cold=cold, catalogs=catalogs_of()), Progress()
+    progress = Progress()
     with contextlib.ExitStack() as stack:
         with shown(progress, choose_screen()):
-            guest = stack.enter_context(shell_guest(collection_of(lab_dirs).get(lab), choice, progress, guest_name))
+            guest = stack.enter_context(shell_guest(options.labs().get(lab), options.choice, progress, guest_name))
         user = "root" if root else guest.user
         click.echo(f"{user}@{guest.name}: the lab's scripts are in {GUEST_LAB_DIR}; the guest is gone when you leave (exit).")
         sys.exit(guest.shell(user))

@@ -8,7 +8,7 @@ import dataclasses
 from vmlab.errors import RunError, TemplateError
 from vmlab.guest.boot import boot_into
 from vmlab.guest.clone.store import TemplateStore
-from vmlab.guest.clone.template import Host, Template, clone
+from vmlab.guest.clone.template import Template, clone
 from vmlab.guest.machine import BootRequest, Machine
 from vmlab.guest.setting import Setting
 
@@ -27,9 +27,12 @@ def start(stack: contextlib.ExitStack, request: BootRequest, setting: Setting, t
         found: Template | None = None
         try:
             found = templates.get(request, setting)
-            return _clone_into(stack, found, request, templates.host, setting.within(CLONE_LIMIT_S))
+            return stack.enter_context(clone(found, request, templates.host, setting.within(CLONE_LIMIT_S)))
         except TemplateError as exc:
             why = exc.message
+        except OSError as exc:
+            # A file of the template vanished between the look at it and its use.
+            why = f"the template cannot be read: {exc}"
         except RunError as exc:
             # Without a template the guest did not even boot, and will not at a second try.
             if found is None:
@@ -44,11 +47,3 @@ def start(stack: contextlib.ExitStack, request: BootRequest, setting: Setting, t
 def with_machine_type(request: BootRequest, templates: TemplateStore) -> BootRequest:
     """The request for a machine that stays the same in later versions of QEMU, as a template needs it."""
     return dataclasses.replace(request, machine_type=templates.host.machine_type)
-
-
-def _clone_into(stack: contextlib.ExitStack, found: Template, request: BootRequest, host: Host, setting: Setting) -> Machine:
-    try:
-        return stack.enter_context(clone(found, request, host, setting))
-    except OSError as exc:
-        # A file of the template vanished between the look at it and its use.
-        raise TemplateError(f"the template cannot be read: {exc}") from exc
