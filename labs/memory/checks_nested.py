@@ -109,9 +109,8 @@ def faults_are(probe: Record, wanted: Mapping[str, int], why: str) -> Verdict:
 
 def reads_the_guests_tables(probe: Record) -> Verdict:
     """Nested paging: the processor looks up each of the guest's tables in the host's set."""
-    return faults_are(
-        probe, NESTED_FAULTS, f"The processor itself went through the guest's tables: {WALK - 1} of them and the page make {WALK}."
-    )
+    why = f"The processor itself went through the guest's tables: {WALK - 1} of them and the page make {WALK}."
+    return faults_are(probe, NESTED_FAULTS, why)
 
 
 def never_reads_them(probe: Record) -> Verdict:
@@ -209,8 +208,9 @@ class WholeGuest:
         )
 
 
-def counters_show_nested(loops: Record, parameters: Record) -> Verdict:
+def counters_show_nested(counted: Record, parameters: Record) -> Verdict:
     """Nested paging in a whole guest: its mappings, its page faults and its switches are not seen by the host."""
+    loops = counted.record("loops")
     guest = WholeGuest(loops, parameters)
     expected = f"below {STRAY} for each operation"
     seen = [guest.remap.each(name) for name in ("pf_taken", "pf_fixed", "pf_guest")]
@@ -220,8 +220,9 @@ def counters_show_nested(loops: Record, parameters: Record) -> Verdict:
     return failed("KVM had to follow the guest's page tables.", expected=expected, measured=guest.measured)
 
 
-def counters_show_shadow(loops: Record, parameters: Record) -> Verdict:
+def counters_show_shadow(counted: Record, parameters: Record) -> Verdict:
     """Shadow page tables in a whole guest: a fault for each page that is mapped or touched, a flush for each switch."""
+    loops = counted.record("loops")
     guest = WholeGuest(loops, parameters)
     if guest.idle.total("pf_taken") > STRAY * guest.remap.total("pf_taken"):
         return inconclusive("So many faults were taken at rest that the loops' own cannot be told.", measured=guest.measured)
@@ -310,7 +311,7 @@ def nested_shows_in_a_whole_guest(evidence: Evidence) -> Verdict:
     return emulated(
         evidence,
         NESTED,
-        measured_there("nested", lambda seen: counters_show_nested(seen.record("nested").record("loops"), evidence.parameters)),
+        measured_there("nested", lambda seen: counters_show_nested(seen.record("nested"), evidence.parameters)),
     )
 
 
@@ -358,7 +359,7 @@ def shadow_shows_in_a_whole_guest(evidence: Evidence) -> Verdict:
     return emulated(
         evidence,
         SHADOW,
-        measured_there("nested", lambda seen: counters_show_shadow(seen.record("nested").record("loops"), evidence.parameters)),
+        measured_there("nested", lambda seen: counters_show_shadow(seen.record("nested"), evidence.parameters)),
     )
 
 
@@ -400,7 +401,7 @@ def own_kvm_reads_the_guests_tables(evidence: Evidence) -> Verdict:
 @check(points=2, claim="M13")
 def own_guest_shows_nested_paging(evidence: Evidence) -> Verdict:
     """This machine: the lab's own guest maps thousands of pages anew, takes faults and switches, and KVM's counters stand still."""
-    return own(evidence, "own_counters", lambda seen: counters_show_nested(seen.record("loops"), evidence.parameters))
+    return own(evidence, "own_counters", lambda seen: counters_show_nested(seen, evidence.parameters))
 
 
 @check(points=2, claim="M13", after=["the_tables_lead_to_the_frame", "the_guests_memory_is_qemus"])
@@ -415,12 +416,12 @@ def own_memory_is_behind_nested_paging(evidence: Evidence) -> Verdict:
             f"Its processor is emulated ({accelerator.upper()}): a software MMU. The second dimension is not demonstrated on this machine.",
             hint="what the hardware would do is shown by the emulated host",
         )
-    probe, loops = evidence["own_probe"], evidence["own_counters"].record("loops")
+    probe, counters = evidence["own_probe"], evidence["own_counters"]
     counted = {
         "no emulation": runs_on_the_processor(probe),
         "no exits": leaves_the_guest_alone(probe),
         "table faults": reads_the_guests_tables(probe),
-        "the lab's guest": counters_show_nested(loops, evidence.parameters),
+        "the lab's guest": counters_show_nested(counters, evidence.parameters),
     }
     against = [name for name, verdict in counted.items() if verdict.kind is not VerdictKind.PASS]
     said = probe.record("claim").text("nested_paging") or "nothing"

@@ -63,7 +63,10 @@ class EmulatedGuest(Guest):
         time_limit_s: float = EMULATED_LIMIT_S,
         output_limit_bytes: int = 4 << 20,
     ) -> ScriptResult:
-        """Boot to one of the lab's guest scripts, in Python, and read its JSON lines. Raises what it does in any guest, and what a boot does."""
+        """Boot to one of the lab's guest scripts, in Python, and read its JSON lines.
+
+        Raises what it does in any guest, and what a boot does.
+        """
         words = self._words(name, args)
         if words[0] != "python3":
             raise UsageError(f"{name} cannot be run in guest {self.name}, which Bochs emulates", hint="there is no shell in it: use Python")

@@ -140,8 +140,8 @@ class Guest:
     def probe(self, name: str, *, time_limit_s: float = 60.0) -> dict[str, Any]:
         """What one of the engine's probes finds in this guest: its record, validated and ``judged`` by the host (`vmlab.host.probe`).
 
-        ``kvm`` tells what stands behind /dev/kvm. What fails in it (no device, no module) is the record's ``error``; so is what is wrong with
-        a record that is none. UsageError when there is no such probe, ScriptError when it does not run.
+        ``kvm`` tells what stands behind /dev/kvm. What fails in it (no device, no module) is the record's ``error``; so is what
+        is wrong with a record that is none. UsageError when there is no such probe, ScriptError when it does not run.
         """
         wanted = probe.named(name)
         with self.machine.attributing():

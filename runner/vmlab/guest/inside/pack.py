@@ -31,17 +31,20 @@ DRIVERS = ("kvm_intel", "kvm_amd")
 # Parts of the standard library that no script in so small a system can use: tests, windows, installers, and this interpreter's own making.
 LEFT_OUT = {"test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip", "pydoc_data", "site-packages", "dist-packages"}
 
-# Imports every compiled module of the standard library that can be imported, then tells which files are mapped into memory for it.
+# Compiled modules that are left out for the libraries that they bring, a third of it all: databases, TLS, terminals. (hashlib does without
+# OpenSSL.) And what Python tests itself with.
+NOT_COMPILED = ("_sqlite3", "_dbm", "_gdbm", "_ssl", "_hashlib", "readline", "_curses", "_tkinter", "_test", "_ctypes_test", "_xx", "xx")
+
+# Imports the compiled modules that can be imported, then tells which files are mapped into memory for it.
 _USED = """
 import importlib, json, pathlib, sys
 for path in pathlib.Path(sys.argv[1]).glob("*.so"):
     name = path.name.partition(".")[0]
-    if not name.startswith(("_test", "_xx", "xx", "_tkinter", "_ctypes_test")):
+    if not name.startswith(tuple(sys.argv[2:])):
         try:
             importlib.import_module(name)
         except ImportError:
             pass
-import ctypes, ssl
 mapped = {line.split(maxsplit=5)[5].strip() for line in open("/proc/self/maps") if line.count("/")}
 print(json.dumps(sorted(mapped)))
 """
@@ -84,7 +87,7 @@ def library() -> Iterator[Path]:
 
 def mapped() -> list[Path]:
     """The interpreter with all that its compiled modules need: every file that it maps into memory for them."""
-    words = [sys.executable, "-SE", "-c", _USED, str(Path(sysconfig.get_path("stdlib"), "lib-dynload"))]
+    words = [sys.executable, "-SE", "-c", _USED, str(Path(sysconfig.get_path("stdlib"), "lib-dynload")), *NOT_COMPILED]
     return [Path(name) for name in json.loads(subprocess.run(words, env={}, stdout=subprocess.PIPE, check=True).stdout)]
 
 

@@ -45,9 +45,9 @@ def wait(child: subprocess.Popen[bytes], setting: Setting, *, said: Callable[[],
         size = _size(setting.console_log)
         if size != seen:
             seen, text = size, _text(setting.console_log)
-            events = _events(text)
-            if events:
+            if not events and (events := _events(text)):
                 progress.waiting("the script in the emulated machine")
+            events = _events(text)
         if any(event.get("event") == "end" for event in events):
             progress.waiting("")
             return text
