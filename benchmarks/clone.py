@@ -48,7 +48,7 @@ def started(template: Template, request: BootRequest, host: Host, work: WorkDir)
     setting = Setting(work, work.path / "console.log", Deadline(LIMIT_S), Progress())
     with launch(request, template.identity, setting, lambda place, wires: clone_spec(template, request, host, place, wires)) as machine:
         migration.load(machine, template.file("state"), Deadline(LIMIT_S))
-        newborn = standby.Newborn(machine.sockets.identity, request.name, Deadline(LIMIT_S))
+        newborn = standby.Newborn(machine.sockets.identity, machine.identity.hostname, Deadline(LIMIT_S))
         newborn.quicken()
         machine.note("alive")
         yield machine

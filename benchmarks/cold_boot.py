@@ -31,7 +31,8 @@ from vmlab.guest.machine import BootRequest
 from vmlab.guest.seed import KeyPair
 from vmlab.guest.setting import Setting
 from vmlab.guest.workdir import work_dir
-from vmlab.image.store import Image, ImageStore
+from vmlab.image.image import Image
+from vmlab.image.store import ImageStore
 from vmlab.progress import Progress
 
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # It logs a traceback for each attempt before sshd is there.

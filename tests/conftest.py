@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from vmlab.deadline import Deadline
-from vmlab.image.store import Image, ImageStore
+from vmlab.image.image import Image
+from vmlab.image.store import ImageStore
 
 ROOT = Path(__file__).parents[1]
 

@@ -23,8 +23,11 @@ def data_dir(name: str) -> Path:
 
 
 def packages_table() -> Path:
-    """The table of system packages, which the Makefile's set-up reads too, in a clone by its own place (``runner/packages.txt``)."""
-    return _PACKAGE / "packages.txt"
+    """The table of system packages, which the Makefile's set-up reads too.
+
+    The package has it by a symbolic link, which a wheel carries as a file; a checkout on a file system without links has only its target.
+    """
+    return (_PACKAGE if _IN_WHEEL.is_dir() else _PACKAGE.parent) / "packages.txt"
 
 
 def cache_dir() -> Path:

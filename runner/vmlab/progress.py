@@ -137,13 +137,16 @@ class Progress:
         self.tell(Event(Kind.END, where, document))
 
 
+_RELAY = "vmlab-relay"
+
+
 class Relay:
     """Calls a listener on a thread of its own, so that one that blocks holds nobody up. What it raises ends it, quietly."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._held: queue.Queue[Event | None] = queue.Queue(_HELD)
-        self._thread = threading.Thread(target=self._run, name="vmlab-relay", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=_RELAY, daemon=True)
         self._thread.start()
         self.broken: Exception | None = None
         """What the listener raised."""
@@ -172,3 +175,8 @@ class Relay:
             self._thread.join(0.05)
             if self._held.qsize() != held:
                 held, since = self._held.qsize(), time.monotonic()
+
+
+def has_stuck_relay() -> bool:
+    """Whether a relay that was closed still waits for its listener, which will perhaps never come back."""
+    return any(thread.name == _RELAY and thread.is_alive() for thread in threading.enumerate())

@@ -13,7 +13,7 @@ from tests.conftest import BOOT_S
 from tests.stage import stage
 from vmlab.bench import Bench, Guest, Notebook
 from vmlab.guest.workdir import WorkDir
-from vmlab.image.store import Image
+from vmlab.image.image import Image
 from vmlab.lab.collection import read_lab
 
 LAB = Path(__file__).with_name("lab_of_faults")

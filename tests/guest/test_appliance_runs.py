@@ -25,7 +25,7 @@ from vmlab.guest.intel.console import Said
 from vmlab.guest.machine import Machine
 from vmlab.guest.workdir import WorkDir
 from vmlab.host import probe
-from vmlab.image.store import Image
+from vmlab.image.image import Image
 from vmlab.probes import kvm
 
 pytestmark = pytest.mark.guest

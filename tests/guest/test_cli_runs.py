@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 from tests.guest.conftest import LAB, world_of
 from vmlab.errors import HostError, RunError
 from vmlab.guest import boot
-from vmlab.image.store import Image
+from vmlab.image.image import Image
 
 pytestmark = [pytest.mark.guest, pytest.mark.xdist_group("runs")]
 

@@ -21,6 +21,7 @@ import pytest
 from tests.conftest import BOOT_S, ROOT
 from tests.stage import Heard, setting
 from vmlab.deadline import Deadline
+from vmlab.errors import ScriptError
 from vmlab.guest import qemu
 from vmlab.guest.clone import identity as standby
 from vmlab.guest.clone import template as saved
@@ -30,7 +31,7 @@ from vmlab.guest.machine import BootRequest, Machine
 from vmlab.guest.start import start, with_machine_type
 from vmlab.guest.workdir import WorkDir, work_dir
 from vmlab.image.cache import Cache, sha256
-from vmlab.image.store import Image
+from vmlab.image.image import Image
 from vmlab.progress import Kind, Progress
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(900), pytest.mark.xdist_group("clones")]
@@ -97,8 +98,8 @@ def test_sixteen_clones_at_once_are_sixteen_guests(debian13: Image, store: Templ
         own = [Starter(stack, work, store, tmp_path) for _ in requests]
         with ThreadPoolExecutor(MANY) as pool:
             machines = list(pool.map(lambda pair: pair[0](pair[1]), zip(own, requests, strict=True)))
-        assert [machine.fallback for machine in machines] == [""] * MANY
-        assert len({machine.template for machine in machines}) == 1
+        assert [machine.birth.fallback for machine in machines] == [""] * MANY
+        assert len({machine.birth.template for machine in machines}) == 1
         # The first random bytes that anybody reads in it, what it is called in each place, and its id.
         look = (
             "od -An -tx1 -N32 /dev/urandom | tr -d ' \\n'; echo; cat /proc/sys/kernel/hostname /etc/hostname; "
@@ -134,7 +135,7 @@ def test_it_is_ready_in_steps_that_are_timed(clone: Machine) -> None:
     assert names == ["disk", "exec", "qmp", "running", "alive", "login", "identity", "first-command"]
     times = [step.at_s for step in clone.reached]
     assert times == sorted(times)
-    assert clone.clock_error_s is not None
+    assert clone.birth.clock_error_s is not None
 
 
 def test_nothing_of_the_waiting_is_left_in_it(clone: Machine) -> None:
@@ -161,9 +162,9 @@ def test_it_is_a_whole_system(clone: Machine) -> None:
 def test_it_is_reached_by_the_quick_server_and_cannot_tell(clone: Machine) -> None:
     from vmlab.guest.ssh import Connection
 
-    assert clone.has_control
     assert run(clone, "ps -o comm= -p $PPID").strip() == "dropbear"
-    look = "env | grep -v -e ^SSH_ -e ^_= -e ^MAIL= | sort; umask; ulimit -a; id; cat /proc/self/oom_score_adj; echo $-; cd; pwd; nice"
+    own = "-e ^VMLAB_COMMAND= -e ^SSH_ -e ^_= -e ^MAIL="
+    look = f"env | grep -v {own} | sort; umask; ulimit -a; id; cat /proc/self/oom_score_adj; echo $-; cd; pwd; nice"
     by_sshd = Connection.connect(clone.port, clone.identity, user="root", deadline=Deadline(60))
     with contextlib.closing(by_sshd):
         assert run(clone, look) == by_sshd.execute(look, deadline=Deadline(60)).stdout
@@ -178,6 +179,29 @@ def test_commands_of_any_length_and_output_of_any_size_pass(clone: Machine) -> N
     assert clone.ssh.execute("wc -c", stdin=bytes(3 << 20), deadline=Deadline(60)).stdout.strip() == str(3 << 20)
     assert len(clone.ssh.execute("head -c 3000000 /dev/zero", deadline=Deadline(60), output_limit_bytes=4 << 20).stdout) == 3_000_000
     assert clone.ssh.execute("kill -9 $$", deadline=Deadline(60)).status != 0
+
+
+STUBBORN = "sh -c ': stubborn; while :; do sleep 0.2; done'"
+
+
+def test_a_command_that_is_given_up_is_ended_whichever_server_runs_it(clone: Machine) -> None:
+    from vmlab.guest.ssh import Connection
+
+    command = f"trap '' TERM HUP; {STUBBORN} & sh -c 'setsid {STUBBORN.replace(chr(39), chr(34))} & :'; echo '{{}}'; wait; sleep 1000"
+    look = "ps -A -o stat=,args= | grep 'stubborn;' | grep -v -e ^Z -e grep; true"
+    by_sshd = Connection.connect(clone.port, clone.identity, user="root", deadline=Deadline(60))
+    with contextlib.closing(by_sshd):
+        for connection in (clone.ssh, by_sshd):
+            connection.execute("sleep 1000.5 >/dev/null 2>&1 &", deadline=Deadline(60))
+            with pytest.raises(ScriptError, match="longer than its 3 s"):
+                connection.execute(command, deadline=Deadline(3))
+            assert connection.execute(look, deadline=Deadline(60)).stdout == ""
+            with connection.start(command, deadline=Deadline(60)) as talk:
+                talk.read()
+                assert len(run(clone, look).splitlines()) == 3
+            assert connection.execute(look, deadline=Deadline(60)).stdout == ""
+            # The server's own processes, and what another command left running on purpose, are not theirs.
+            assert connection.execute("pkill -f 'sleep 1000[.]5'", deadline=Deadline(60)).status == 0
 
 
 def mappings(pid: int, field: str) -> dict[str, int]:
@@ -215,7 +239,7 @@ def test_other_guests_can_be_cloned_too(
     one, other = (starter(store)(BootRequest(name, source, "tcg", cpus=cpus, init=init)) for name in ("one", "other"))
     look = "od -An -tx1 -N16 /dev/urandom; cat /proc/1/comm /etc/machine-id /proc/sys/kernel/hostname"
     said = [run(machine, look).splitlines() for machine in (one, other)]
-    assert (one.fallback, other.fallback) == ("", "")
+    assert (one.birth.fallback, other.birth.fallback) == ("", "")
     assert said[0][1] == said[1][1] == ("systemd" if init == "systemd" else "init")
     assert all(said[0][column] != said[1][column] for column in (0, 2, 3))
     assert max(clock_error_s(machine) for machine in (one, other)) < 0.1
@@ -288,8 +312,8 @@ def test_a_template_that_is_wrong_although_its_digests_are_right_ends_in_a_cold_
     damage(template)
     starting = starter(store)
     machine = starting(BootRequest("main", debian13, "tcg"))
-    assert machine.template == ""
-    assert machine.fallback
+    assert machine.birth.template == ""
+    assert machine.birth.fallback
     # (The last phase may be another: the emulator breaks a boot now and then, which is then begun again.)
     assert any(title.startswith("Booting it instead of cloning it: ") for title in starting.phases)
     assert not template.directory.exists()
@@ -314,8 +338,8 @@ def test_a_clone_that_hangs_on_another_processor_is_noticed_and_booted(
         patch.setattr(qemu, "argv", argv)
         patch.setattr(saved, "key_of", lambda *_: template.key)
         machine = starter(store)(BootRequest("main", debian13, "tcg"))
-    assert machine.template == ""
-    assert "answer" in machine.fallback
+    assert machine.birth.template == ""
+    assert "answer" in machine.birth.fallback
     assert not template.directory.exists()
     assert run(machine, "echo works").strip() == "works"
 
@@ -325,7 +349,7 @@ def test_a_template_that_is_deleted_under_a_running_clone_does_not_disturb_it(
 ) -> None:
     store, template = copy
     machine = starter(store)(BootRequest("main", debian13, "tcg"))
-    assert machine.template == template.key
+    assert machine.birth.template == template.key
     shutil.rmtree(template.directory)
     # Programs that were never run here come from the disk and through the page cache of the template.
     assert run(machine, "find / -xdev -type f | wc -l; python3 -c 'import email, http, xml; print(6*7)'").split()[-1] == "42"

@@ -11,7 +11,7 @@ import pytest
 from tests.guest.conftest import World, world_of
 from vmlab.bench import FrozenDisk
 from vmlab.errors import BootTimeout, GuestPanicked, SshError
-from vmlab.image.store import Image
+from vmlab.image.image import Image
 
 pytestmark = [pytest.mark.guest, pytest.mark.xdist_group("cold-boot")]
 

@@ -20,7 +20,7 @@ from vmlab.errors import BootTimeout, GuestExited, GuestPanicked, RunError
 from vmlab.guest import boot as starting
 from vmlab.guest.machine import BootRequest
 from vmlab.guest.workdir import sweep, work_dir
-from vmlab.image.store import Image
+from vmlab.image.image import Image
 from vmlab.progress import Event, Kind, Progress
 
 pytestmark = [pytest.mark.guest, pytest.mark.xdist_group("dies")]

@@ -12,7 +12,8 @@ import pytest
 from vmlab import process
 from vmlab.deadline import Deadline
 from vmlab.guest import seed
-from vmlab.image.store import Image, ImageStore
+from vmlab.image.image import Image
+from vmlab.image.store import ImageStore
 
 FIRMWARE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 BOOT_LIMIT_S = 420

@@ -12,7 +12,7 @@ import pytest
 
 from tests.guest.conftest import world_of
 from vmlab.bench import Guest
-from vmlab.image.store import Image
+from vmlab.image.image import Image
 from vmlab.probes import kvm
 
 pytestmark = pytest.mark.guest

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import BOOT_S
-from tests.stage import setting
+from tests.stage import Heard, setting
 from vmlab.deadline import Deadline
 from vmlab.errors import GuestPanicked
 from vmlab.guest import boot as starting
 from vmlab.guest.machine import BootRequest, Machine
 from vmlab.guest.workdir import work_dir
-from vmlab.image.store import Image
+from vmlab.image.image import Image
+from vmlab.progress import Kind, Listener, Progress
 
 pytestmark = [pytest.mark.guest, pytest.mark.xdist_group("panic")]
 
@@ -26,11 +27,11 @@ CRASH = "sync; (sleep 0.2; echo c >/proc/sysrq-trigger) >/dev/null 2>&1 </dev/nu
 
 
 @contextlib.contextmanager
-def running(image: Image, log: Path, *, kernel_args: str = "", cpus: int = 2) -> Iterator[Machine]:
+def running(image: Image, log: Path, *, kernel_args: str = "", cpus: int = 2, heard: Listener = lambda _event: None) -> Iterator[Machine]:
     request = BootRequest("main", image, "tcg", memory_mib=512, cpus=cpus, kernel_args=kernel_args)
     with (
         work_dir() as work,
-        starting.boot(request, setting(work, log, limit_s=BOOT_S)) as machine,
+        starting.boot(request, setting(work, log, limit_s=BOOT_S, progress=Progress(heard))) as machine,
     ):
         yield machine
 
@@ -103,8 +104,11 @@ def test_a_real_panic_is_found_without_pvpanic_within_seconds(healthy: Machine) 
 
 
 def test_a_panic_that_pvpanic_tells_ends_the_guest_at_once(debian13: Image, tmp_path: Path) -> None:
-    with running(debian13, tmp_path / "console.log", cpus=1) as machine:
+    heard = Heard()
+    with running(debian13, tmp_path / "console.log", cpus=1, heard=heard) as machine:
         say_it(machine, f"echo '{WORDS}' >/dev/console")
+        # Whoever watches the run is told once.
+        assert [WORDS in text for text in heard.texts(Kind.NOTICE)] == [True]
         death = crash(machine, within_s=3)
         assert "sysrq triggered crash" in death.message
         assert "just words" not in death.message

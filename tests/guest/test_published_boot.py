@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import Vmlab
 from tests.publisher import Publisher
-from vmlab.image.store import Image
+from vmlab.image.image import Image
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(900), pytest.mark.xdist_group("published")]
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from vmlab.deadline import Deadline
-from vmlab.image.store import Image, ImageStore
+from vmlab.image.image import Image
+from vmlab.image.store import ImageStore
 
 pytestmark = [pytest.mark.guest, pytest.mark.xdist_group("build")]
 

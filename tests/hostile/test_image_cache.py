@@ -24,8 +24,9 @@ import pytest
 from vmlab import process
 from vmlab.deadline import Deadline
 from vmlab.errors import HostError, ImageError
-from vmlab.image.builder import disk as builder
-from vmlab.image.store import Image, ImageStore
+from vmlab.image.builder import steps
+from vmlab.image.image import Image
+from vmlab.image.store import ImageStore
 
 NAME = "debian-13"
 
@@ -33,18 +34,18 @@ NAME = "debian-13"
 class FakeBuild:
     """Makes an image's files at once, and counts how often it was asked to."""
 
-    def __init__(self, during: Callable[[builder.Order], None] = lambda order: None) -> None:
+    def __init__(self, during: Callable[[steps.Order], None] = lambda order: None) -> None:
         self.calls = 0
         self.during = during
 
-    def __call__(self, order: builder.Order, tell: Callable[[str], None], deadline: Deadline) -> builder.Product:
+    def __call__(self, order: steps.Order, tell: Callable[[str], None], deadline: Deadline) -> steps.Product:
         self.calls += 1
         (order.partial / "build.log").write_text(f"attempt {self.calls}\n")
         for name in ("disk.qcow2", "vmlinuz", "initrd.img"):
             (order.out / name).write_bytes(f"{name} of {order.name}\n".encode() * 1000)
         (order.out / "packages.txt").write_text("base-files 13\n")
         self.during(order)
-        return builder.Product(kernel_version="6.1")
+        return steps.Product(kernel_version="6.1")
 
 
 class Bench:
@@ -170,7 +171,7 @@ def test_force_builds_again(bench: Bench) -> None:
 def test_of_two_builders_the_second_waits_and_takes_what_the_first_made(tmp_path: Path) -> None:
     started, go_on = threading.Event(), threading.Event()
 
-    def slowly(order: builder.Order) -> None:
+    def slowly(order: steps.Order) -> None:
         started.set()
         assert go_on.wait(30)
 
@@ -194,7 +195,7 @@ def test_waiting_for_another_builder_ends_at_the_deadline_and_says_for_whom(tmp_
     monkeypatch.setattr("vmlab.image.cache._TELL_EVERY_S", 0.2)
     started, go_on = threading.Event(), threading.Event()
 
-    def slowly(order: builder.Order) -> None:
+    def slowly(order: steps.Order) -> None:
         started.set()
         go_on.wait(30)
 
@@ -215,7 +216,7 @@ BUILDER_THAT_IS_KILLED = """
     import sys, time
     from pathlib import Path
     from vmlab.deadline import Deadline
-    from vmlab.image.builder import disk as builder
+    from vmlab.image.builder import steps
     from vmlab.image.store import ImageStore
 
     def build(order, tell, deadline):
@@ -286,18 +287,18 @@ def test_prune_removes_what_is_not_current_but_not_what_is_being_built(tmp_path:
         assert bench.images() == [image.directory]
 
 
-def no_space(order: builder.Order) -> None:
+def no_space(order: steps.Order) -> None:
     (order.partial / "system.tar").write_text("expensive")
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(order.out))
 
 
-def a_tool_without_space(order: builder.Order) -> None:
+def a_tool_without_space(order: steps.Order) -> None:
     (order.partial / "build.log").write_text("mke2fs: No space left on device while populating file system\n")
     raise process.CommandError("mke2fs failed with exit status 1: (it printed nothing)")
 
 
 @pytest.mark.parametrize("failure", [no_space, a_tool_without_space])
-def test_a_full_disk_is_the_hosts_fault_and_leaves_nothing(tmp_path: Path, failure: Callable[[builder.Order], None]) -> None:
+def test_a_full_disk_is_the_hosts_fault_and_leaves_nothing(tmp_path: Path, failure: Callable[[steps.Order], None]) -> None:
     bench = Bench(tmp_path, FakeBuild(failure))
     with pytest.raises(HostError, match="became full") as caught:
         bench.get()
@@ -308,7 +309,7 @@ def test_a_full_disk_is_the_hosts_fault_and_leaves_nothing(tmp_path: Path, failu
 
 
 def test_a_failing_tool_is_an_image_error_with_the_logs_end(tmp_path: Path) -> None:
-    def fail(order: builder.Order) -> None:
+    def fail(order: steps.Order) -> None:
         (order.partial / "build.log").write_text("E: Unable to locate package nosuch\n")
         raise process.CommandError("mmdebstrap failed with exit status 25: (it printed nothing)")
 
@@ -329,9 +330,9 @@ def test_on_a_truly_full_file_system_nothing_is_left_behind(tmp_path: Path, monk
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], check=False, capture_output=True).returncode:
         pytest.skip("this container may not mount")
     try:
-        monkeypatch.setattr(builder, "SPACE_NEEDED", 0)
+        monkeypatch.setattr(steps, "SPACE_NEEDED", 0)
 
-        def fill(order: builder.Order) -> None:
+        def fill(order: steps.Order) -> None:
             (order.out / "disk.qcow2").write_bytes(bytes(2 << 20))
 
         bench = Bench(tmp_path, FakeBuild(fill))

@@ -17,6 +17,8 @@ from tests.conftest import ROOT, Vmlab
 from tests.publisher import Publisher
 from vmlab.deadline import Deadline
 from vmlab.errors import ImageError, UsageError
+from vmlab.image import curl
+from vmlab.image.cache import Tell
 from vmlab.image.signature import Untrusted
 from vmlab.image.store import ImageStore
 
@@ -146,6 +148,82 @@ def test_a_file_of_the_users_own_is_copied(tmp_path: Path) -> None:
     assert marker_of(store.get(str(raw), Deadline(60)).disk) == b"raw"
 
 
+def test_a_file_is_looked_up_by_what_is_in_it(tmp_path: Path) -> None:
+    own = tmp_path / "own.qcow2"
+    own.write_bytes(disk(tmp_path / "disks", "own"))
+    store = ImageStore(tmp_path / "cache", more=[])
+    assert store.find(str(own)) is None
+    assert store.verify(str(own)) != []
+    image = store.get(str(own), Deadline(60))
+    assert store.find(str(own)) == image
+    assert store.verify(str(own)) == []
+    assert store.key(str(own)) == image.directory.name
+    assert image.manifest["kind"] == "file"
+    assert str(own) in image.manifest["origin"]["trusted_by"]
+    own.write_bytes(disk(tmp_path / "disks", "another"))
+    assert store.find(str(own)) is None
+
+
+def test_a_file_of_the_users_own_is_never_taken_for_a_published_image(publisher: Publisher, tmp_path: Path) -> None:
+    """Although the cache's name for it may be that of an image in a catalogue."""
+    own = tmp_path / "own.qcow2"
+    own.write_bytes(disk(tmp_path / "disks", "mine"))
+    catalog = publisher.catalog(tmp_path / "config", publisher.entry("file-own"))
+    store = ImageStore(tmp_path / "cache", tell=lambda _: None, more=[catalog])
+    assert store.get(str(own), Deadline(60)).name == "file-own"
+    assert store.find("file-own") is None
+    assert marker_of(store.get("file-own", Deadline(60)).disk) == b"first"
+
+
+def test_a_damaged_copy_is_fetched_again(publisher: Publisher, tmp_path: Path) -> None:
+    told: list[str] = []
+    store = store_of(publisher, tmp_path, told=told)
+    first = store.get("theirs", Deadline(60))
+    first.directory.chmod(0o700)
+    first.disk.chmod(0o600)
+    first.disk.write_bytes(b"damaged")
+    assert store.find("theirs") is None
+    assert marker_of(store.get("theirs", Deadline(60)).disk) == b"first"
+    assert [line for line in told if "damaged" in line and "fetched again" in line]
+
+
+def test_what_is_made_otherwise_is_said_to_be(publisher: Publisher, tmp_path: Path) -> None:
+    store = store_of(publisher, tmp_path)
+    with pytest.raises(UsageError, match="fetched from its publisher, not built") as caught:
+        store.build("theirs", Deadline(60))
+    assert caught.value.hint == "vmlab image pull theirs"
+    with pytest.raises(UsageError, match="built on this machine, not fetched") as caught:
+        store.pull("debian-13", Deadline(60))
+    assert caught.value.hint == "vmlab image build debian-13"
+    with pytest.raises(UsageError, match="a file of your own") as caught:
+        store.pull("./disk.qcow2", Deadline(60), source=tmp_path / "disk.qcow2")
+    assert caught.value.hint == "vmlab run LAB --image ./disk.qcow2"
+    assert store.verify("theirs") == ["theirs was not fetched yet"]
+    assert store.key("theirs") == "theirs-published"
+
+
+def test_a_download_that_is_interrupted_is_gone_on_from(publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    half, bring = disk(tmp_path / "disks", "first")[:100_000], curl.bring
+
+    def interrupted(url: str, part: Path, limit_bytes: int, tell: Tell, deadline: Deadline) -> None:
+        if url.endswith(("SHA512SUMS", ".gpg")):
+            return bring(url, part, limit_bytes, tell, deadline)
+        part.write_bytes(half)
+        raise KeyboardInterrupt
+
+    store = store_of(publisher, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(curl, "bring", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            store.pull("theirs", Deadline(60))
+    (left,) = (tmp_path / "cache" / "partial").rglob("*.part")
+    assert left.read_bytes() == half
+    # And a server that knows no ranges, like this one, sends it all again.
+    assert marker_of(store.pull("theirs", Deadline(60)).disk) == b"first"
+    assert publisher.asked.count("/disk.qcow2") == 2
+    assert list((tmp_path / "cache" / "partial").iterdir()) == []
+
+
 def test_an_image_that_would_show_the_guest_a_file_of_the_host_is_refused(tmp_path: Path) -> None:
     secret = tmp_path / "secret.raw"
     secret.write_bytes(b"secret".ljust(2 << 20, b"\0"))
@@ -201,7 +279,7 @@ def test_a_pull_that_is_killed_hinders_nobody(publisher: Publisher, tmp_path: Pa
     store = ImageStore(tmp_path / "cache" / "images", tell=lambda _: None, more=[catalog])
     program = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from vmlab.deadline import Deadline; from vmlab.image import published, store\n"
+        "from vmlab.deadline import Deadline; from vmlab.image import store; from vmlab.image.sources import published\n"
         "published.make_disk = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "store.ImageStore(Path(sys.argv[1]), more=[Path(sys.argv[2])]).pull('theirs', Deadline(60))"
     )

@@ -33,7 +33,7 @@ from vmlab.guest.clone import store as templates
 from vmlab.guest.clone import template as saved
 from vmlab.guest.clone.store import TemplateStore, prune, status
 from vmlab.guest.clone.template import FILES, MANIFEST, Template
-from vmlab.guest.machine import BootRequest, System
+from vmlab.guest.machine import Birth, BootRequest, System
 from vmlab.guest.readiness import CloudInitStatus
 from vmlab.guest.seed import Identity
 from vmlab.guest.workdir import WorkDir
@@ -47,25 +47,22 @@ class Maker:
         self.calls = 0
         self.during = during
 
-    def boot_into(self, _stack: Any, request: BootRequest, *_: Any, keep_in: Path | None = None, **__: Any) -> Any:
+    def boot_into(self, _stack: Any, request: BootRequest, *_: Any, keep_in: Path | None = None, fallback: str = "") -> Any:
         self.calls += 1
         if keep_in is not None:
             self.during("boot", keep_in)
         return SimpleNamespace(
             request=request,
-            cloud_init=CloudInitStatus("done", 0),
-            system=System("6.1", "Debian", "boot"),
             identity=Identity.new("main"),
-            template="",
-            fallback="",
-            has_control=False,
+            birth=Birth(System("6.1", "Debian", "boot"), CloudInitStatus("done", 0), fallback=fallback),
         )
 
-    def save(self, machine: Any, out: Path, *_: Any) -> None:
+    def save(self, machine: Any, out: Path, *_: Any) -> bool:
         for name in FILES:
             (out / name).write_bytes(f"{name}\n".encode() * 1000)
         (out / "identity.json").write_text(json.dumps(asdict(machine.identity)))
         self.during("saved", out)
+        return False
 
 
 class World:
@@ -385,7 +382,7 @@ def test_a_clone_that_fails_is_booted_instead_and_its_template_dropped(
     with contextlib.ExitStack() as stack:
         machine = starting.start(stack, REQUEST, setting(world.work, world.root / "c", progress=Progress(heard)), world.store())
     said = error.message if isinstance(error, RunError) else "gone"
-    assert said in machine.fallback
+    assert said in machine.birth.fallback
     assert said in heard.texts(Kind.PHASE)[0]
     assert world.entries == []
 

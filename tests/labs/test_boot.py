@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import ROOT
 from vmlab.deadline import Deadline
 from vmlab.image.store import ImageStore
-from vmlab.report import store
+from vmlab.report import publish, store
 from vmlab.report.model import Report
 
 pytestmark = [pytest.mark.guest, pytest.mark.xdist_group("boot-lab")]
@@ -63,7 +63,7 @@ def test_the_boots_differ_as_they_should(report: Report) -> None:
 
 
 def test_the_report_draws_them(report: Report, tmp_path: Path) -> None:
-    store.render(report, tmp_path)
+    publish.render_report(report, tmp_path)
     page = (tmp_path / store.HTML_NAME).read_text()
     assert "Gantt chart: service by time since the first service began (s)." in page
     assert "No data: the run recorded nothing" in page, "the controls were left out, and the page says so"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from vmlab.lab.answers import template
+from vmlab.lab.answers import form as answers_form
 from vmlab.lab.collection import read_lab
 from vmlab.lab.definition import Lab, Question, QuestionKind
 from vmlab.report.plots import drawings
@@ -50,7 +50,7 @@ def test_each_question_is_measured_and_predicted_rightly(name: str, question: Qu
 
 @pytest.mark.parametrize("name", LABS)
 def test_the_form_for_answers_asks_them_all(name: str) -> None:
-    form = template(lab(name).definition)
+    form = answers_form(lab(name).definition)
     assert all(f"\n{question.id}:" in form for question in lab(name).definition.questions)
 
 

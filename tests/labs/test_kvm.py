@@ -27,7 +27,8 @@ from vmlab.guest.boot import boot
 from vmlab.guest.machine import BootRequest, Machine
 from vmlab.guest.qemu import GuestSpec
 from vmlab.guest.workdir import work_dir
-from vmlab.image.store import Image, ImageStore
+from vmlab.image.image import Image
+from vmlab.image.store import ImageStore
 from vmlab.lab.verdict import VerdictKind
 from vmlab.report import store
 from vmlab.report.model import Report

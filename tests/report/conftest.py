@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from vmlab.lab import Evidence, Verdict, failed, inconclusive, not_observable, passed
 from vmlab.lab.checks import Check, CheckFunction, check
 from vmlab.lab.definition import LabDefinition
-from vmlab.report.assemble import judge_report, observation
+from vmlab.report.assemble import Recorded, judge_report, lab_part, observation
 from vmlab.report.model import (
     AcceleratorPart,
     CloudInitPart,
@@ -308,22 +309,13 @@ class Samples:
             PhasePart(name="stop guest vm", start_s=20.1, end_s=21.3),
         ]
 
-    def report(self, data: Mapping[str, Any] | None = None, *, files: Sequence[FilePart] = (), **changes: Any) -> Report:
-        """A report with all five verdicts, unless its data is changed."""
-        usual: dict[str, Any] = {
-            "lab_name": "zombies",
-            "definition": self.definition(),
-            "lab_digest": "ab" * 32,
-            "checks": self.checks(),
-            "run": self.run(),
-            "host": self.host(),
-            "guests": self.guests(),
-            "phases": self.phases(),
-            "observations": self.observations(data),
-            "files": files,
-            "answers": {"errno": "ENOMEM", "bytes_each": 4096, "why": "It is dead already."},
-        }
-        return judge_report(**usual | changes)
+    def report(self, data: Mapping[str, Any] | None = None, **changes: Any) -> Report:
+        """A report with all five verdicts, unless its data is changed; ``changes`` are of what was recorded, or of what it is judged by."""
+        lab = lab_part("zombies", changes.pop("definition", self.definition()), "ab" * 32)
+        checks = changes.pop("checks", self.checks())
+        answers = changes.pop("answers", {"errno": "ENOMEM", "bytes_each": 4096, "why": "It is dead already."})
+        recorded = Recorded(self.run(), self.host(), self.guests(), self.phases(), self.observations(data))
+        return judge_report(lab, checks, dataclasses.replace(recorded, **changes), answers)
 
     def passing(self) -> Report:
         data = self.data() | {"kill": {"steady": True}, "adoption": {"subreaper": True}}

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from vmlab.report import batch, store
+from vmlab.report import batch, publish, store
 from vmlab.report.html import report_html
 
 CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
@@ -123,12 +123,12 @@ def pages(samples: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = []
     for name in ("passing", "report", "broken", "nasty", "empty"):
         (directory / name).mkdir()
-        store.save(getattr(samples, name)(), directory / name)
+        publish.save_report(getattr(samples, name)(), directory / name)
         rows.append(batch.row_of(store.load(directory / name), directory / name, directory, job=name, key=""))
     rows.append(batch.LabRow(job="late", lab="late", title="A lab that was not reached", key=""))
     names, when = [row.job for row in rows], "2026-11-24T08:00:00+00:00"
     of_all = batch.Batch(started_at=when, duration_s=93, command="vmlab run all", runner_version="0.1.0", whole=names, rows=rows)
-    batch.save(of_all, directory)
+    publish.save_index(of_all, directory)
     return directory
 
 

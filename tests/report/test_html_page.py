@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from html.parser import HTMLParser
@@ -20,7 +21,7 @@ from vmlab.report.store import load
 
 NAMES = ["report", "passing", "broken", "empty", "nasty"]
 VOID = {"meta", "link", "br", "img", "input", "hr"}
-CSS = (Path(vmlab.report.__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
+CSS = (Path(vmlab.report.__file__).parent / "pages" / "report.css").read_text(encoding="utf-8")
 
 
 class Page(HTMLParser):
@@ -133,7 +134,7 @@ def test_what_a_reader_finds(sources: dict[str, str]) -> None:
     words = Page(sources["report"]).words()
 
     for part in (
-        "Error: Of 6 checks, 1 fails, 1 could not be judged, 1 is inconclusive",
+        "Error: Of 6 checks, 1 could not be judged, 1 fails, 1 is inconclusive",
         "5 of 10 points",
         "23 November 2026, 20:15:00 UTC",
         "Ran for 21.4 s under KVM (/dev/kvm ran a test program in 4 ms), guest vm from debian-12",
@@ -247,3 +248,27 @@ def test_contrast_is_sufficient(theme: str) -> None:
         assert contrast(variables[f"--{ink}"], variables[f"--{paper}"]) >= 4.5, f"{theme}: {ink} on {paper}"
     for index in range(1, 6):
         assert contrast(variables[f"--plot-{index}"], variables["--surface"]) >= 3, f"{theme}: plot-{index}"
+
+
+def markup(code: str) -> list[str]:
+    """The texts in code that are HTML or SVG. (Docstrings are not shown in a page.)"""
+    tree = ast.parse(code)
+    bare = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in bare]
+    return [text for text in texts if isinstance(text, str) and re.search(r"</?[a-z]\w*[ />]|&(lt|gt|amp|quot|#\d+);", text)]
+
+
+def test_markup_stands_in_templates() -> None:
+    folder = Path(vmlab.report.__file__).parent
+    # Markdown has one sign that only HTML can escape.
+    found = {path.name: texts for path in folder.glob("*.py") if (texts := sorted(markup(path.read_text())))}
+    assert found == {"summary.py": ["&gt;", "&lt;"]}
+    builders = [path.name for path in folder.glob("*.py") if "xml.etree" in path.read_text()]
+    assert builders == ["svg.py"], "matplotlib's SVG is adapted there; whatever is drawn by us has a template"
+
+
+def test_control_markup_in_code_is_seen() -> None:
+    assert markup("page = f'<p class={x}>'")
+    assert markup("a = '</svg>'")
+    assert markup("a + '<br>'")
+    assert not markup('"""A <p> in words."""\nif a < b > c: pass')

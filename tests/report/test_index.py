@@ -15,7 +15,7 @@ from vmlab.errors import UsageError
 from vmlab.lab.verdict import VerdictKind
 from vmlab.many.board import LiveBoard, PlainBoard, _Progress
 from vmlab.progress import Event, Kind
-from vmlab.report import batch, store
+from vmlab.report import batch, publish
 from vmlab.report.batch import Batch, LabRow, Trouble, row_of
 from vmlab.report.index import headline, index_html, worst
 from vmlab.report.lines import batch_lines
@@ -25,7 +25,7 @@ from vmlab.report.model import Report
 def stored(report: Report, base: Path, name: str) -> LabRow:
     directory = base / name
     directory.mkdir(parents=True)
-    store.save(report, directory)
+    publish.save_report(report, directory)
     return row_of(report, directory, base, job=name, key="k")
 
 
@@ -98,7 +98,7 @@ def test_the_run_in_a_sentence(kinds: list[VerdictKind | None], words: str, verd
 
 
 def test_the_document_is_read_back_and_a_changed_one_is_refused(mixed: Batch, tmp_path: Path) -> None:
-    page = batch.save(mixed, tmp_path)
+    page = publish.save_index(mixed, tmp_path)
     assert batch.load(tmp_path) == mixed
     assert page.read_text() == index_html(mixed)
     value = json.loads((tmp_path / "index.json").read_text())

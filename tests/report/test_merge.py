@@ -14,7 +14,7 @@ from vmlab.cli.run import Part
 from vmlab.errors import UsageError
 from vmlab.lab.verdict import VerdictKind
 from vmlab.many.job import numbered
-from vmlab.report import batch, store
+from vmlab.report import batch, publish, store
 from vmlab.report.batch import Batch, LabRow, row_of
 from vmlab.report.merge import merge
 from vmlab.report.model import Report
@@ -38,7 +38,7 @@ def ran(names: list[str], base: Path, reports: list[Report], shard: str = "") ->
         (directory / store.REPORT_NAME).write_bytes(store.report_json(report))
         rows.append(row_of(report, directory, base, job=name, key=name))
     made = Batch(started_at="2026-11-24T08:00:00+00:00", command="vmlab run", runner_version="0", whole=JOBS, shard=shard, rows=rows)
-    batch.save(made, base)
+    publish.save_index(made, base)
     return made
 
 
@@ -58,7 +58,7 @@ def test_a_hundred_shards_merged_equal_the_run_that_was_not_sharded(reports: lis
     for row in merged.rows:
         assert (tmp_path / "merged" / row.report / "report.json").is_file()
     assert len({row.report for row in merged.rows}) == 100
-    batch.finish(whole, tmp_path / "whole")
+    publish.save_summaries(whole, tmp_path / "whole")
     assert (tmp_path / "merged" / "junit.xml").read_bytes() == (tmp_path / "whole" / "junit.xml").read_bytes()
     assert (tmp_path / "merged" / "summary.md").read_text() == (tmp_path / "whole" / "summary.md").read_text()
     assert batch.load(tmp_path / "merged") == merged
@@ -146,7 +146,7 @@ def test_the_summary_says_what_did_not_pass_and_nothing_in_it_is_markup(samples:
 
 def test_a_lab_that_was_not_begun_is_skipped_in_junit(tmp_path: Path) -> None:
     made = Batch(started_at="", command="", runner_version="", whole=["a"], rows=[LabRow(job="a", lab="a", title="A", key="")])
-    batch.finish(made, tmp_path)
+    publish.save_summaries(made, tmp_path)
     (suite,) = junitparser.JUnitXml.fromfile(str(tmp_path / "junit.xml"))
     (case,) = suite
     assert isinstance(case.result[0], junitparser.Skipped)

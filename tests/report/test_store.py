@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from vmlab.errors import HostError, UsageError
-from vmlab.report import store
+from vmlab.report import publish, store
 
 NOON = datetime(2026, 11, 23, 20, 15, tzinfo=UTC)
 
@@ -36,7 +36,7 @@ def test_saved_reports_come_back(samples: Any, tmp_path: Path) -> None:
     for name in ("report", "passing", "broken", "empty", "nasty"):
         report = getattr(samples, name)()
         directory = store.new_directory(tmp_path, name)
-        path = store.save(report, directory)
+        path = publish.save_report(report, directory)
 
         assert store.load(path) == store.load(directory) == report
         assert sorted(each.name for each in directory.iterdir()) == ["junit.xml", "report.html", "report.json"]
@@ -46,7 +46,7 @@ def test_saved_reports_come_back(samples: Any, tmp_path: Path) -> None:
 def test_the_same_report_gives_the_same_bytes(samples: Any, tmp_path: Path) -> None:
     for directory in (tmp_path / "a", tmp_path / "b"):
         directory.mkdir()
-        store.save(samples.report(), directory)
+        publish.save_report(samples.report(), directory)
 
     for name in ("report.json", "report.html", "junit.xml"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()

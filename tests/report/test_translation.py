@@ -149,3 +149,22 @@ def test_hostile_text_stays_text() -> None:
     assert "<script" not in picture.svg
     assert "<b>" not in picture.svg
     assert "not shown here" in texts(picture)
+
+
+def test_hostile_names_stay_text() -> None:
+    nasty = "</text><script>'\"&\x1b[31m\x00" + "y" * 200
+    stages = [stage.model_copy(update={"name": nasty}) for stage in DEFINITION.stages]
+    picture = draw(DEFINITION.model_copy(update={"title": nasty, "stages": stages}), {"seen": SEEN}, "t1")
+    assert "<script" not in picture.svg
+    assert ET.fromstring(picture.svg).findtext("title") == nasty.replace("\x1b[31m\x00", "\N{REPLACEMENT CHARACTER}")
+    assert any(text.startswith("</text><script>'\"&") and text.endswith("more characters are in report.json]") for text in texts(picture))
+
+
+def test_what_is_drawn_stays_in_the_picture() -> None:
+    for changes in ({}, {"walk": walk(steps=SEEN["walk"]["steps"][:2], page_bytes=0)}, {"walk": walk(steps=[STEP], page_bytes=1 << 30)}):
+        root = ET.fromstring(drawn(**changes).svg)
+        left, top, width, height = map(float, root.attrib["viewBox"].split())
+        boxes = [{name: float(box.attrib[name]) for name in ("x", "y", "width", "height")} for box in root.iter("rect")]
+        assert all(left < box["x"] and box["x"] + box["width"] < left + width for box in boxes), changes
+        assert all(top < box["y"] and box["y"] + box["height"] < top + height for box in boxes), changes
+        assert max(float(text.attrib["y"]) for text in root.iter("text")) < top + height

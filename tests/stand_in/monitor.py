@@ -37,7 +37,11 @@ class Monitor:
         self.descriptors: list[int] = []
         self._answer = answer
         self._sending = threading.Lock()
+        self._listens = threading.Event()
         self._thread = threading.Thread(target=self._speak, name="monitor", daemon=True)
+
+    def start(self) -> None:
+        """Greet, and answer from now on."""
         self._thread.start()
 
     @property
@@ -45,7 +49,8 @@ class Monitor:
         return [command for command, _ in self.heard]
 
     def tell(self, name: str, **data: Any) -> None:
-        """An event."""
+        """An event, once the client can bear one: QEMU tells none before its capabilities are agreed on."""
+        self._listens.wait(5)
         self._say({"event": name, "data": data, "timestamp": {"seconds": 1, "microseconds": 0}})
 
     def hang_up(self) -> None:
@@ -107,11 +112,14 @@ class Monitor:
                 return
             else:
                 self._say({"return": value, **named})
+            if command == "qmp_capabilities":
+                self._listens.set()
 
 
 @contextlib.contextmanager
 def monitor(answer: Answer = lambda command, arguments: {}) -> Iterator[Monitor]:
     stand_in = Monitor(answer)
+    stand_in.start()
     try:
         yield stand_in
     finally:

@@ -31,6 +31,7 @@ import yaml
 from paramiko import common, sftp
 
 from tests.stand_in.monitor import Gone, Monitor, Refused
+from vmlab.guest import ending
 from vmlab.guest.inside import standby
 
 VERSION = "QEMU emulator version 7.2.22 (a stand-in)\n"
@@ -39,6 +40,7 @@ PANIC = b"[    0.200000] Kernel panic - not syncing: VFS: Unable to mount root f
 
 # The first words of what this machine's shell may run, as vmlab or a test's lab says it in the guest.
 ALLOWED = (
+    ending.COMMAND,
     "echo ",
     "cat ",
     "mkdir -p ",
@@ -48,6 +50,8 @@ ALLOWED = (
     "cd /run/cloud-init && ",
     "cd /run/vmlab/lab && ",
 )
+# What vmlab puts before each command (`vmlab.guest.ending`).
+MARK = re.compile(rf"export {ending.VARIABLE}=[0-9a-f]+; ")
 # A guest's path is one of its directory here.
 GUEST_PATHS = re.compile(r"(?<![\w.}])/(run|tmp|etc|proc/sys/kernel)/")
 
@@ -217,7 +221,7 @@ class Door(paramiko.ServerInterface):
             return 0
         if "systemctl" in command:
             return 0
-        if not command.startswith(ALLOWED):
+        if not MARK.sub("", command).startswith(ALLOWED):
             channel.sendall_stderr(f"the stand-in runs no such command: {command}\n".encode())
             return 127
         return self._run(channel, GUEST_PATHS.sub(rf"{self.guest.root}/\1/", command))
@@ -308,6 +312,7 @@ class Qemu:
         self.guest = guest
         self.descriptor = -1
         self.monitor = Monitor(self.answer, sock=guest.qmp)
+        self.monitor.start()
 
     def answer(self, command: str, arguments: dict[str, Any]) -> object:
         match command:

@@ -25,7 +25,7 @@ from vmlab.guest.intel import appliance
 from vmlab.guest.intel import console as appliance_console
 from vmlab.guest.intel.appliance import ApplianceStore, Job
 from vmlab.guest.workdir import WorkDir
-from vmlab.image.store import Image
+from vmlab.image.image import Image
 
 
 def tar_of(members: dict[str, bytes | str]) -> bytes:

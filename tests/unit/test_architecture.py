@@ -1,4 +1,4 @@
-"""The house's walls: who may import whom, how long a file may be, and that the engine knows no lab."""
+"""That the engine knows no lab, what a lab's files may import, and how long a file may be. (Who imports whom: test_imports.)"""
 
 from __future__ import annotations
 
@@ -7,123 +7,13 @@ import re
 import sys
 from pathlib import Path
 
-import pytest
-
 import vmlab
 from vmlab import paths
 
 PACKAGE = Path(vmlab.__file__).resolve().parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# From the top of the house down. A module imports its own storey's parts only as told in BESIDE, and any storey below.
-LAYERS = (
-    ("cli", "__main__"),
-    ("pytest_plugin",),
-    ("many",),
-    ("run",),
-    ("bench",),
-    ("guest", "image", "host", "lab", "report", "grading"),
-    ("process", "packages", "paths", "lease"),
-    ("deadline", "errors", "suggest", "yamlfile"),
-)
-BESIDE = {
-    ("__main__", "cli"),
-    ("guest", "host"),
-    ("guest", "image"),
-    ("report", "lab"),
-    ("grading", "lab"),
-    ("grading", "report"),
-    ("process", "packages"),
-    ("process", "paths"),
-    ("packages", "paths"),
-    ("yamlfile", "errors"),
-    ("yamlfile", "suggest"),
-}
-MACHINES = {"guest", "image", "host"}
 ORDINARY = {"boot", "memory"}
-EVIDENCE = {"lab", "report", "grading"}
-
-
-def part(path: Path) -> str:
-    """The part of the house that a file belongs to: the name directly below ``vmlab``."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-def storey(name: str) -> int:
-    for depth, names in enumerate(LAYERS):
-        if name in names:
-            return depth
-    raise AssertionError(f"vmlab/{name} has no storey: give it one in LAYERS, as low as it can be")
-
-
-def imports(tree: ast.AST, path: Path) -> list[tuple[int, str]]:
-    """(line, part) for each import of ours, wherever it stands: in a function or under TYPE_CHECKING too."""
-    found = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found += [(node.lineno, alias.name) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                package = ["vmlab", *path.relative_to(PACKAGE).parent.parts]
-                base = ".".join([*package[: len(package) - node.level + 1], *([base] if base else [])])
-            found += [(node.lineno, f"{base}.{alias.name}") for alias in node.names]
-    ours = [(line, name.split(".")) for line, name in found if name.split(".")[0] == "vmlab"]
-    return [(line, names[1]) for line, names in ours if len(names) > 1 and not names[1].startswith("__")]
-
-
-def faults(tree: ast.AST, path: Path) -> list[str]:
-    mine = part(path)
-    wrong = []
-    for line, other in imports(tree, path):
-        if not other or other == mine or (mine, other) in BESIDE or storey(other) > storey(mine):
-            continue
-        wrong.append(f"{path.relative_to(PACKAGE.parent)}:{line}: {mine} imports {other}, which is not below it")
-    return wrong
-
-
-def modules() -> list[Path]:
-    return [path for path in FILES if path != PACKAGE / "__init__.py"]
-
-
-def test_imports_point_down() -> None:
-    wrong = [fault for path in modules() for fault in faults(ast.parse(path.read_text()), path)]
-    assert not wrong, "\n".join(wrong)
-
-
-@pytest.mark.parametrize(
-    ("file", "line"),
-    [
-        ("lab/collection.py", "from vmlab.guest import qemu"),
-        ("lab/collection.py", "if TYPE_CHECKING:\n    from vmlab.bench import Bench"),
-        ("report/html.py", "def f():\n    import vmlab.host.facts"),
-        ("grading/course.py", "from ..guest.machine import Machine"),
-        ("guest/machine.py", "from vmlab.lab.definition import GuestRequest"),
-        ("host/facts.py", "from vmlab.guest import qemu"),
-        ("errors.py", "from vmlab import process"),
-        ("bench/bench.py", "from .. import run"),
-    ],
-)
-def test_control_an_import_that_points_up_or_across_is_seen(file: str, line: str) -> None:
-    assert faults(ast.parse(line), PACKAGE / file)
-
-
-def test_control_an_import_that_points_down_is_allowed() -> None:
-    assert not faults(
-        ast.parse("from vmlab.errors import UsageError\nfrom vmlab.lab import checks\nimport yaml"), PACKAGE / "bench/bench.py"
-    )
-
-
-def test_whoever_grades_needs_no_machine() -> None:
-    """An instructor's laptop has no QEMU: what the evidence wing imports, through any number of files, names no machine."""
-    reached, open_ends = set(), [path for path in modules() if part(path) in EVIDENCE]
-    while open_ends:
-        path = open_ends.pop()
-        for _, other in imports(ast.parse(path.read_text()), path):
-            if other not in reached:
-                reached.add(other)
-                open_ends += [file for file in modules() if part(file) == other]
-    assert not reached & (MACHINES | {"bench", "run", "cli"})
 
 
 def strings(tree: ast.AST) -> list[tuple[int, str]]:

@@ -18,7 +18,7 @@ from vmlab.guest.machine import BootRequest
 from vmlab.guest.setting import Setting
 from vmlab.guest.workdir import WorkDir
 from vmlab.host.noise import Noise
-from vmlab.image.store import Image
+from vmlab.image.image import Image
 
 STALE = "[    2.246398] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI\n[    2.251221] Kernel panic - not syncing: Fatal exception in interrupt"
 CORRUPT = "[    3.1] Oops: invalid opcode: 0000 [#1] PREEMPT SMP NOPTI\n[    3.2] Kernel panic - not syncing: Fatal exception"

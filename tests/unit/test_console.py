@@ -17,7 +17,8 @@ class Wire:
     def __init__(self, log: Path) -> None:
         self.guest, ours = socket.socketpair()
         self.panics: list[Line] = []
-        self.console = Console(ours, log, on_panic=self.panics.append)
+        self.console = Console(ours, log)
+        self.console.watch(self.panics.append)
         self.log = log
 
     def say(self, data: bytes) -> None:
@@ -55,6 +56,19 @@ def test_each_line_that_tells_of_a_panic_is_handed_on_once_even_if_it_comes_in_p
     texts = ["[ 1.0] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100", "Kernel panic - not syncing: again"]
     assert [line.text for line in wire.panics] == texts
     assert began + 0.05 <= wire.panics[0].at <= wire.panics[1].at <= time.monotonic()
+
+
+def test_one_that_came_before_anybody_watched_is_handed_on_too(tmp_path: Path) -> None:
+    guest, ours = socket.socketpair()
+    console = Console(ours, tmp_path / "log")
+    guest.sendall(b"Kernel panic - not syncing: early\nand more\n")
+    assert console.wait_for("more", 5)
+    heard: list[Line] = []
+    console.watch(heard.append)
+    assert [line.text for line in heard] == ["Kernel panic - not syncing: early"]
+    guest.close()
+    console.close()
+    assert len(heard) == 1
 
 
 def test_ordinary_text_is_no_panic(wire: Wire) -> None:

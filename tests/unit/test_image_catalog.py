@@ -12,7 +12,7 @@ import pytest
 from vmlab import paths
 from vmlab.errors import UsageError
 from vmlab.image.builder import recipe
-from vmlab.image.catalog import Catalog, PublishedEntry, RecipeEntry
+from vmlab.image.catalog import Catalog, PublishedItem, RecipeItem
 from vmlab.image.store import ImageStore
 
 
@@ -23,18 +23,18 @@ def images(tmp_path: Path) -> Path:
 
 
 def key(images: Path, name: str = "debian-13") -> str:
-    entry = Catalog(images / "catalog.yaml").entry(name)
-    assert isinstance(entry, RecipeEntry)
-    return recipe.key_of(name, entry.parameters, images / "debian")
+    item = Catalog(images / "catalog.yaml").item(name)
+    assert isinstance(item, RecipeItem)
+    return recipe.key_of(name, item.parameters, images / "debian")
 
 
 def test_the_catalogue_that_ships_is_sound(tmp_path: Path) -> None:
     store = ImageStore(tmp_path)
     assert store.default in store.names()
     for name in store.names():
-        entry = store.entry(name)
-        if isinstance(entry, RecipeEntry):
-            assert recipe.read_recipe(paths.data_dir("images") / entry.recipe).inits.keys() == {"systemd", "sysv"}
+        item = Catalog(paths.data_dir("images") / "catalog.yaml").item(name)
+        if isinstance(item, RecipeItem):
+            assert recipe.read_recipe(paths.data_dir("images") / item.recipe).inits.keys() == {"systemd", "sysv"}
 
 
 def test_nothing_in_the_recipes_names_a_mirror() -> None:
@@ -86,7 +86,7 @@ def test_the_key_does_not_change_with_the_mirror(images: Path, monkeypatch: pyte
 
 def test_an_unknown_image_is_answered_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
-        ImageStore(tmp_path).entry("debain-13")
+        ImageStore(tmp_path).find("debain-13")
     assert "debian-13" in caught.value.hint
 
 
@@ -126,7 +126,7 @@ def test_a_missing_catalogue_or_recipe_is_named(tmp_path: Path, images: Path) ->
 
 def test_every_key_that_the_catalogue_names_is_the_one_with_its_fingerprint(tmp_path: Path) -> None:
     catalog = Catalog(paths.data_dir("images") / "catalog.yaml")
-    signed = [entry.digests.signature for entry in catalog.images.values() if isinstance(entry, PublishedEntry) and entry.digests]
+    signed = [item.digests.signature for item in catalog.images.values() if isinstance(item, PublishedItem) and item.digests]
     wanted = [signature for signature in signed if signature]
     assert wanted
     for signature in wanted:

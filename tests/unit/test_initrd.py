@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from vmlab.errors import ImageError
-from vmlab.image.builder.initrd import Entry, cpio, from_system, load_order
+from vmlab.image.builder.initrd import Member, cpio, from_system, load_order
 
-ENTRIES = [
-    Entry("dev", stat.S_IFDIR | 0o755),
-    Entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1)),
-    Entry("empty", stat.S_IFREG | 0o644),
-    Entry("odd", stat.S_IFREG | 0o755, b"three"),
-    Entry("init", stat.S_IFREG | 0o755, b"#!/bin/sh\n" * 100),
+MEMBERS = [
+    Member("dev", stat.S_IFDIR | 0o755),
+    Member("dev/console", stat.S_IFCHR | 0o600, device=(5, 1)),
+    Member("empty", stat.S_IFREG | 0o644),
+    Member("odd", stat.S_IFREG | 0o755, b"three"),
+    Member("init", stat.S_IFREG | 0o755, b"#!/bin/sh\n" * 100),
 ]
 
 DEP = """kernel/net/core/failover.ko.xz:
@@ -51,18 +51,18 @@ def parsed(archive: bytes) -> dict[str, tuple[int, bytes, tuple[int, int]]]:
 
 
 def test_what_is_written_is_read_back() -> None:
-    assert parsed(cpio(ENTRIES)) == {entry.path: (entry.mode, entry.content, entry.device) for entry in ENTRIES}
+    assert parsed(cpio(MEMBERS)) == {member.path: (member.mode, member.content, member.device) for member in MEMBERS}
 
 
-def test_the_same_entries_make_the_same_bytes() -> None:
-    assert cpio(ENTRIES) == cpio(iter(ENTRIES))
+def test_the_same_members_make_the_same_bytes() -> None:
+    assert cpio(MEMBERS) == cpio(iter(MEMBERS))
 
 
 @pytest.mark.skipif(shutil.which("cpio") is None and shutil.which("busybox") is None, reason="neither cpio nor busybox is here")
 def test_another_program_lists_the_archive() -> None:
     tool = ["cpio", "-t"] if shutil.which("cpio") else ["busybox", "cpio", "-t"]
-    listed = subprocess.run(tool, input=cpio(ENTRIES), capture_output=True, check=True).stdout.decode().split()
-    assert listed == [entry.path for entry in ENTRIES]
+    listed = subprocess.run(tool, input=cpio(MEMBERS), capture_output=True, check=True).stdout.decode().split()
+    assert listed == [member.path for member in MEMBERS]
 
 
 def names(order: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""--param name=value, and answers.yaml's template."""
+"""--param name=value, and answers.yaml's form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from vmlab.errors import UsageError
-from vmlab.lab.answers import read_answers, template
+from vmlab.lab.answers import form, read_answers
 from vmlab.lab.definition import LabDefinition, Question
 from vmlab.lab.parameters import resolve, split
 from vmlab.yamlfile import load
@@ -118,9 +118,9 @@ ASKED = definition(
 )
 
 
-def test_the_template_is_an_answers_yaml_without_answers(tmp_path: Path) -> None:
+def test_the_form_is_an_answers_yaml_without_answers(tmp_path: Path) -> None:
     path = tmp_path / "answers.yaml"
-    path.write_text(template(ASKED))
+    path.write_text(form(ASKED))
     assert list(load(path).value) == ["count", "which", "why"]
     assert read_answers(path, ASKED.questions) == {}
     assert "# How many: #1?" in path.read_text()
@@ -130,14 +130,14 @@ def test_the_template_is_an_answers_yaml_without_answers(tmp_path: Path) -> None
     assert max(map(len, path.read_text().splitlines())) <= 102
 
 
-def test_a_filled_in_template_is_read(tmp_path: Path) -> None:
+def test_a_filled_in_form_is_read(tmp_path: Path) -> None:
     path = tmp_path / "answers.yaml"
-    path.write_text(template(ASKED).replace("\ncount:", "\ncount: 4").replace("\nwhich:", "\nwhich: b"))
+    path.write_text(form(ASKED).replace("\ncount:", "\ncount: 4").replace("\nwhich:", "\nwhich: b"))
     assert read_answers(path, ASKED.questions) == {"count": 4, "which": "b"}
 
 
-def test_a_template_without_questions_is_sound_too(tmp_path: Path) -> None:
-    assert yaml.safe_load(template(definition())) is None
+def test_a_form_without_questions_is_sound_too(tmp_path: Path) -> None:
+    assert yaml.safe_load(form(definition())) is None
 
 
 def test_a_lab_without_questions_takes_no_answers(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from vmlab.errors import HostError, UsageError
 from vmlab.host import slots
 from vmlab.host.capacity import GUEST_OVERHEAD_BYTES, RUNNER_BYTES, Capacity, Need, Share, capacity, check_fits
 from vmlab.host.facts import GIB, MIB
-from vmlab.host.slots import Entry, Slots, obstacle
+from vmlab.host.slots import Place, Slots, obstacle
 from vmlab.progress import Kind, Progress
 
 SMALL = Capacity(memory_bytes=4 * GIB, cpus=2, free_bytes=16 * GIB, total_bytes=4 * GIB + GIB // 2)
@@ -37,8 +37,8 @@ def silent(_: str) -> None:
     pass
 
 
-def entry(ticket: int, *, running: bool = False, exclusive: bool = False, cpus: int = 1, gib: float = 1) -> Entry:
-    return Entry(ticket, running, f"lab{ticket}", "student", 100 + ticket, int(gib * GIB), cpus, exclusive, 0.0)
+def entry(ticket: int, *, running: bool = False, exclusive: bool = False, cpus: int = 1, gib: float = 1) -> Place:
+    return Place(ticket, running, f"lab{ticket}", "student", 100 + ticket, int(gib * GIB), cpus, exclusive, 0.0)
 
 
 # --- the rule ---------------------------------------------------------------------------------------------------------------------
@@ -62,7 +62,7 @@ def entry(ticket: int, *, running: bool = False, exclusive: bool = False, cpus: 
         (entry(2, cpus=2), [entry(1, running=True)], "a CPU, 1 of 2 taken"),
     ],
 )
-def test_who_must_wait_and_why(mine: Entry, others: list[Entry], why: str) -> None:
+def test_who_must_wait_and_why(mine: Place, others: list[Place], why: str) -> None:
     told = obstacle(mine, others, SMALL)
     assert told.startswith(why)
     assert bool(told) == bool(why)
@@ -109,7 +109,7 @@ from vmlab.host.capacity import Capacity, Need, Share
 from vmlab.host.slots import Slots
 from vmlab.progress import Progress
 
-progress = Progress(lambda event: print("waits for", event.text, flush=True))
+progress = Progress(lambda event: print("waits for", event.text.removeprefix("a slot: "), flush=True))
 gib = 1 << 30
 slots = Slots(Path(sys.argv[1]), lambda: Capacity(4 * gib, 2, 16 * gib, 5 * gib))
 with slots.hold(Need({"main": Share(gib, 1)}, exclusive="exclusive" in sys.argv), "held", progress):
@@ -152,7 +152,7 @@ def test_a_killed_owner_frees_its_slot_and_leaves_nothing(hold: Hold, tmp_path: 
     assert says(third) == "waits for"
     assert says(third) == "runs"
     assert time.monotonic() - began < 10
-    assert {each.pid for each in Slots(tmp_path / "slots").entries()} == {second.pid, third.pid}
+    assert {each.pid for each in Slots(tmp_path / "slots").places()} == {second.pid, third.pid}
     assert len(list((tmp_path / "slots").iterdir())) == 2
 
 
@@ -219,7 +219,7 @@ def test_first_come_first_served(tmp_path: Path) -> None:
         for number in range(8):
             threads.append(threading.Thread(target=one, args=(number,)))
             threads[-1].start()
-            while len(store.entries()) < number + 2:
+            while len(store.places()) < number + 2:
                 time.sleep(0.01)
     for thread in threads:
         thread.join(30)
@@ -266,7 +266,7 @@ def test_a_directory_of_somebody_else_in_tmp_is_not_taken(tmp_path: Path, monkey
     (tmp_path / "theirs").mkdir(mode=0o777)
     (tmp_path / "theirs").chmod(0o777)
     with pytest.raises(HostError, match="not a directory of yours alone"):
-        Slots().entries()
+        Slots().places()
 
 
 def test_rubbish_in_the_directory_harms_nobody(tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_rubbish_in_the_directory_harms_nobody(tmp_path: Path) -> None:
     (home / "notes.txt").write_text("an administrator's")
     store = Slots(home, lambda: SMALL)
     with store.hold(ONE, "x", Progress()):
-        assert [each.what for each in store.entries()] == ["x"]
+        assert [each.what for each in store.places()] == ["x"]
     assert [path.name for path in home.iterdir()] == ["notes.txt"]
 
 
@@ -285,7 +285,7 @@ def test_a_gate_that_somebody_keeps_shut_is_said_so(tmp_path: Path, monkeypatch:
     home = tmp_path / "slots"
     home.mkdir()
     with slots._gate(home), pytest.raises(HostError, match="has held the lock") as caught:
-        Slots(home).entries()
+        Slots(home).places()
     assert "fuser" in caught.value.hint
 
 

@@ -119,7 +119,7 @@ def test_files_go_in_and_out(connection: Connection, tmp_path: Path) -> None:
 
 
 def test_files_that_cannot_be_copied_are_named(connection: Connection, tmp_path: Path) -> None:
-    with pytest.raises(SshError, match="cannot copy /no/such/file from the guest: .*No such file"):
+    with pytest.raises(SshError, match=r"cannot copy /no/such/file from the guest: .*No such file"):
         connection.get("/no/such/file", tmp_path / "never", deadline=in_s())
     (tmp_path / "in").write_bytes(bytes(1 << 20))
     with pytest.raises(ScriptError, match="larger than 1000 bytes"):

@@ -12,15 +12,18 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from tests.sshserver import within
 from vmlab.deadline import Deadline
 from vmlab.errors import TemplateError
 from vmlab.guest.clone import identity as standby
 from vmlab.guest.clone.identity import Newborn
 from vmlab.guest.inside import standby as inside
+from vmlab.guest.seed import new_hostname
 
 
 @pytest.fixture
@@ -60,12 +63,11 @@ GOOD = ({"renewed": True}, {"time": 0}, {"clock": {"set_by_s": 5.5, "error_s": 0
 def test_a_clone_is_told_who_it_is_and_what_time_it_is(line: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = line
     with guest(theirs, *lines(*GOOD)) as heard:
-        newborn = Newborn(ours, "main", Deadline(5), now_ns=lambda: 42)
+        newborn = Newborn(ours, "main-c0ffee", Deadline(5), now_ns=lambda: 42)
         newborn.quicken()
         newborn.settle()
     told, time_told = heard
-    assert told["hostname"] == newborn.hostname
-    assert newborn.hostname.startswith("main-")
+    assert told["hostname"] == "main-c0ffee"
     assert told["machine_id"] == newborn.machine_id
     assert len(bytes.fromhex(told["machine_id"])) == 16
     assert len(bytes.fromhex(told["random"])) >= 32
@@ -78,7 +80,7 @@ def test_no_two_clones_are_told_the_same() -> None:
     for _ in range(2):
         ours, theirs = socket.socketpair()
         with ours, theirs, guest(theirs, *lines(*GOOD)) as heard:
-            Newborn(ours, "main", Deadline(5)).quicken()
+            Newborn(ours, new_hostname("main"), Deadline(5)).quicken()
         tellings.append(heard[0])
     assert all(tellings[0][key] != tellings[1][key] for key in ("random", "hostname", "machine_id"))
 
@@ -233,3 +235,34 @@ def test_what_firmware_wrote_to_the_port_is_thrown_away() -> None:
         # A last byte may come late.
         theirs.sendall(b'[{"waiting": true}\n')
         assert standby.Newborn(ours, "x", Deadline(5)).expect("waiting", noisy=True) == {"waiting": True}
+
+
+@contextlib.contextmanager
+def pouring(sock: socket.socket, data: bytes, every_s: float) -> Iterator[None]:
+    """Write this again and again for the length of a block."""
+    over = threading.Event()
+
+    def pour() -> None:
+        with contextlib.suppress(OSError):
+            while not over.wait(every_s):
+                sock.sendall(data)
+
+    thread = threading.Thread(target=pour, daemon=True)
+    thread.start()
+    yield
+    over.set()
+    # (It may be in the midst of writing to a port that nobody reads any more.)
+    sock.shutdown(socket.SHUT_RDWR)
+    thread.join(20)
+
+
+def test_a_guest_that_never_stops_talking_ends_no_wait() -> None:
+    babbling = cast(socket.socket, SimpleNamespace(setblocking=lambda flag: None, recv=lambda size: b"."))
+    with within(0.5, 1.0), pytest.raises(TemplateError, match="never quiet"):
+        standby._empty(babbling, Deadline(0.5))
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pouring(theirs, b".", 0.005), within(0.5, 1.0), pytest.raises(TemplateError, match="did not answer within"):
+        standby.Newborn(ours, "x", Deadline(0.5)).expect("waiting")
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pouring(theirs, b'{"time": 1}\n', 0.005), within(0.5, 1.0), pytest.raises(TemplateError, match=r"answer|takes"):
+        standby.Newborn(ours, "x", Deadline(0.5)).expect("waiting")

@@ -15,7 +15,7 @@ from vmlab.guest.clone import template
 from vmlab.guest.clone.template import Host, key_of
 from vmlab.guest.machine import BootRequest
 from vmlab.host.facts import Qemu
-from vmlab.image.store import Image
+from vmlab.image.image import Image
 
 FILES = {name: {"sha256": letter * 64, "size": 1} for name, letter in (("disk.qcow2", "a"), ("vmlinuz", "b"), ("initrd.img", "c"))}
 IMAGE = Image(

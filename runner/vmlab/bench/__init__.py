@@ -1,7 +1,8 @@
 """What an experiment may touch: guests, the look at them from outside, and the record of what was observed.
 
-This is the only bridge between the machine wing (`vmlab.guest`, `vmlab.host`) and the evidence wing (`vmlab.lab`,
-`vmlab.report`). labs/README.md describes it for authors.
+Here the machine wing (`vmlab.guest`, `vmlab.image`, `vmlab.host`) and the evidence wing (`vmlab.lab`, `vmlab.report`) meet: neither
+imports anything of the other. Of the report the bench uses the model alone, whose parts it writes down. What stands above it (`run`,
+`many`, the commands) uses both wings too; a lab's experiment has only this room. labs/README.md describes it for authors.
 
 bench       guests by name, phases, the record
 guest       a running guest, as an experiment sees it

@@ -21,7 +21,7 @@ from vmlab.guest import frozen, seed, start
 from vmlab.guest.conversation import parse_line
 from vmlab.guest.machine import BootRequest
 from vmlab.host import facts, probe
-from vmlab.image.store import Image
+from vmlab.image.image import Image
 from vmlab.lab.definition import GuestRequest, Lab
 from vmlab.process import CommandError
 from vmlab.yamlfile import load
@@ -148,7 +148,7 @@ class Bench:
         """What a YAML file of the lab's folder holds; UsageError with the line when it is no YAML of the kind that lab.yaml is."""
         return load(self._lab.directory / name).value
 
-    def render(self, template: str, **values: Any) -> str:
+    def render(self, file: str, **values: Any) -> str:
         """A text file of the lab's folder with its jinja2 expressions filled in; a name that it uses and is not given is an error."""
         environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(self._lab.directory),
@@ -159,10 +159,10 @@ class Bench:
             lstrip_blocks=True,
         )
         try:
-            return environment.get_template(template).render(values)
+            return environment.get_template(file).render(values)
         except jinja2.TemplateError as exc:
             line = f":{exc.lineno}" if isinstance(exc, jinja2.TemplateSyntaxError) else ""
-            raise UsageError(f"{self._lab.name}/{template}{line}: {type(exc).__name__}: {exc}") from exc
+            raise UsageError(f"{self._lab.name}/{file}{line}: {type(exc).__name__}: {exc}") from exc
 
     def _note_end(self, name: str) -> None:
         """Write down how a guest was ended (not one that never became ready: then the run's error says all)."""

@@ -213,8 +213,8 @@ class Guest:
 
     def part(self) -> GuestPart:
         """This guest for the report."""
-        request, system = self.machine.request, self.machine.system
-        status = self.machine.cloud_init
+        request, birth = self.machine.request, self.machine.birth
+        status = birth.cloud_init
         return GuestPart(
             name=self.name,
             image=request.image.name,
@@ -224,13 +224,13 @@ class Guest:
             init=request.init,
             virtualisation=_RUNS_GUESTS_BY[request.virtualisation],
             argv=self.machine.argv,
-            kernel=system.kernel,
-            os=system.os,
-            boot_id=system.boot_id,
-            start="clone" if self.machine.template else "cold",
-            template=self.machine.template,
-            fallback=self.machine.fallback,
-            clock_error_s=self.machine.clock_error_s,
+            kernel=birth.system.kernel,
+            os=birth.system.os,
+            boot_id=birth.system.boot_id,
+            start="clone" if birth.template else "cold",
+            template=birth.template,
+            fallback=birth.fallback,
+            clock_error_s=birth.clock_error_s,
             steps=[StepPart(name=step.name, at_s=step.at_s) for step in self.machine.reached],
-            cloud_init=CloudInitPart(status=status.status, exit_code=status.exit_code, detail=status.detail) if status else None,
+            cloud_init=CloudInitPart(status=status.status, exit_code=status.exit_code, detail=status.detail),
         )

@@ -15,7 +15,7 @@ from vmlab.guest.workdir import WorkDir
 from vmlab.host.accelerator import Accelerator
 from vmlab.host.facts import HostFacts
 from vmlab.host.slots import Slot
-from vmlab.image.store import Image
+from vmlab.image.image import Image
 from vmlab.progress import Progress
 
 

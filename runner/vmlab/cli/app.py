@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -19,13 +20,11 @@ import click
 from vmlab import __version__
 from vmlab.cli.many import ps, worker
 from vmlab.cli.options import (
+    GuestOptions,
     LabName,
-    accel_option,
     catalog_option,
-    catalogs_of,
-    cold_option,
     collection_of,
-    image_option,
+    guest_options,
     json_option,
     labs_option,
     reports_option,
@@ -33,9 +32,11 @@ from vmlab.cli.options import (
 from vmlab.cli.run import EXIT_INTERRUPTED, merge, run
 from vmlab.cli.storage import clean, image, template
 from vmlab.errors import EXIT_COULD_NOT_RUN, EXIT_FAIL, EXIT_PASS, EXIT_USAGE, UsageError, VmlabError
+from vmlab.output import broken, complain, say, say_error, silence
+from vmlab.progress import has_stuck_relay
 
 if TYPE_CHECKING:
-    from vmlab.host.accelerator import Wanted
+    pass
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -80,9 +81,9 @@ def list_labs(as_json: bool, lab_dirs: tuple[Path, ...]) -> None:
 @labs_option
 def predict(lab: str, output: Path | None, lab_dirs: tuple[Path, ...]) -> None:
     """Write a form with a lab's questions, to be answered before the run (`vmlab run LAB --answers FILE`)."""
-    from vmlab.lab.answers import template
+    from vmlab.lab.answers import form
 
-    text = template(collection_of(lab_dirs).get(lab).definition)
+    text = form(collection_of(lab_dirs).get(lab).definition)
     if output is None:
         click.echo(text, nl=False)
     elif output.exists():
@@ -96,23 +97,19 @@ def predict(lab: str, output: Path | None, lab_dirs: tuple[Path, ...]) -> None:
 @cli.command()
 @click.argument("lab", type=LabName())
 @click.option("--guest", "guest_name", default="", metavar="NAME", help="Which of the lab's guests; by default the first.")
-@accel_option
-@image_option
-@cold_option
 @click.option("--root", is_flag=True, help="Be root, as the lab's scripts are.")
-@labs_option
-def shell(lab: str, guest_name: str, accel: Wanted, image: str | None, cold: bool, root: bool, lab_dirs: tuple[Path, ...]) -> None:
+@guest_options
+def shell(lab: str, guest_name: str, root: bool, options: GuestOptions) -> None:
     """Start a lab's guest and open a shell in it. The guest is gone when you leave."""
     from vmlab.bench import GUEST_LAB_DIR
     from vmlab.progress import Progress
     from vmlab.run.screen import choose_screen, shown
-    from vmlab.run.session import Choice
     from vmlab.run.shell import shell_guest
 
-    choice, progress = Choice(accelerator=accel, image=image, cold=cold, catalogs=catalogs_of()), Progress()
+    progress = Progress()
     with contextlib.ExitStack() as stack:
         with shown(progress, choose_screen()):
-            guest = stack.enter_context(shell_guest(collection_of(lab_dirs).get(lab), choice, progress, guest_name))
+            guest = stack.enter_context(shell_guest(options.labs().get(lab), options.choice, progress, guest_name))
         user = "root" if root else guest.user
         click.echo(f"{user}@{guest.name}: the lab's scripts are in {GUEST_LAB_DIR}; the guest is gone when you leave (exit).")
         sys.exit(guest.shell(user))
@@ -133,7 +130,7 @@ def report(lab: str | None, as_json: bool, reports: Path) -> None:
         click.echo(found.model_dump_json(indent=2))
         return
     for line in (*report_lines(found), *closing_lines(found, str(directory / "report.html"))):
-        click.echo(line)
+        say(line)
 
 
 @cli.command()
@@ -161,7 +158,7 @@ def check(path: Path, as_json: bool, lab_dirs: tuple[Path, ...]) -> None:
         )
     else:
         for line in (*report_lines(fresh), *closing_lines(fresh, str(path))):
-            click.echo(line)
+            say(line)
         if stored.lab.digest != lab.digest:
             click.echo("note: the lab's files have changed since this report was written")
         for problem in problems:
@@ -221,36 +218,68 @@ for _command in (run, merge, worker, image, template, clean, ps):
     cli.add_command(_command)
 
 
+# What writing to standard output may fail with. (Errors of files that a command opens bear the file's name.)
+_CANNOT_BE_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+
+
 def _interrupt(_number: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
 def main() -> None:
     """Run the command line, with every outcome as an exit code and no traceback for what a user can cause."""
-    # A runner that is asked to end (by `kill`, by CI, by a closed terminal) ends its guests as with Ctrl-C.
+    # A runner that is asked to end (by `kill`, by CI, by a closed terminal) ends its guests as with Ctrl-C. What was ignored at the start
+    # (SIGHUP by nohup) stays ignored.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-    sys.exit(_main())
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+    sys.exit(_closed(_main()))
+
+
+def _closed(status: int) -> int:
+    """Write out what is left for standard output at the end of a command that ended with this status; returns the status to exit with.
+
+    Output that is lost is an error of a command whose outcome it is. A reader that has gone is none: it had what it wanted.
+    """
+    if has_stuck_relay():
+        # A screen stands still in the middle of a line, and Python would wait for it for ever.
+        os._exit(status)
+    why = broken(sys.stdout)
+    if why is None:
+        return status
+    if isinstance(why, BrokenPipeError):
+        silence(sys.stdout)
+        return status
+    return _unwritten(why) if status == EXIT_PASS else status
+
+
+def _unwritten(why: OSError) -> int:
+    """Say that what a command had to say is lost; returns the exit code for it."""
+    silence(sys.stdout)
+    complain(f"vmlab: cannot write to standard output: {why.strerror or why}")
+    complain("       give it another place; what a run found is in its report all the same")
+    return EXIT_COULD_NOT_RUN
 
 
 def _main() -> int:
     try:
         return _dispatch()
     except VmlabError as exc:
-        from vmlab.run.screen import say_error
-
         say_error(exc)
         return exc.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("vmlab: interrupted; everything it started is ended", err=True)
+        complain("vmlab: interrupted; everything it started is ended")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone (`vmlab list | head`); nothing is left to say and nobody to say it to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PASS
-    except Exception:  # noqa: BLE001  (the last resort: Python's own exit code for this would read as a failed check)
-        traceback.print_exc()
-        click.echo("vmlab: this is a bug in vmlab; the lines above say where", err=True)
+    except Exception as exc:  # noqa: BLE001
+        if isinstance(exc, OSError) and exc.filename is None and exc.errno in _CANNOT_BE_WRITTEN:
+            return _unwritten(exc)
+        # The last resort: Python's own exit code for this would read as a failed check.
+        with contextlib.suppress(OSError, ValueError):
+            traceback.print_exc()
+        complain("vmlab: this is a bug in vmlab; the lines above say where")
         return EXIT_COULD_NOT_RUN
 
 
@@ -267,7 +296,8 @@ def _dispatch() -> int:
         return EXIT_USAGE
     except click.ClickException as exc:
         where = exc.ctx.command_path if isinstance(exc, click.UsageError) and exc.ctx else "vmlab"
-        click.echo(f"vmlab: {exc.format_message()}\n       see: {where} --help", err=True)
+        complain(f"vmlab: {exc.format_message()}")
+        complain(f"       see: {where} --help")
         return EXIT_USAGE
     return EXIT_PASS
 

@@ -24,12 +24,12 @@ def ps(as_json: bool) -> None:
     seen = Slots().overview()
     memory, cpus = seen.taken()
     if as_json:
-        rows = [{**dataclasses.asdict(row.entry), "since_s": row.since_s, "waits_for": row.waits_for} for row in seen.rows]
+        rows = [{**dataclasses.asdict(row.place), "since_s": row.since_s, "waits_for": row.waits_for} for row in seen.rows]
         taken = {"memory_bytes": memory, "cpus": cpus}
         click.echo(json.dumps({"runs": rows, "taken": taken, "whole": dataclasses.asdict(seen.whole)}, indent=2))
         return
     for row in seen.rows:
-        run = row.entry
+        run = row.place
         state = "runs" if run.running else "waits"
         alone = ", alone" if run.exclusive else ""
         click.echo(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -13,8 +16,10 @@ from click.shell_completion import CompletionItem
 from vmlab.errors import HostError
 
 if TYPE_CHECKING:
+    from vmlab.host.accelerator import Wanted
     from vmlab.image.store import ImageStore
     from vmlab.lab.collection import Collection
+    from vmlab.run.session import Choice
 
 
 class LabName(click.ParamType[str]):
@@ -85,6 +90,42 @@ def images_of(tell: Callable[[str], None] | None = None) -> ImageStore:
 
     more = [*users_catalogs(), *catalogs_of()]
     return ImageStore(tell=tell, more=more) if tell else ImageStore(more=more)
+
+
+@dataclass(frozen=True)
+class GuestOptions:
+    """How a command's guests are run, and where its labs are: the options that several commands have."""
+
+    accel: Wanted
+    image: str | None
+    cold: bool
+    lab_dirs: tuple[Path, ...]
+
+    @property
+    def choice(self) -> Choice:
+        """The same as a session wants it."""
+        from vmlab.run.session import Choice
+
+        return Choice(accelerator=self.accel, image=self.image, cold=self.cold, catalogs=catalogs_of())
+
+    def labs(self) -> Collection:
+        """The labs that there are."""
+        return collection_of(self.lab_dirs)
+
+
+def guest_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command those options, as its ``options``."""
+
+    @accel_option
+    @image_option
+    @cold_option
+    @labs_option
+    @functools.wraps(command)
+    def told(**given: Any) -> None:
+        fields = {each.name: given.pop(each.name) for each in dataclasses.fields(GuestOptions)}
+        command(options=GuestOptions(**fields), **given)
+
+    return told
 
 
 @contextlib.contextmanager

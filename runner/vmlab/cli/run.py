@@ -7,7 +7,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,8 +27,8 @@ from vmlab.errors import UsageError
 
 if TYPE_CHECKING:
     from vmlab.host.accelerator import Wanted
-    from vmlab.many.cluster import Cluster
-    from vmlab.run.request import RunRequest
+    from vmlab.many.pool import Workers
+    from vmlab.run.request import Job, RunRequest
 
 # The conventional status of a program that SIGINT ended (128 + 2), so that a shell's loop stops too.
 EXIT_INTERRUPTED = 130
@@ -82,6 +82,57 @@ class Shard(click.ParamType[Part]):
         return Part(number, of)
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of `vmlab run`, by their names there."""
+
+    accel: Wanted
+    image: str | None
+    cold: bool
+    params: tuple[str, ...]
+    answers: Path | None
+    student: str
+    jobs: int
+    """How many labs at once; 0: as many as this machine has slots for."""
+    fail_fast: bool
+    retry_errors: int
+    resume: bool
+    shard: Part | None
+    scheduler: str | None
+    quiet: bool
+    as_json: bool
+    reports: Path
+    lab_dirs: tuple[Path, ...]
+
+    @property
+    def command(self) -> str:
+        """What was typed, for reports."""
+        return shlex.join(["vmlab", *sys.argv[1:]])
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing asks for what only a run of many labs has: an index, workers, rules for what does not pass."""
+        return not (self.fail_fast or self.retry_errors or self.resume or self.shard or self.scheduler)
+
+    def job(self, name: str, lab: str) -> Job:
+        """One lab with all of this, under a name in the run."""
+        from vmlab.lab.parameters import split
+        from vmlab.run.request import Job
+        from vmlab.run.session import Choice
+
+        return Job(
+            id=name,
+            lab=lab,
+            reports=self.reports,
+            command=self.command,
+            labs=self.lab_dirs,
+            given=split(self.params),
+            answers=self.answers,
+            student=self.student,
+            choice=Choice(accelerator=self.accel, image=self.image, cold=self.cold, catalogs=catalogs_of()),
+        )
+
+
 @click.command()
 @click.argument("labs", nargs=-1, required=True, type=LabName(), metavar="LAB...")
 @accel_option
@@ -100,25 +151,7 @@ class Shard(click.ParamType[Part]):
 @json_option
 @reports_option
 @labs_option
-def run(
-    labs: tuple[str, ...],
-    accel: Wanted,
-    image: str | None,
-    cold: bool,
-    params: tuple[str, ...],
-    answers: Path | None,
-    student: str,
-    jobs: int,
-    fail_fast: bool,
-    retry_errors: int,
-    resume: bool,
-    shard: Part | None,
-    scheduler: str | None,
-    quiet: bool,
-    as_json: bool,
-    reports: Path,
-    lab_dirs: tuple[Path, ...],
-) -> None:
+def run(labs: tuple[str, ...], **given: Any) -> None:
     """Run a lab (or several, or `all`) and write a report.
 
     Several labs run at once, as many as this machine has slots for (`vmlab ps`), and reports/index.html leads to their reports. Ctrl-C
@@ -130,65 +163,57 @@ def run(
                2  the command line or a file of yours is wrong
                3  it could not run, by a fault of vmlab or of the machine
     """
-    from vmlab.lab.parameters import split
     from vmlab.many.job import fitting, numbered
-    from vmlab.many.schedule import Plan, Rules
-    from vmlab.run.request import Job
-    from vmlab.run.session import Choice
 
-    names = collection_of(lab_dirs).names() if labs == ("all",) else list(labs)
+    options = RunOptions(**given)
+    names = collection_of(options.lab_dirs).names() if labs == ("all",) else list(labs)
     if not names:
         raise UsageError("there are no labs here", hint="--labs DIR names a directory that holds some")
-    command = shlex.join(["vmlab", *sys.argv[1:]])
     whole = dict(zip(numbered(names), names, strict=True))
-    mine = list(whole) if shard is None else shard.of_names(list(whole))
-    choice = Choice(accelerator=accel, image=image, cold=cold, catalogs=catalogs_of())
-    asked = [
-        Job(name, whole[name], reports, command, labs=lab_dirs, given=split(params), answers=answers, student=student, choice=choice)
-        for name in mine
-    ]
-    prepared = fitting(asked, here=scheduler is None)
-    rules = Rules(fail_fast=fail_fast, retries=retry_errors)
-    if len(whole) == 1 and rules == Rules() and not resume and shard is None and scheduler is None:
-        sys.exit(_one(prepared[0], quiet=quiet, as_json=as_json))
-
-    from vmlab.host.capacity import capacity
-    from vmlab.many.board import choose_board
-    from vmlab.many.pool import ProcessPool, Workers
-    from vmlab.many.schedule import Schedule
-    from vmlab.progress import Progress
-    from vmlab.run.screen import shown
-
-    workers: Workers
-    if scheduler is None:
-        workers = ProcessPool(jobs or capacity().cpus)
-    else:
-        workers = cluster_at(scheduler, prepared, kvm=accel == "kvm", room=jobs or len(prepared))
-    progress = Progress()
-    schedule = Schedule(Plan(prepared, reports, command, rules, whole=list(whole), shard=str(shard or "")), workers, progress)
-    if resume:
-        schedule.resume()
-    with shown(progress, choose_board(quiet=quiet, as_json=as_json)):
-        batch = schedule.run()
-    sys.exit(EXIT_INTERRUPTED if batch.interrupted else batch.exit_code())
+    mine = list(whole) if options.shard is None else options.shard.of_names(list(whole))
+    prepared = fitting([options.job(name, whole[name]) for name in mine], here=options.scheduler is None)
+    sys.exit(_one(prepared[0], options) if len(whole) == 1 and options.plain else _many(prepared, list(whole), options))
 
 
-def cluster_at(address: str, prepared: list[RunRequest], *, kvm: bool, room: int) -> Cluster:
-    """A Dask cluster to run the jobs on."""
-    with cluster_extra():
-        from vmlab.many.cluster import Cluster
-    return Cluster(address, {request.job.id: request.need for request in prepared}, kvm=kvm, room=room)
-
-
-def _one(request: RunRequest, *, quiet: bool, as_json: bool) -> int:
+def _one(request: RunRequest, options: RunOptions) -> int:
     """Run one lab in this process, its verdicts shown as they come."""
     from vmlab.progress import Progress
     from vmlab.run.lab import run_lab
     from vmlab.run.screen import choose_screen, shown
 
     progress = Progress()
-    with shown(progress, choose_screen(quiet=quiet, as_json=as_json)):
+    with shown(progress, choose_screen(quiet=options.quiet, as_json=options.as_json)):
         return run_lab(request, progress).exit_code
+
+
+def _many(prepared: list[RunRequest], whole: list[str], options: RunOptions) -> int:
+    """Run labs in processes of their own, or on a cluster, and write the index."""
+    from vmlab.many.board import choose_board
+    from vmlab.many.schedule import Plan, Rules, Schedule
+    from vmlab.progress import Progress
+    from vmlab.run.screen import shown
+
+    progress, rules = Progress(), Rules(fail_fast=options.fail_fast, retries=options.retry_errors)
+    plan = Plan(prepared, options.reports, options.command, rules, whole=whole, shard=str(options.shard or ""))
+    schedule = Schedule(plan, _workers(prepared, options), progress)
+    if options.resume:
+        schedule.resume()
+    with shown(progress, choose_board(quiet=options.quiet, as_json=options.as_json)):
+        batch = schedule.run()
+    return EXIT_INTERRUPTED if batch.interrupted else batch.exit_code()
+
+
+def _workers(prepared: list[RunRequest], options: RunOptions) -> Workers:
+    """Where the labs run: processes here, or a Dask cluster."""
+    from vmlab.host.capacity import capacity
+    from vmlab.many.pool import ProcessPool
+
+    if options.scheduler is None:
+        return ProcessPool(options.jobs or capacity().cpus)
+    with cluster_extra():
+        from vmlab.many.cluster import Cluster
+    needs = {request.job.id: request.need for request in prepared}
+    return Cluster(options.scheduler, needs, kvm=options.accel == "kvm", room=options.jobs or len(prepared))
 
 
 @click.command()

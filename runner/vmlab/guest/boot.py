@@ -14,9 +14,9 @@ from pathlib import Path
 from vmlab import process
 from vmlab.deadline import Deadline
 from vmlab.errors import GuestError, GuestPanicked, HostError
-from vmlab.guest import qemu, readiness, seed
-from vmlab.guest.console import PANIC
-from vmlab.guest.machine import BootRequest, Machine, Sockets
+from vmlab.guest import qemu, seed
+from vmlab.guest.console import PANIC, Console
+from vmlab.guest.machine import Birth, BootRequest, Launched, Machine, Sockets
 from vmlab.guest.setting import Setting
 
 # What a guest's disk may need to grow by before it is worth starting at all.
@@ -57,25 +57,26 @@ def launch(
             with output.open("wb") as log_file:
                 inherited = [*fds, setting.work.guests_fd]
                 child = process.spawn(argv, stdout=log_file, stderr=log_file, pass_fds=inherited, huge_pages=not request.small_pages)
+        # (Each may be ended twice: by the machine, and here if there is none.)
+        stack.callback(process.stop, child)
         sockets = Sockets(*(pair[0] for pair in pairs))
-        machine = Machine(request, identity, argv, child, output, sockets, began=began, disk=guest.disk, seed_iso=guest.seed)
+        stack.callback(sockets.close)
+        console = Console(sockets.console, setting.console_log, preface=preface)
+        stack.callback(console.close)
+        launched = Launched(argv, child, output, sockets, console, guest.disk, guest.seed, began, prepared)
+        machine = Machine(request, identity, launched, setting.deadline, setting.progress.notice)
         stack.callback(machine.stop)
-        machine.executed = prepared
-        machine.reached += [readiness.Reached("disk", round(prepared - began, 4))]
-        machine.note("exec")
-        machine.listen(setting.console_log, preface)
-        machine.connect_monitor(setting.deadline)
         yield machine
 
 
 @contextlib.contextmanager
 def boot(
-    request: BootRequest, setting: Setting, *, keep_in: Path | None = None, identity: seed.Identity | None = None
+    request: BootRequest, setting: Setting, *, keep_in: Path | None = None, identity: seed.Identity | None = None, fallback: str = ""
 ) -> Iterator[Machine]:
     """A guest from its first instruction to a finished cloud-init, ended when the block is left.
 
-    With ``keep_in`` its disk, its seed and its memory (as a file named ``ram``) lie in that directory and outlive it. Raises what `launch`
-    and `Machine.wait_until_ready` raise.
+    With ``keep_in`` its disk, its seed and its memory (as a file named ``ram``) lie in that directory and outlive it. ``fallback`` is why
+    it is not cloned. Raises what `launch` and `Machine.wait_until_ready` raise.
     """
     identity = identity or seed.Identity.new(request.name)
 
@@ -87,8 +88,8 @@ def boot(
         return cold_spec(request, place, wires, ram=qemu.RamFile(keep_in / "ram") if keep_in else None)
 
     with launch(request, identity, setting, spec) as machine:
-        machine.wait_until_ready(setting.deadline, setting.progress)
-        machine.ask_system(setting.deadline)
+        cloud_init = machine.wait_until_ready(setting.deadline, setting.progress)
+        machine.be_born(Birth(machine.ask_system(setting.deadline), cloud_init, fallback=fallback))
         yield machine
 
 
@@ -125,14 +126,16 @@ def cold_spec(request: BootRequest, place: Path, wires: qemu.Wires, *, ram: qemu
     )
 
 
-def boot_into(stack: contextlib.ExitStack, request: BootRequest, setting: Setting, *, keep_in: Path | None = None) -> Machine:
+def boot_into(
+    stack: contextlib.ExitStack, request: BootRequest, setting: Setting, *, keep_in: Path | None = None, fallback: str = ""
+) -> Machine:
     """`boot` whose end is the stack's, and which is begun once more when the emulator, not the guest, was at fault.
 
     The console of such a broken boot stays beside the log, as ``*.broken-boot.log``.
     """
 
     def start() -> Machine:
-        return stack.enter_context(boot(request, setting, keep_in=keep_in))
+        return stack.enter_context(boot(request, setting, keep_in=keep_in, fallback=fallback))
 
     try:
         return start()

@@ -21,6 +21,11 @@ _DRAIN_BYTES = 4 << 20
 
 _SETTLE_S = 0.3
 
+# How long an error waits for the end of its command: as a rule, that is all it takes.
+_MOMENT_S = 0.25
+# How long leaving a script waits for its end, on a crowded machine too; what comes next in this guest waits for the rest.
+_LEAVING_S = 5.0
+
 _NO_TIME_HINT = "give it more time (time_limit_s), or find out what it waits for: its last words are below, if it said any"
 
 
@@ -44,7 +49,7 @@ class Owner(Protocol):
     def cut(self) -> None:
         """End every wait on it, and itself."""
 
-    def give_up(self, command: Command, wait: Deadline | None) -> None:
+    def give_up(self, command: Command, wait_s: float) -> None:
         """End a command in the guest with all that it started, waiting for that as long as told."""
 
 
@@ -71,9 +76,12 @@ class Command:
         if connected and (self.is_over() or (kind is None and self.has_exited())):
             self.close()
             return
-        # Nobody wants to wait who was interrupted, nor for a guest that is to be reached anew.
-        waits = connected and (kind is None or issubclass(kind, Exception))
-        self._owner.give_up(self, self._deadline if waits else None)
+        if not connected or (kind is not None and not issubclass(kind, Exception)):
+            # Nobody wants to wait who was interrupted, nor for a guest that is to be reached anew.
+            self._owner.give_up(self, 0)
+        else:
+            # An error comes at its time; a script that is left in peace may take its time to end.
+            self._owner.give_up(self, max(_MOMENT_S, min(_LEAVING_S, self._deadline.left_s()) if kind is None else 0))
 
     def is_over(self) -> bool:
         """Whether it has ended and all that it printed has arrived."""

@@ -35,15 +35,13 @@ class Line:
 class Console:
     """Reads a guest's console (or another serial port of it) on a thread of its own.
 
-    ``on_panic`` is called on that thread with each line that says that the kernel panicked. (Whether that is so is judged elsewhere:
-    `vmlab.guest.panic`.) ``preface`` begins the log: what the guest printed before it was saved, when it is a clone. It is not searched.
+    ``preface`` begins the log: what the guest printed before it was saved, when it is a clone. It is not searched.
     """
 
-    def __init__(
-        self, sock: socket.socket, log_file: Path, *, on_panic: Callable[[Line], None] = lambda _line: None, preface: bytes = b""
-    ) -> None:
+    def __init__(self, sock: socket.socket, log_file: Path, *, preface: bytes = b"") -> None:
         self._sock = sock
-        self._on_panic = on_panic
+        self._on_panic: Callable[[Line], None] | None = None
+        self._panics: list[Line] = []
         self._text = bytearray()
         self._lines: deque[Line] = deque(maxlen=_KEPT_LINES)
         self._unfinished = bytearray()
@@ -72,17 +70,31 @@ class Console:
                 if len(data) >= room:
                     self._log.write(b"\n[vmlab: the console's log was cut here: the guest wrote more than 16 MiB]\n")
             with self._changed:
-                panics = [line for line in self._stamp(data, at) if PANIC.search(line.text.encode())]
+                self._panics += [line for line in self._stamp(data, at) if PANIC.search(line.text.encode())]
                 self._text += data
                 excess = len(self._text) - _KEPT_TEXT
                 if excess > 0:
                     del self._text[:excess]
                     self._dropped += excess
                 self._changed.notify_all()
-            for line in panics:
-                self._on_panic(line)
+            self._tell_of_panics()
         with self._changed:
             self._changed.notify_all()
+
+    def watch(self, on_panic: Callable[[Line], None]) -> None:
+        """Have ``on_panic`` called with each line that says that the kernel panicked, those that came before included.
+
+        Whether that is so is judged elsewhere (`vmlab.guest.panic`).
+        """
+        self._on_panic = on_panic
+        self._tell_of_panics()
+
+    def _tell_of_panics(self) -> None:
+        if self._on_panic is not None:
+            with self._changed:
+                panics, self._panics = self._panics, []
+            for line in panics:
+                self._on_panic(line)
 
     def _stamp(self, data: bytes, at: float) -> list[Line]:
         """Keep the lines that end in ``data``, and return them."""

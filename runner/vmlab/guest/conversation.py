@@ -53,9 +53,7 @@ class Conversation:
         deadline = self._deadline.within(time_limit_s)
         self._command.close_input(deadline)
         while self._next(deadline, _NOT_ENDED) is not None:
-            if deadline.expired():
-                # (It talks without end.)
-                raise self._out_of_time(_NOT_ENDED, deadline)
+            pass
         if not self._command.has_exited(deadline.left_s()):
             raise self._out_of_time(_NOT_ENDED, deadline)
         status = self._command.status()
@@ -65,6 +63,9 @@ class Conversation:
     def _next(self, deadline: Deadline, late: str = "") -> dict[str, Any] | None:
         """The next record, or None at the end of the script's output. ``late`` is what to call it when none came by the deadline."""
         pending = self._command.out
+        if self._deadline.expired() or (late and deadline.expired()):
+            # (Of one that talks without end, there is always another line.)
+            raise self._out_of_time(_NOT_ENDED, deadline if late else self._deadline)
         while b"\n" not in pending:
             if len(pending) > _LINE_LIMIT_BYTES:
                 raise self._ended(f"it printed a line longer than {_LINE_LIMIT_BYTES} bytes")

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from vmlab.guest.console import END_OF_PANIC, Console
 from vmlab.guest.panic import PanicWatch, Signs
 from vmlab.guest.qmp import Qmp, QmpError
 from vmlab.guest.ssh import Connection, wait_for_banner
-from vmlab.image.store import Image
+from vmlab.image.image import Image
 from vmlab.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -82,54 +82,71 @@ class Sockets:
     console: socket.socket
     identity: socket.socket
 
+    def close(self) -> None:
+        """Close them all; safe to call more than once."""
+        for sock in (self.qmp, self.console, self.identity):
+            sock.close()
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A QEMU that was just executed, by `vmlab.guest.boot.launch`. Times are on the monotonic clock."""
+
+    argv: list[str]
+    child: subprocess.Popen[bytes]
+    output: Path
+    """What QEMU prints, in the guest's own directory."""
+    sockets: Sockets
+    console: Console
+    disk: Path
+    seed_iso: Path
+    began: float
+    """When the work on the guest began; its steps count from there."""
+    executed: float
+
+
+@dataclass(frozen=True)
+class Birth:
+    """How a guest became ready, and what was learned of it then: by a boot from the guest itself, by a clone from its template."""
+
+    system: System
+    cloud_init: readiness.CloudInitStatus
+    template: str = ""
+    """The key of the template that it is a clone of; empty when it was booted."""
+    fallback: str = ""
+    """Why it was booted although it should have been cloned."""
+    clock_error_s: float | None = None
+    """How far a clone's clock may be from the host's; None when it was booted, and has it from its hardware."""
+
 
 class Machine:
-    """A guest that runs. `vmlab.guest.boot.launch` makes one; everything that can end it early is noticed within a fraction of a second.
+    """A guest that runs, and whose monitor answers. Everything that can end it early is noticed within a fraction of a second.
 
-    ``began`` is when the work on it began, on the monotonic clock; the steps in ``reached`` count from there.
+    `vmlab.guest.boot.launch` makes one and ends it. Raises GuestExited when QEMU has ended already, QmpError when it does not answer in
+    time. ``notice`` is told what is worth a line to the user.
     """
 
     def __init__(
-        self,
-        request: BootRequest,
-        identity: seed.Identity,
-        argv: list[str],
-        child: subprocess.Popen[bytes],
-        output: Path,
-        sockets: Sockets,
-        *,
-        began: float,
-        disk: Path,
-        seed_iso: Path,
+        self, request: BootRequest, identity: seed.Identity, launched: Launched, deadline: Deadline, notice: Callable[[str], None]
     ) -> None:
         self.request = request
         self.identity = identity
-        self.argv = argv
-        self.sockets = sockets
-        self.began = began
-        self.executed = began
-        """When QEMU was executed, on the monotonic clock."""
-        self.disk = disk
-        self.seed_iso = seed_iso
-        self.reached: list[readiness.Reached] = []
-        self.system = System("", "", "")
-        self.template = ""
-        """The key of the template that it is a clone of; empty when it was booted."""
-        self.fallback = ""
-        """Why it was booted although it should have been cloned."""
-        self.clock_error_s: float | None = None
-        """How far a clone's clock may be from the host's."""
-        self.has_control = False
-        """Whether the quick SSH server of `vmlab.guest.clone.control` listens in it."""
-        self.cloud_init: readiness.CloudInitStatus | None = None
-        self.qmp: Qmp | None = None
+        self.argv = launched.argv
+        self.sockets = launched.sockets
+        self.console = launched.console
+        self.began = launched.began
+        self.executed = launched.executed
+        self.disk = launched.disk
+        self.seed_iso = launched.seed_iso
+        self.reached = [readiness.Reached("disk", round(launched.executed - launched.began, 4))]
+        self.note("exec")
         self.ended_how = ""
-        self._child = child
-        self._output = output
+        self._child = launched.child
+        self._output = launched.output
+        self._birth: Birth | None = None
         self._connection: Connection | None = None
-        self._ports: dict[int, int] = {}
-        self._console: Console | None = None
-        self._panic = PanicWatch(request.name, self, self._on_panic)
+        self._panic = PanicWatch(self, self._on_panic, self._on_mere_words)
+        self._notice = notice
         self._death: RunError | None = None
         self._died_at = 0.0
         self._stopping = False
@@ -138,6 +155,16 @@ class Machine:
         self._migration = ""
         self._migrated = threading.Condition()
         threading.Thread(target=self._watch, name=f"vmlab-watch-{request.name}", daemon=True).start()
+        with self.attributing():
+            self.monitor = Qmp(self.sockets.qmp, name=request.name, on_event=self._on_event, deadline=deadline)
+            try:
+                self.note("qmp")
+                self._ports = self.monitor.forwarded_ports(deadline)
+            except BaseException:
+                self.monitor.close()
+                raise
+        # From now on the console's words can be looked into.
+        self.console.watch(self._panic.hear)
 
     @property
     def pid(self) -> int:
@@ -150,18 +177,17 @@ class Machine:
         return self._output.parent
 
     @property
-    def console(self) -> Console:
-        """The serial console."""
-        if self._console is None:
-            raise GuestError("the guest's console is not connected")
-        return self._console
+    def birth(self) -> Birth:
+        """How it became ready. GuestError for a guest that has not, or need not (a timed boot of a frozen disk)."""
+        if self._birth is None:
+            raise GuestError("the guest has not become ready")
+        return self._birth
 
-    @property
-    def monitor(self) -> Qmp:
-        """QEMU's monitor."""
-        if self.qmp is None:
-            raise QmpError("QEMU's monitor is not connected")
-        return self.qmp
+    def be_born(self, birth: Birth) -> None:
+        """It is ready, which happens once."""
+        if self._birth is not None:
+            raise RuntimeError("a guest is born once")
+        self._birth = birth
 
     @property
     def ssh(self) -> Connection:
@@ -197,18 +223,20 @@ class Machine:
         how = signs.words or "pvpanic reported it"
         self._die(GuestPanicked(f"the guest's kernel panicked: {how}", hint="the console's last lines say where"))
 
+    def _on_mere_words(self, words: str) -> None:
+        """Somebody in the guest has written to the console what a kernel that panics writes."""
+        self._notice(f"the guest {self.request.name} printed {words!r} and lives: that was no panic of its kernel")
+
     def answered_at(self, patience_s: float) -> float:
         """When the guest was asked something that it has answered (see `vmlab.guest.panic.Probe`): by its connection, else its greeting."""
         connection, asked_at = self._connection, time.monotonic()
         if connection is not None and connection.alive():
             return connection.answered_at(patience_s)
-        return asked_at if 22 in self._ports and wait_for_banner(self.port, Deadline(patience_s)) else 0.0
+        return asked_at if wait_for_banner(self.port, Deadline(patience_s)) else 0.0
 
     def cpus(self) -> list[panic.Cpu]:
-        """What each of the guest's processors is at; none as long as the monitor is not connected."""
-        if self.qmp is None:
-            return []
-        text = self.qmp.execute("human-monitor-command", Deadline(_LOOK_LIMIT_S), **{"command-line": "info registers -a"})
+        """What each of the guest's processors is at."""
+        text = self.monitor.execute("human-monitor-command", Deadline(_LOOK_LIMIT_S), **{"command-line": "info registers -a"})
         return panic.cpus_of(str(text).replace("\r", ""))
 
     def cpu_s(self) -> float:
@@ -270,12 +298,10 @@ class Machine:
         death = self._death
         if death is None:
             return
-        tail = ""
-        if self._console is not None:
-            if isinstance(death, GuestPanicked):
-                self._console.wait_for(END_OF_PANIC, max(0.0, self._died_at + PANIC_WORDS_S - time.monotonic()))
-            time.sleep(max(0.0, self._died_at + LAST_WORDS_S - time.monotonic()))
-            tail = self._console.tail()
+        if isinstance(death, GuestPanicked):
+            self.console.wait_for(END_OF_PANIC, max(0.0, self._died_at + PANIC_WORDS_S - time.monotonic()))
+        time.sleep(max(0.0, self._died_at + LAST_WORDS_S - time.monotonic()))
+        tail = self.console.tail()
         if isinstance(death, GuestPanicked) and (reason := panic.reason_in(tail)):
             # (pvpanic may have told it first, and does not know why.)
             death.message = f"the guest's kernel panicked: {reason}"
@@ -308,17 +334,6 @@ class Machine:
         """A step of the start is done now."""
         self.reached.append(readiness.Reached(step, round(time.monotonic() - self.began, 4)))
 
-    def listen(self, log_file: Path, preface: bytes) -> None:
-        """Read the console from now on; the log begins with ``preface``."""
-        self._console = Console(self.sockets.console, log_file, on_panic=self._panic.hear, preface=preface)
-
-    def connect_monitor(self, deadline: Deadline) -> None:
-        """Talk to QEMU's monitor and learn the ports that lead to the guest."""
-        with self.attributing():
-            self.qmp = Qmp(self.sockets.qmp, name=self.request.name, on_event=self._on_event, deadline=deadline)
-            self.note("qmp")
-            self._ports = self.qmp.forwarded_ports(deadline)
-
     def wait_until_migrated(self, deadline: Deadline) -> None:
         """Wait for the end of QEMU's migration, out or in. TemplateError when it failed or the deadline passes; else as `check_alive`."""
         with self._migrated:
@@ -339,31 +354,42 @@ class Machine:
             self._connection.close()
             self._connection = None
 
-    def ask_system(self, deadline: Deadline) -> None:
+    def ask_system(self, deadline: Deadline) -> System:
         """Run the first command: what the guest says that it runs."""
         script = '. /etc/os-release; printf \'%s\\n\' "$(uname -r)" "$PRETTY_NAME"; cat /proc/sys/kernel/random/boot_id'
         with self.attributing():
             answer = self.ssh.execute(script, deadline=deadline.within(60), output_limit_bytes=4096).stdout
         kernel, system, boot_id, *_ = [*answer.splitlines(), "", "", ""]
-        self.system = System(kernel[:200], system[:200], boot_id[:64])
         self.note("first-command")
+        return System(kernel[:200], system[:200], boot_id[:64])
 
-    def wait_until_ready(self, deadline: Deadline, progress: Progress) -> None:
-        """Wait for kernel, sshd, login and cloud-init, in this order. Raises BootTimeout, GuestPanicked, GuestExited or SshError."""
+    def wait_until_ready(self, deadline: Deadline, progress: Progress) -> readiness.CloudInitStatus:
+        """Wait for kernel, sshd, login and cloud-init, in this order; how cloud-init ended.
+
+        Raises BootTimeout, GuestPanicked, GuestExited or SshError, and GuestError when cloud-init failed.
+        """
+        said: list[str] = []
+
+        def cloud_init_is_done(deadline: Deadline) -> bool:
+            said.append(self._cloud_init_says(deadline))
+            return bool(said[-1].strip())
+
         steps = [
             readiness.Step("kernel", "the kernel printed nothing: is the image bootable, has the guest enough memory?", self._kernel_is_up),
             readiness.Step("sshd", "the console says how far user space came: a failed unit, a missing disk?", self._sshd_greets),
             readiness.Step("login", "sshd answers but refuses the key: did cloud-init read its seed?", self._log_in),
-            readiness.Step("cloud-init", "cloud-init still works: see /var/log/cloud-init.log in the guest", self._cloud_init_is_done),
+            readiness.Step("cloud-init", "cloud-init still works: see /var/log/cloud-init.log in the guest", cloud_init_is_done),
         ]
         with self.attributing():
             self.reached += readiness.wait(steps, self, deadline, progress)
-        if self.cloud_init is not None and self.cloud_init.exit_code == 1:
+        status = readiness.parse_cloud_init(said[-1])
+        if status.exit_code == 1:
             raise GuestError(
-                f"cloud-init failed in the guest: {'; '.join(self.cloud_init.detail)[:300]}",
+                f"cloud-init failed in the guest: {'; '.join(status.detail)[:300]}",
                 hint="see /var/log/cloud-init.log in the guest; the lab's cloud_init section may be at fault",
                 detail=self.console.tail(),
             )
+        return status
 
     def _kernel_is_up(self, deadline: Deadline) -> bool:
         return self.console.wait_for(_KERNEL_SIGNS, min(readiness.POLL_S, deadline.left_s())) is not None
@@ -382,14 +408,11 @@ class Machine:
             return False
         return True
 
-    def _cloud_init_is_done(self, deadline: Deadline) -> bool:
+    def _cloud_init_says(self, deadline: Deadline) -> str:
+        """Its two files when it has ended; nothing before."""
         # /run/cloud-init/result.json is written by cloud-init when its last stage has ended (cloud-init's documentation, "boot status").
         script = "cd /run/cloud-init && for i in 1 2 3 4 5; do [ -e result.json ] && exec cat status.json result.json; sleep 0.2; done"
-        text = self.ssh.execute(script, deadline=deadline.within(60)).stdout
-        if not text.strip():
-            return False
-        self.cloud_init = readiness.parse_cloud_init(text)
-        return True
+        return self.ssh.execute(script, deadline=deadline.within(60)).stdout
 
     def prove_name(self, deadline: Deadline) -> None:
         """Run a clone's first command: it says its name, and that must be the one that it was given. GuestError when it is another."""
@@ -440,18 +463,15 @@ class Machine:
         self._panic.close()
         if self._connection is not None:
             self._connection.close()
-        if self._child.poll() is None and self.qmp is not None:
+        if self._child.poll() is None:
             with contextlib.suppress(QmpError):
-                self.qmp.execute("quit", Deadline(3))
+                self.monitor.execute("quit", Deadline(3))
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._child.wait(3)
                 self.ended_how = "quit"
         if self._child.poll() is None:
             self.ended_how = "terminated" if process.stop(self._child) == -signal.SIGTERM else "killed"
         self.ended_how = self.ended_how or "by itself"
-        if self.qmp is not None:
-            self.qmp.close()
-        if self._console is not None:
-            self._console.close()
-        for sock in (self.sockets.qmp, self.sockets.console, self.sockets.identity):
-            sock.close()
+        self.monitor.close()
+        self.console.close()
+        self.sockets.close()

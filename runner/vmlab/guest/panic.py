@@ -109,19 +109,23 @@ class Probe(Protocol):
         """When a question was asked that the guest has answered over SSH; 0 when none is within ``patience_s``."""
 
     def cpus(self) -> Sequence[Cpu]:
-        """What each processor is at; empty when QEMU cannot be asked yet."""
+        """What each processor is at; empty when QEMU's answer is not understood."""
 
     def cpu_s(self) -> float:
         """The CPU time that QEMU has used, in seconds."""
 
 
 class PanicWatch:
-    """Gathers the signs and decides. ``believed`` is called once, from whichever thread finds it out."""
+    """Gathers the signs and decides.
 
-    def __init__(self, name: str, probe: Probe, believed: Callable[[], None]) -> None:
-        self._name = name
+    ``believed`` is called once, from whichever thread finds it out; ``mere_words`` once too, with the first words that a guest printed
+    that lives.
+    """
+
+    def __init__(self, probe: Probe, believed: Callable[[], None], mere_words: Callable[[str], None]) -> None:
         self._probe = probe
         self._believed = believed
+        self._mere_words = mere_words
         self._signs = Signs()
         self._changed = threading.Condition()
         self._closed = False
@@ -137,9 +141,9 @@ class PanicWatch:
         """The console says that the kernel panicked."""
         with self._changed:
             words = self._signs.words if self._signs.doubtful else reason_in(line.text)
-            self._signs = dataclasses.replace(self._signs, words=words, words_at=line.at)
+            self._signs = dataclasses.replace(self._signs, words=words, words_at=max(line.at, self._signs.words_at))
             if self._looker is None and not self._closed:
-                self._looker = threading.Thread(target=self._look_into_it, name=f"vmlab-panic-{self._name}", daemon=True)
+                self._looker = threading.Thread(target=self._look_into_it, name="vmlab-panic", daemon=True)
                 self._looker.start()
             self._changed.notify_all()
 
@@ -181,7 +185,7 @@ class PanicWatch:
                 self._look(said_at)
             except RunError as exc:
                 # QEMU is gone or its monitor is: that is noticed by itself.
-                log.debug("looking for a panic of %s: %s", self._name, exc)
+                log.debug("a look for a panic failed: %s", exc)
             pause_s = min(max(_FIRST_PAUSE_S, 2 * pause_s), _LONGEST_PAUSE_S)
 
     def _look(self, said_at: float) -> None:
@@ -207,7 +211,7 @@ class PanicWatch:
 
     def _is_alive(self, at: float) -> None:
         with self._changed:
-            first = not self._signs.alive_at
-            self._signs = dataclasses.replace(self._signs, alive_at=at)
-        tell = log.warning if first else log.debug
-        tell("the guest %s printed %r and lives: somebody wrote that, not a kernel that panics", self._name, self._signs.words)
+            before = self._signs
+            self._signs = dataclasses.replace(before, alive_at=at)
+        if not before.alive_at:
+            self._mere_words(before.words)

@@ -61,7 +61,7 @@ def render(identity: Identity, *, user: str, extra: Mapping[str, Any]) -> dict[s
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(data_dir("cloud-init")),
         undefined=jinja2.StrictUndefined,
-        autoescape=False,  # noqa: S701  (the templates make YAML; each value passes through tojson, and JSON is YAML)
+        autoescape=False,  # noqa: S701  (they make YAML; each value passes through tojson, and JSON is YAML)
         keep_trailing_newline=True,
     )
     values = {"identity": identity, "user": user}

@@ -48,8 +48,6 @@ _COMMAND_LIMIT_BYTES = 8192
 ENDING_LIMIT_S = 20.0
 # A script may end by itself so long after its input did, before it is made to.
 _INPUT_ENDED_S = 0.2
-# How long an error waits for the command's end when its time is over: as a rule that is all it takes.
-_ENDING_MOMENT_S = 0.25
 
 _SILENT_HINT = "the guest hangs, or its sshd does: its console may say why"
 
@@ -222,17 +220,16 @@ class Connection:
             target.write(command.encode())
         return f"exec 9<{remote}; rm {remote}; . /dev/fd/9"
 
-    def give_up(self, command: Command, wait: Deadline | None) -> None:
+    def give_up(self, command: Command, wait_s: float) -> None:
         """End a command in the guest, with all that it started; over another connection where this one was lost.
 
-        That is waited for as long as ``wait`` leaves time, or for a moment if that has passed; the next command waits for the rest.
+        That is waited for so many seconds at most; the next command waits for the rest.
         """
         ending = threading.Thread(target=self._end, args=[command], name="vmlab-ending", daemon=True)
         ending.start()
         if command.mark:
             self._endings.append(ending)
-        if wait is not None:
-            ending.join(max(_ENDING_MOMENT_S, min(wait.left_s(), ENDING_LIMIT_S)))
+        ending.join(min(wait_s, ENDING_LIMIT_S))
 
     def _end(self, command: Command) -> None:
         deadline = Deadline(ENDING_LIMIT_S)

@@ -143,7 +143,7 @@ def render(diagnosis: Diagnosis, width: int = 80) -> Text:
 
 def show(diagnosis: Diagnosis) -> None:
     """Print the diagnosis: coloured on a terminal, plain elsewhere, never wider than 100 columns."""
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415 (as slow to load as Text)
 
     console = Console(highlight=False)
     width = min(console.width, 100)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 _STYLES = {"nested": "bold green", "shadow": "bold yellow", "emulated": "bold yellow", "broken": "bold red", "unknown": "bold yellow"}
 _KEY = "Each line: how far one of KVM's counters went for each such operation, and what nested and shadow paging would give."
 _HEADINGS = ("The guest ...", "times", "KVM's counter", "each", "nested", "shadow")
+_LINE = "  {:<33}{:>8}  {:<14}{:>7}{:>7}{:>7}"
 
 
 def render(record: KvmRecord, found: Judgement, width: int = 80) -> Text:
@@ -28,7 +29,7 @@ def render(record: KvmRecord, found: Judgement, width: int = 80) -> Text:
     measured = [row for row in found.rows if row.measured is not None]
     if measured:
         text.append("\n".join(textwrap.wrap(_KEY, width)) + "\n\n")
-        text.append(_line(*_HEADINGS) + "\n", style="bold")
+        text.append(_LINE.format(*_HEADINGS) + "\n", style="bold")
     for row in measured:
         text.append(_cells(row))
         text.append(f"{row.nested:>7}", style="green" if row.fits_nested else "dim")
@@ -54,8 +55,4 @@ def _contradiction(found: Judgement) -> str:
 
 
 def _cells(row: Row) -> str:
-    return _line(row.what, f"{row.n}", row.counter, f"{row.measured:.4g}", "", "").rstrip()
-
-
-def _line(what: str, n: str, counter: str, measured: str, nested: str, shadow: str) -> str:
-    return f"  {what:<33}{n:>8}  {counter:<14}{measured:>7}{nested:>7}{shadow:>7}"
+    return _LINE.format(row.what, row.n, row.counter, f"{row.measured:.4g}", "", "").rstrip()

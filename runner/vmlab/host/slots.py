@@ -45,7 +45,7 @@ _NAME = re.compile(r"(\d{9})\.(waiting|running)")
 
 
 @dataclass(frozen=True)
-class Entry:
+class Place:
     """A run that has a slot or waits for one. Times are of CLOCK_MONOTONIC, which all processes of one boot share."""
 
     ticket: int
@@ -73,13 +73,13 @@ class Slot:
     until_s: float = math.inf
 
 
-def obstacle(entry: Entry, others: Sequence[Entry], whole: Capacity) -> str:
+def obstacle(place: Place, others: Sequence[Place], whole: Capacity) -> str:
     """Why a run must wait, in words for ``waiting for ...``; empty when it may start. ``others`` are all that are alive, in any order.
 
     Strictly first come first served: nobody passes a run that waits longer, not even one that would fit. A run that is larger than the
     machine (a lab with three virtual CPUs on two) starts when it is alone.
     """
-    before = [each for each in others if not each.running and each.ticket < entry.ticket]
+    before = [each for each in others if not each.running and each.ticket < place.ticket]
     running = [each for each in others if each.running]
     if before:
         return _turn(len(before))
@@ -89,28 +89,28 @@ def obstacle(entry: Entry, others: Sequence[Entry], whole: Capacity) -> str:
     if alone is not None:
         return f"{alone.who}, which has the machine for itself"
     names = ", ".join(each.who for each in running)
-    if entry.exclusive:
+    if place.exclusive:
         return f"the machine for itself, {names} not done"
-    return _shortage(entry, running, names, whole)
+    return _shortage(place, running, names, whole)
 
 
-def _shortage(entry: Entry, running: Sequence[Entry], names: str, whole: Capacity) -> str:
+def _shortage(place: Place, running: Sequence[Place], names: str, whole: Capacity) -> str:
     """What is too little for this run beside those that run; empty when nothing is."""
     cpus, memory = sum(each.cpus for each in running), sum(each.memory_bytes for each in running)
-    if cpus + entry.cpus > whole.cpus:
+    if cpus + place.cpus > whole.cpus:
         return f"a CPU, {cpus} of {whole.cpus} taken by {names}"
-    if memory + entry.memory_bytes > whole.memory_bytes:
+    if memory + place.memory_bytes > whole.memory_bytes:
         return f"memory, {in_words(memory)} of {in_words(whole.memory_bytes)} taken by {names}"
-    if entry.memory_bytes > whole.free_bytes:
-        return f"{in_words(entry.memory_bytes)} of memory to be free on this machine"
+    if place.memory_bytes > whole.free_bytes:
+        return f"{in_words(place.memory_bytes)} of memory to be free on this machine"
     return ""
 
 
 @dataclass(frozen=True)
-class Row:
+class Standing:
     """One line of ``vmlab ps``: since when, in seconds, and what a waiting run waits for."""
 
-    entry: Entry
+    place: Place
     since_s: float
     waits_for: str
 
@@ -119,12 +119,12 @@ class Row:
 class Overview:
     """All of ``vmlab ps``."""
 
-    rows: list[Row]
+    rows: list[Standing]
     whole: Capacity
 
     def taken(self) -> tuple[int, int]:
         """Memory in bytes and CPUs that those who run have taken."""
-        running = [row.entry for row in self.rows if row.entry.running]
+        running = [row.place for row in self.rows if row.place.running]
         return sum(each.memory_bytes for each in running), sum(each.cpus for each in running)
 
 
@@ -161,7 +161,7 @@ class Slots:
                 path.unlink()
             os.close(descriptor)
 
-    def entries(self) -> list[Entry]:
+    def places(self) -> list[Place]:
         """Every run that has a slot or waits for one, in the order in which they came. What dead runs left is removed."""
         directory = self.directory
         with _gate(directory):
@@ -169,18 +169,18 @@ class Slots:
 
     def overview(self) -> Overview:
         """Who runs, who waits and why, and how much there is to give."""
-        whole, found = self._measure(), self.entries()
+        whole, found = self._measure(), self.places()
         rows = [
-            Row(each, round(time.monotonic() - each.since_s, 1), "" if each.running else obstacle(each, _but(found, each), whole))
+            Standing(each, round(time.monotonic() - each.since_s, 1), "" if each.running else obstacle(each, _but(found, each), whole))
             for each in found
         ]
         return Overview(rows, whole)
 
-    def _queue_up(self, directory: Path, need: Need, what: str) -> tuple[int, Path, Entry]:
+    def _queue_up(self, directory: Path, need: Need, what: str) -> tuple[int, Path, Place]:
         """A file of our own at the end of the queue, its lock held by the descriptor."""
         with _gate(directory):
             ticket = 1 + max((number for number, _, _ in _places(directory)), default=0)
-            mine = Entry(
+            mine = Place(
                 ticket=ticket,
                 running=False,
                 what=what,
@@ -200,7 +200,7 @@ class Slots:
                 os.write(descriptor, json.dumps(asdict(mine)).encode())
         return descriptor, path, mine
 
-    def _wait(self, directory: Path, path: Path, mine: Entry, progress: Progress) -> Path:
+    def _wait(self, directory: Path, path: Path, mine: Place, progress: Progress) -> Path:
         """Wait for our turn; the path of our file then."""
         told, why, seen, before, looked = "", "", -1, 0, -_OTHERS_LOOK_S
         while True:
@@ -225,8 +225,8 @@ class Slots:
             time.sleep(_GLANCE_S)
 
 
-def _but(entries: Sequence[Entry], mine: Entry) -> list[Entry]:
-    return [each for each in entries if each.ticket != mine.ticket]
+def _but(places: Sequence[Place], mine: Place) -> list[Place]:
+    return [each for each in places if each.ticket != mine.ticket]
 
 
 def _turn(before: int) -> str:
@@ -244,13 +244,13 @@ def _places(directory: Path) -> list[tuple[int, bool, Path]]:
     return sorted((int(match[1]), match[2] == "running", path) for match, path in matches)
 
 
-def _look(directory: Path) -> list[Entry]:
+def _look(directory: Path) -> list[Place]:
     """Whoever is alive, in order; the caller holds the gate."""
     found = (_read(path, running=running) for _, running, path in _places(directory))
-    return [entry for entry in found if entry is not None]
+    return [place for place in found if place is not None]
 
 
-def _read(path: Path, *, running: bool) -> Entry | None:
+def _read(path: Path, *, running: bool) -> Place | None:
     """The run that holds this file; None, and the file removed, when nobody does."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -259,7 +259,7 @@ def _read(path: Path, *, running: bool) -> Entry | None:
         return None
     try:
         if not lease.lock(descriptor, shared=True):
-            return Entry(**{**json.loads(os.read(descriptor, 1 << 16)), "running": running})
+            return Place(**{**json.loads(os.read(descriptor, 1 << 16)), "running": running})
     except (ValueError, TypeError) as exc:
         raise HostError(f"{path} is held by a process, but is not a slot of this vmlab", hint="have all users run the same vmlab") from exc
     finally:

@@ -21,7 +21,7 @@ _Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 _HEX_DIGITS = {"sha256": 64, "sha512": 128}
 
 
-class RecipeEntry(Strict):
+class RecipeItem(Strict):
     """An image that is built on this machine, from a folder beside the catalogue."""
 
     kind: Literal["recipe"]
@@ -50,7 +50,7 @@ class Digests(Strict):
     signature: Signature | None = None
 
 
-class PublishedEntry(Strict):
+class PublishedItem(Strict):
     """An image as its publisher made it. It is trusted for a ``pin`` (a digest written down here), or for the publisher's digest file."""
 
     kind: Literal["published"]
@@ -64,7 +64,7 @@ class PublishedEntry(Strict):
     firmware: Literal["bios", "uefi"] = "bios"
 
     @model_validator(mode="after")
-    def _is_trusted_for_something(self) -> PublishedEntry:
+    def _is_trusted_for_something(self) -> PublishedItem:
         algorithm, _, digits = self.pin.partition(":")
         if self.pin and len(digits) != _HEX_DIGITS[algorithm]:
             raise ValueError(f"its pin must have {_HEX_DIGITS[algorithm]} hexadecimal digits after {algorithm}: (it has {len(digits)})")
@@ -78,16 +78,16 @@ class PublishedEntry(Strict):
         return self.file or self.addresses[0].rpartition("/")[2]
 
 
-Entry = RecipeEntry | PublishedEntry
+Item = RecipeItem | PublishedItem
 
 
 def _tag(value: Any) -> str:
-    """Which of the two an entry wants to be. (A bare "recipe" in pydantic's path to a mistake would read like the field of that name.)"""
+    """Which of the two an item wants to be. (A bare "recipe" in pydantic's path to a mistake would read like the field of that name.)"""
     return f"kind:{value.get('kind') if isinstance(value, dict) else getattr(value, 'kind', None)}"
 
 
 _Tagged = Annotated[
-    Annotated[RecipeEntry, Tag("kind:recipe")] | Annotated[PublishedEntry, Tag("kind:published")],
+    Annotated[RecipeItem, Tag("kind:recipe")] | Annotated[PublishedItem, Tag("kind:published")],
     Discriminator(_tag, custom_error_type="kind", custom_error_message="its kind must be recipe or published", custom_error_context={}),
 ]
 _Images = dict[_Name, _Tagged]
@@ -104,12 +104,12 @@ class _Users(Strict):
 
 
 class Catalog:
-    """The entries of several catalogue files; a later one's stand for an earlier one's of the same name."""
+    """The items of several catalogue files; a later one's stand for an earlier one's of the same name."""
 
     def __init__(self, shipped: Path, others: Sequence[Path] = ()) -> None:
         first = yamlfile.validate(shipped, _Shipped)
         self.default: str = first.default
-        self.images: dict[str, Entry] = dict(first.images)
+        self.images: dict[str, Item] = dict(first.images)
         self._files = dict.fromkeys(first.images, shipped)
         said_in = shipped
         for path in others:
@@ -121,8 +121,8 @@ class Catalog:
         if self.default not in self.images:
             raise UsageError(f"{yamlfile.shown(said_in)}: default: expected one of {', '.join(self.images)}, found {self.default!r}")
 
-    def entry(self, name: str) -> Entry:
-        """The entry of this name; UsageError with the nearest names when there is none."""
+    def item(self, name: str) -> Item:
+        """The item of this name; UsageError with the nearest names when there is none."""
         if name not in self.images:
             near = difflib.get_close_matches(name, self.images, n=3, cutoff=0.4)
             hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(self.images)}"
@@ -130,7 +130,7 @@ class Catalog:
         return self.images[name]
 
     def file_of(self, name: str) -> Path:
-        """The catalogue file that an entry stands in; recipes and keys lie beside it."""
+        """The catalogue file that an item stands in; recipes and keys lie beside it."""
         return self._files[name]
 
 

@@ -65,14 +65,24 @@ def file_digest(path: Path, algorithm: Algorithm) -> str:
         raise ImageError(f"{path} cannot be read: {exc.strerror}", hint="it may have been removed meanwhile; fetch it again") from exc
 
 
-def check_file(path: Path, expected: str, algorithm: Algorithm) -> None:
-    """Raise Untrusted unless the file has this digest, in hexadecimal of either case; ImageError when it cannot be read."""
+def check_file(path: Path, expected: str, algorithm: Algorithm, *, called: str = "") -> None:
+    """Raise Untrusted unless the file has this digest, in hexadecimal of either case; ImageError when it cannot be read.
+
+    ``called`` is what the user knows the file by, if not its name.
+    """
     found, expected = file_digest(path, algorithm), expected.lower()
     if found != expected:
+        page = "it is a web page: does this network want you to log in first?" if _is_web_page(path) else ""
         raise Untrusted(
-            f"{path.name} is not what its publisher has: its {algorithm} begins with {found[:16]}, not {expected[:16]}",
-            hint="it will not be used; fetch it again, and if it stays so, tell the publisher",
+            f"{called or path.name} is not what its publisher has: its {algorithm} begins with {found[:16]}, not {expected[:16]}",
+            hint=page or "it will not be used; fetch it again, and if it stays so, tell the publisher",
         )
+
+
+def _is_web_page(path: Path) -> bool:
+    """Whether a file looks like HTML, which is what a network that wants a log-in, or a server that says sorry, gives for any file."""
+    with path.open("rb") as file:
+        return re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html|head|\?xml)", file.read(512), re.IGNORECASE) is not None
 
 
 def verified(data: bytes, signature: bytes | None, keyring: Path, *, fingerprints: Sequence[str], deadline: Deadline) -> bytes:

@@ -1,6 +1,17 @@
 """The evidence wing: what a lab is, what it observed, and what its checks conclude. Needs no QEMU.
 
 A lab's ``checks.py`` and its tests import everything they need from here.
+
+collection  which labs there are
+definition  lab.yaml and the folder around it
+loading     a lab's own Python files, run
+parameters  the parameters of a run
+answers     a student's predictions
+evidence    what was observed, read with types
+checks      from evidence to verdicts
+verdict     the five verdicts, and what each means for whoever handles it
+statistics  medians and ratios with their intervals
+skeleton    a lab that works, for `vmlab new`
 """
 
 from vmlab.lab.checks import Check, check, judge

@@ -44,7 +44,7 @@ def read_answers(path: Path, questions: Sequence[Question]) -> dict[str, Answer]
     return answers
 
 
-def template(definition: LabDefinition) -> str:
+def form(definition: LabDefinition) -> str:
     """An ``answers.yaml`` to fill in: each question as a comment above an empty answer."""
     lines = _comment(f"Predictions for: {definition.title}")
     lines += _comment("Write each answer behind its colon before you run the lab. An empty answer is skipped.")

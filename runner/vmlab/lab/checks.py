@@ -50,7 +50,7 @@ class Judgement:
     @property
     def points(self) -> float:
         """All points for a pass, none otherwise."""
-        return self.check.points if self.verdict.kind is VerdictKind.PASS else 0.0
+        return self.check.points if self.verdict.kind.earns else 0.0
 
 
 def check(*, points: float, claim: str, after: str | Sequence[str] = ()) -> Callable[[CheckFunction], CheckFunction]:
@@ -115,10 +115,8 @@ def _blocked(each: Check, verdicts: dict[str, Verdict]) -> Verdict | None:
     """The verdict of a check whose dependency did not pass: it takes over what the dependency could not decide."""
     for name in each.after:
         kind = verdicts[name].kind
-        if kind is VerdictKind.PASS:
-            continue
-        inherited = kind if kind in (VerdictKind.ERROR, VerdictKind.NOT_OBSERVABLE) else VerdictKind.INCONCLUSIVE
-        return Verdict(inherited, f"It rests on the check {name}, whose verdict is {kind}: {verdicts[name].rationale}")
+        if kind.inherited is not None:
+            return Verdict(kind.inherited, f"It rests on the check {name}, whose verdict is {kind}: {verdicts[name].rationale}")
     return None
 
 

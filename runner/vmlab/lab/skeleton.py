@@ -12,7 +12,7 @@ from vmlab.errors import UsageError
 from vmlab.lab.collection import NAME
 from vmlab.yamlfile import shown
 
-TEMPLATE = Path(__file__).with_name("skeleton")
+FILES = Path(__file__).with_name("skeleton")
 """The lab's files, each with ``.in`` behind its name (so that no tool takes them for code of ours) and ``LAB_NAME`` for the lab's name."""
 
 
@@ -26,7 +26,7 @@ def create(name: str, directory: Path) -> Path:
     if name in sys.stdlib_module_names or name in importlib.metadata.packages_distributions() or name == "vmlab":
         raise UsageError(
             f"{name!r} is no name for a lab, because Python has a module that is called so",
-            hint=f"a lab is a package, which mypy and pytest know by its name: my_{name}"[:140],
+            hint=f"a lab is a package, which mypy and pytest know by its name: my_{name}",
         )
     folder = directory / name
     try:
@@ -37,8 +37,8 @@ def create(name: str, directory: Path) -> Path:
     except OSError as exc:
         raise UsageError(f"cannot create {shown(folder)}: {exc.strerror}", hint="name a directory that you may write to") from exc
     try:
-        for source in sorted(TEMPLATE.rglob("*.in")):
-            place = str(source.relative_to(TEMPLATE)).removesuffix(".in").replace("LAB_NAME", name)
+        for source in sorted(FILES.rglob("*.in")):
+            place = str(source.relative_to(FILES)).removesuffix(".in").replace("LAB_NAME", name)
             target = folder / place
             target.parent.mkdir(exist_ok=True)
             target.write_text(source.read_text(encoding="utf-8").replace("LAB_NAME", name), encoding="utf-8")

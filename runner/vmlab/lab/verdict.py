@@ -1,9 +1,16 @@
-"""What a check concludes. Five verdicts, and never a pass without evidence."""
+"""What a check concludes. Five verdicts, and never a pass without evidence.
+
+What a verdict means for whoever handles it (the exit code, what a reader is shown first, whether its points count) stands in
+`VerdictKind` and nowhere else.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+
+from vmlab.errors import EXIT_COULD_NOT_RUN, EXIT_FAIL, EXIT_PASS
 
 
 class VerdictKind(StrEnum):
@@ -18,18 +25,83 @@ class VerdictKind(StrEnum):
     @property
     def sign(self) -> str:
         """One character for terminals and pages."""
-        return {"pass": "✓", "fail": "✗", "not-observable": "○", "inconclusive": "?", "error": "!"}[self]
+        return _TABLE[self].sign
 
     @property
     def meaning(self) -> str:
         """One sentence for a legend."""
-        return {
-            "pass": "The evidence shows what the claim says.",
-            "fail": "The evidence contradicts what the claim says.",
-            "not-observable": "This host cannot show it; the reason is given. It counts neither for nor against the student.",
-            "inconclusive": "The evidence is missing, malformed or too noisy to decide; the reason is given.",
-            "error": "The run broke by a fault of the runner or the machine, never of the student.",
-        }[self]
+        return _TABLE[self].meaning
+
+    @property
+    def urgency(self) -> int:
+        """What a reader must see first has the highest."""
+        return _TABLE[self].urgency
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of a run whose worst verdict it is."""
+        return _TABLE[self].exit_code
+
+    @property
+    def word(self) -> str:
+        """As a heading or a badge shows it: ``Not observable``."""
+        return self.value.replace("-", " ").capitalize()
+
+    @property
+    def needs_attention(self) -> bool:
+        """Whether a reader has something to do about it: it did not pass, though it could have."""
+        return self.exit_code != EXIT_PASS
+
+    @property
+    def counts(self) -> bool:
+        """Whether its points are among those that could be earned here."""
+        return self is not VerdictKind.NOT_OBSERVABLE
+
+    @property
+    def earns(self) -> bool:
+        """Whether its points are earned."""
+        return self is VerdictKind.PASS
+
+    @property
+    def inherited(self) -> VerdictKind | None:
+        """The verdict of a check that rests on one which came out so; None: it is judged by its own evidence.
+
+        What could not be seen, or broke, stays so further down. What was refuted leaves open what rests on it.
+        """
+        if self is VerdictKind.PASS:
+            return None
+        return VerdictKind.INCONCLUSIVE if self is VerdictKind.FAIL else self
+
+    @classmethod
+    def by_urgency(cls) -> list[VerdictKind]:
+        """All five, what a reader must see first at the front."""
+        return sorted(cls, key=lambda kind: -kind.urgency)
+
+    @classmethod
+    def worst(cls, kinds: Iterable[VerdictKind]) -> VerdictKind:
+        """Many verdicts in one: the most urgent. Nothing was to be observed where there are none."""
+        return max(kinds, key=lambda kind: kind.urgency, default=cls.NOT_OBSERVABLE)
+
+
+@dataclass(frozen=True)
+class _Meaning:
+    sign: str
+    urgency: int
+    exit_code: int
+    meaning: str
+
+
+_TABLE = {
+    VerdictKind.PASS: _Meaning("✓", 1, EXIT_PASS, "The evidence shows what the claim says."),
+    VerdictKind.FAIL: _Meaning("✗", 3, EXIT_FAIL, "The evidence contradicts what the claim says."),
+    VerdictKind.NOT_OBSERVABLE: _Meaning(
+        "○", 0, EXIT_PASS, "This host cannot show it; the reason is given. It counts neither for nor against the student."
+    ),
+    VerdictKind.INCONCLUSIVE: _Meaning(
+        "?", 2, EXIT_FAIL, "The evidence is missing, malformed or too noisy to decide; the reason is given."
+    ),
+    VerdictKind.ERROR: _Meaning("!", 4, EXIT_COULD_NOT_RUN, "The run broke by a fault of the runner or the machine, never of the student."),
+}
 
 
 @dataclass(frozen=True)

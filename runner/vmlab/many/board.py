@@ -14,10 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from vmlab.lab.verdict import VerdictKind
+from vmlab.output import printable
 from vmlab.progress import Event, Kind
 from vmlab.report import store
 from vmlab.report.batch import LabRow
-from vmlab.report.lines import batch_lines, details, outcome, printable
+from vmlab.report.lines import batch_lines, details, outcome
 from vmlab.run.screen import STYLES, Lines, Screen, live_console
 
 # The table's frame, its heading, the line of those that wait, and the prompt.
@@ -142,7 +143,7 @@ class LiveBoard:
             case Kind.LAB_END:
                 row: LabRow = event.value
                 self._labs[row.job] = _Progress(row.job, done=row)
-                if row.verdict not in (None, VerdictKind.PASS, VerdictKind.NOT_OBSERVABLE):
+                if row.verdict is not None and row.verdict.needs_attention:
                     return [(outcome(row), "bold"), *((f"  {line}", "dim") for line in details(row))]
             case _ if event.job in self._labs:
                 self._labs[event.job].hear(event)

@@ -1,6 +1,6 @@
 """What the process does, once, that all jobs are forked from: importing it imports all that a run needs, and draws a first picture.
 
-matplotlib looks for fonts and builds its tables when it first draws, and jinja compiles the page's template when it is first wanted, which
+matplotlib looks for fonts and builds its tables when it first draws, and jinja compiles the page's form when it is first wanted, which
 each job would do again otherwise. What is there by then is taken out of the garbage collector's sight, so that it does not go over it again
 in every job (gc.freeze, made for this).
 """
@@ -16,7 +16,7 @@ import matplotlib.figure
 from vmlab.lab.definition import Axis, Plot, Series
 from vmlab.many import pool
 from vmlab.report import html, junit
-from vmlab.report.page import page_template
+from vmlab.report.page import form
 from vmlab.report.plots import drawings
 
 _FIRST = Plot(
@@ -30,7 +30,7 @@ _FIRST = Plot(
 )
 
 drawings([_FIRST], {"o": {"rows": [{"x": 0, "y": 0}, {"x": 1, "y": 1}, {"x": 2, "y": 2}]}})
-page_template("report.html.j2")
+form("report.html.j2")
 gc.collect()
 gc.freeze()
 

@@ -18,7 +18,7 @@ from vmlab.lab.verdict import VerdictKind
 from vmlab.many.job import Result
 from vmlab.many.pool import Said, Workers
 from vmlab.progress import Event, Kind, Progress
-from vmlab.report import batch, store
+from vmlab.report import batch, publish, store
 from vmlab.report.batch import Batch, LabRow
 from vmlab.report.index import INDEX_PAGE
 from vmlab.run.request import Job, RunRequest
@@ -102,7 +102,7 @@ class Schedule:
         kept = 0
         for task in self._tasks.values():
             row = old.get(task.job.id)
-            if row is None or row.key != task.row.key or row.verdict in (None, VerdictKind.ERROR):
+            if row is None or row.key != task.row.key or not row.is_settled:
                 continue
             if not (self._base / row.report / store.REPORT_NAME).is_file():
                 continue
@@ -117,7 +117,7 @@ class Schedule:
         The first SIGINT lets the labs finish that have a slot; the second, like any other KeyboardInterrupt, ends everything at once: the
         index then says what is missing, and the interrupt is passed on.
         """
-        batch.save(self._batch, self._base)
+        publish.save_index(self._batch, self._base)
         self._progress.tell(Event(Kind.BEGIN, value=[task.row for task in self._tasks.values()]))
         try:
             with self._patient_interrupts(), contextlib.closing(self._workers):
@@ -131,7 +131,7 @@ class Schedule:
         finally:
             self._batch.interrupted = self._interrupts > 0 and any(row.verdict is None for row in self._batch.rows)
             self._save()
-            batch.finish(self._batch, self._base)
+            publish.save_summaries(self._batch, self._base)
         self._progress.end(self._batch, str(self._base / INDEX_PAGE))
         return self._batch
 
@@ -189,7 +189,7 @@ class Schedule:
 
     def _save(self) -> None:
         self._batch.duration_s = round(time.monotonic() - self._began, 3)
-        batch.save(self._batch, self._base)
+        publish.save_index(self._batch, self._base)
 
     def _drop_those_that_wait(self) -> None:
         for name in self._running:

@@ -1,1 +1,23 @@
-"""One report and its renderings: JSON, HTML, JUnit. Needs no QEMU."""
+"""One report and its renderings, and the same of many. Needs no QEMU.
+
+model        the document: one lab's run, its evidence and its verdicts
+schema       the published JSON Schema, made from the model; schema/ holds it
+assemble     from evidence to a report, and back: judging, judging again, proving the evidence
+predictions  what was predicted beside what was measured
+batch        the document of a run of many labs
+merge        the documents of shards, joined
+store        the directories that reports are kept in: made, found, read
+publish      what is written there: documents first, then their renderings
+html         a report as a page
+index        many labs as a page
+headline     how a run ended, as a sentence
+plots        plots of the evidence
+gantt        plots of what ran when
+svg          matplotlib's pictures made fit for a page
+translation  pictures of address translations
+page         how pages are made from pages/
+junit        what CI services read
+summary      what they show: Markdown
+lines        what a terminal shows
+text         what a guest printed made safe to show, and numbers with their units
+"""

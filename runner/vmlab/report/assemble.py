@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,31 +68,29 @@ def lab_part(name: str, definition: LabDefinition, lab_digest: str) -> LabPart:
     )
 
 
-def judge_report(
-    *,
-    lab_name: str,
-    definition: LabDefinition,
-    lab_digest: str,
-    checks: Sequence[Check],
-    run: RunPart,
-    host: HostPart,
-    guests: Sequence[GuestPart],
-    phases: Sequence[PhasePart],
-    observations: Sequence[ObservationPart],
-    files: Sequence[FilePart] = (),
-    answers: Mapping[str, Answer] | None = None,
-) -> Report:
+@dataclass(frozen=True)
+class Recorded:
+    """What a run leaves to be judged: how it went, and what was observed."""
+
+    run: RunPart
+    host: HostPart
+    guests: Sequence[GuestPart]
+    phases: Sequence[PhasePart]
+    observations: Sequence[ObservationPart]
+    files: Sequence[FilePart] = ()
+
+
+def judge_report(lab: LabPart, checks: Sequence[Check], recorded: Recorded, answers: Mapping[str, Answer]) -> Report:
     """The report of a run: its evidence judged, its predictions compared, its points counted."""
-    lab = lab_part(lab_name, definition, lab_digest)
-    judgements = _judge(checks, observations, run)
+    judgements = _judge(checks, recorded.observations, recorded.run)
     return Report(
         lab=lab,
-        run=run,
-        host=host,
-        guests=list(guests),
-        phases=list(phases),
-        evidence=evidence_part(observations, files),
-        answers=compare(lab.questions, answers or {}, _by_name(observations)),
+        run=recorded.run,
+        host=recorded.host,
+        guests=list(recorded.guests),
+        phases=list(recorded.phases),
+        evidence=evidence_part(recorded.observations, recorded.files),
+        answers=compare(lab.questions, answers, _by_name(recorded.observations)),
         checks=[check_part(each) for each in judgements],
         score=score(judgements),
     )
@@ -161,7 +160,7 @@ def score(judgements: Sequence[Judgement]) -> ScorePart:
         counts[each.verdict.kind] += 1
     return ScorePart(
         earned=round(math.fsum(each.points for each in judgements), 6),
-        possible=round(math.fsum(each.check.points for each in judgements if each.verdict.kind is not VerdictKind.NOT_OBSERVABLE), 6),
+        possible=round(math.fsum(each.check.points for each in judgements if each.verdict.kind.counts), 6),
         counts=counts,
     )
 

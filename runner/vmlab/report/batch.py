@@ -11,15 +11,12 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from vmlab.errors import EXIT_COULD_NOT_RUN, EXIT_FAIL, EXIT_PASS, UsageError
+from vmlab.errors import EXIT_COULD_NOT_RUN, EXIT_PASS, UsageError
 from vmlab.lab.verdict import VerdictKind
 from vmlab.report import store
 from vmlab.report.model import CheckPart, Part, Report, ScorePart
 
 INDEX_NAME = "index.json"
-
-# The worst first: what a reader must see is at the top.
-_ORDER = (VerdictKind.ERROR, VerdictKind.FAIL, VerdictKind.INCONCLUSIVE, None, VerdictKind.PASS, VerdictKind.NOT_OBSERVABLE)
 
 
 class Trouble(Part):
@@ -48,13 +45,21 @@ class LabRow(Part):
     attention: list[CheckPart] = Field(default_factory=list, description="the checks that did not pass though they could")
     trouble: Trouble | None = None
 
+    @property
+    def standing(self) -> VerdictKind:
+        """Its verdict; a lab that was not run is no pass, and nothing is known of it."""
+        return VerdictKind.INCONCLUSIVE if self.verdict is None else self.verdict
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it was run, and did not break: running it again would be the same work again."""
+        return self.verdict is not None and self.verdict is not VerdictKind.ERROR
+
     def exit_code(self) -> int:
-        """What it contributes to the run's exit code."""
+        """What it contributes to the run's exit code. (That of a run that was interrupted says so by itself.)"""
         if self.trouble is not None:
             return self.trouble.exit_code
-        if self.verdict is VerdictKind.ERROR:
-            return EXIT_COULD_NOT_RUN
-        return EXIT_FAIL if self.verdict in (VerdictKind.FAIL, VerdictKind.INCONCLUSIVE) else EXIT_PASS
+        return EXIT_PASS if self.verdict is None else self.verdict.exit_code
 
 
 class Batch(Part):
@@ -76,7 +81,7 @@ class Batch(Part):
 
     def by_urgency(self) -> list[LabRow]:
         """The rows, what needs attention first; rows of one kind stay in the order of the run."""
-        return sorted(self.rows, key=lambda row: _ORDER.index(row.verdict))
+        return sorted(self.rows, key=lambda row: (-row.standing.urgency, row.verdict is None))
 
 
 def row_of(report: Report, directory: Path, base: Path, *, job: str, key: str) -> LabRow:
@@ -91,33 +96,13 @@ def row_of(report: Report, directory: Path, base: Path, *, job: str, key: str) -
         duration_s=report.run.took_s,
         report=relative(directory, base),
         report_sha256=hashlib.sha256((directory / store.REPORT_NAME).read_bytes()).hexdigest(),
-        attention=[each for each in report.checks if each.verdict not in (VerdictKind.PASS, VerdictKind.NOT_OBSERVABLE)],
+        attention=[each for each in report.checks if each.verdict.needs_attention],
     )
 
 
 def relative(directory: Path, base: Path) -> str:
     """A directory as seen from another, with slashes."""
     return directory.resolve().relative_to(base.resolve()).as_posix()
-
-
-def save(batch: Batch, base: Path) -> Path:
-    """Write index.json and its rendering. Returns the page's path. HostError when the disk is full or may not be written."""
-    from vmlab.report.index import INDEX_PAGE, index_html  # noqa: PLC0415 (jinja2 is loaded when a page is made)
-
-    store.make_directory(base)
-    store.write_atomically(base / INDEX_NAME, (batch.model_dump_json(indent=2) + "\n").encode())
-    page = base / INDEX_PAGE
-    store.write_atomically(page, index_html(batch).encode())
-    return page
-
-
-def finish(batch: Batch, base: Path) -> None:
-    """Write what CI services read, once all labs are done: junit.xml over all reports, and a summary in Markdown."""
-    from vmlab.report.junit import junit_of_rows  # noqa: PLC0415
-    from vmlab.report.summary import SUMMARY_NAME, summary_markdown  # noqa: PLC0415
-
-    store.write_atomically(base / store.JUNIT_NAME, junit_of_rows(batch, base))
-    store.write_atomically(base / SUMMARY_NAME, summary_markdown(batch).encode())
 
 
 def load(base: Path) -> Batch:

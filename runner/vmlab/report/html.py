@@ -1,32 +1,33 @@
 """The report as one HTML page that needs nothing else: no network, no script, no font.
 
 A pure rendering: the same report gives the same bytes. What came from a guest is shown through `plain`, cut to a length, and escaped
-by the template; a content security policy in the page forbids scripts and fetches should anything slip through all the same.
+by the page; a content security policy in the page forbids scripts and fetches should anything slip through all the same.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vmlab.lab.definition import Claim, Plot, Question, QuestionKind
 from vmlab.lab.verdict import VerdictKind
 from vmlab.report import text, translation
+from vmlab.report.headline import Words, sentence
 from vmlab.report.model import AnswerPart, CheckPart, GuestPart, ObservationPart, PhasePart, Report, StepPart
-from vmlab.report.page import page_template
+from vmlab.report.page import form
 from vmlab.report.plots import Drawing, SeriesData, drawings, unit_label
 
 ROWS = 200
 LISTED = 500  # observations and phases: no lab has as many
 _DATA = 16_000
 _DATA_TOTAL = 400_000  # characters of raw observations in a page
-_ATTENTION = (VerdictKind.FAIL, VerdictKind.ERROR, VerdictKind.INCONCLUSIVE)
 
 
 @dataclass(frozen=True)
-class PredictionView:
+class ShownPrediction:
     """A question with its comparison, in words."""
 
     ask: str
@@ -40,18 +41,18 @@ class PredictionView:
 
 
 @dataclass(frozen=True)
-class CheckView:
+class ShownCheck:
     """A check with what belongs to it."""
 
     anchor: str
     part: CheckPart
     claim: Claim | None
     after: list[tuple[str, str]]  # anchor (empty when there is no such check), id
-    predictions: list[PredictionView]
+    predictions: list[ShownPrediction]
 
 
 @dataclass(frozen=True)
-class BarView:
+class ShownBar:
     """A stretch of time as a bar, in percent of the whole."""
 
     name: str
@@ -63,15 +64,15 @@ class BarView:
 
 
 @dataclass(frozen=True)
-class GuestView:
+class ShownGuest:
     """A guest, with its readiness as bars."""
 
     part: GuestPart
-    steps: list[BarView]
+    steps: list[ShownBar]
 
 
 @dataclass(frozen=True)
-class ObservationView:
+class ShownObservation:
     """An observation with its raw data, cut to a size that a page bears."""
 
     part: ObservationPart
@@ -79,7 +80,7 @@ class ObservationView:
 
 
 @dataclass(frozen=True)
-class TableView:
+class ShownTable:
     """The numbers of one series: a name for each column, and the rows."""
 
     name: str
@@ -89,7 +90,7 @@ class TableView:
 
 
 @dataclass(frozen=True)
-class PlotView:
+class ShownPlot:
     """A picture of the evidence and its numbers; without ``svg``, ``note`` says why there is none."""
 
     id: str
@@ -98,24 +99,24 @@ class PlotView:
     svg: str
     note: str
     notes: list[str] = field(default_factory=list)
-    tables: list[TableView] = field(default_factory=list)
+    tables: list[ShownTable] = field(default_factory=list)
 
 
 def report_html(report: Report) -> str:
     """The page."""
     checks = _checks(report)
     shown = {question.id for check in report.checks for question in report.lab.questions if question.check == check.id}
-    page: str = page_template("report.html.j2").render(
+    page: str = form("report.html.j2").render(
         report=report,
         verdict=report.verdict(),
         headline=_headline(report),
         counts=[(kind, report.score.counts.get(kind, 0)) for kind in VerdictKind],
-        attention=sorted((c for c in checks if c.part.verdict in _ATTENTION), key=lambda c: _ATTENTION.index(c.part.verdict)),
+        attention=sorted((each for each in checks if each.part.verdict.needs_attention), key=lambda each: -each.part.verdict.urgency),
         checks=checks,
         predictions=_predictions(report, [question for question in report.lab.questions if question.id not in shown]),
         plots=_pictures(report),
         phases=_phases(report.phases[:LISTED], report.run.duration_s),
-        guests=[GuestView(guest, _steps(guest.steps)) for guest in report.guests],
+        guests=[ShownGuest(guest, _steps(guest.steps)) for guest in report.guests],
         observations=_observations(report.evidence.observations[:LISTED]),
         unlisted=max(0, len(report.evidence.observations) - LISTED),
         kinds=list(VerdictKind),
@@ -125,35 +126,19 @@ def report_html(report: Report) -> str:
 
 def _headline(report: Report) -> str:
     """How the run ended, as a sentence."""
-    total, counts = len(report.checks), report.score.counts
     if report.run.error is not None:
         return "The run broke before it was finished"
-    if not total:
+    if not report.checks:
         return "This run has no checks"
-    troubles = [_trouble(kind, counts.get(kind, 0)) for kind in _ATTENTION if counts.get(kind, 0)]
-    if troubles:
-        return f"Of {text.counted(total, 'check')}, {', '.join(troubles)}"
-    unseen = counts.get(VerdictKind.NOT_OBSERVABLE, 0)
-    if unseen == total:
-        return "Nothing here can be observed on this host"
-    passing = f"All {total - unseen} checks pass" if total - unseen > 1 else "The check passes"
-    return f"{passing}; {unseen} more cannot be observed on this host" if unseen else passing
+    words = Words("check", "could not be judged", "cannot be observed on this host")
+    return sentence(Counter(check.verdict for check in report.checks), words)
 
 
-def _trouble(kind: VerdictKind, count: int) -> str:
-    words = {
-        VerdictKind.FAIL: ("fails", "fail"),
-        VerdictKind.ERROR: ("could not be judged", "could not be judged"),
-        VerdictKind.INCONCLUSIVE: ("is inconclusive", "are inconclusive"),
-    }
-    return f"{count} {words[kind][0 if count == 1 else 1]}"
-
-
-def _checks(report: Report) -> list[CheckView]:
+def _checks(report: Report) -> list[ShownCheck]:
     anchors = _anchors([check.id for check in report.checks], "check")
     first = {check.id: anchor for check, anchor in reversed(list(zip(report.checks, anchors, strict=True)))}
     return [
-        CheckView(
+        ShownCheck(
             anchor=anchor,
             part=check,
             claim=report.lab.claims.get(check.claim),
@@ -173,15 +158,15 @@ def _anchors(names: Sequence[str], prefix: str) -> list[str]:
     return list(found)
 
 
-def _predictions(report: Report, questions: Sequence[Question]) -> list[PredictionView]:
+def _predictions(report: Report, questions: Sequence[Question]) -> list[ShownPrediction]:
     answers = {each.question: each for each in report.answers}
     return [_prediction(question, answers.get(question.id)) for question in questions]
 
 
-def _prediction(question: Question, answer: AnswerPart | None) -> PredictionView:
+def _prediction(question: Question, answer: AnswerPart | None) -> ShownPrediction:
     given = None if answer is None else answer.answer
     measured = None if answer is None else answer.measured
-    return PredictionView(
+    return ShownPrediction(
         ask=question.ask,
         because=question.because,
         prediction=_quantity(question.prediction, question.unit),
@@ -199,61 +184,61 @@ def _quantity(value: float | str, unit: str) -> str:
     return f"{text.number(value)} {unit}".strip()
 
 
-def _pictures(report: Report) -> list[PlotView]:
+def _pictures(report: Report) -> list[ShownPlot]:
     """Every picture of the evidence: the translations first, which explain the words that the plots use."""
     observations = {each.name: each.data for each in report.evidence.observations}
     drawn = [translation.draw(each, observations, f"translation-{index}") for index, each in enumerate(report.lab.translations, 1)]
     return [*map(_translation, drawn), *map(_plot, drawings(report.lab.plots, observations))]
 
 
-def _translation(picture: translation.Picture) -> PlotView:
+def _translation(picture: translation.Picture) -> ShownPlot:
     steps = [[str(step.level), str(step.index), f"{step.entry_address:#x}", f"{step.entry:#x}", step.flags] for step in picture.steps]
     stages = [[stage.name, "not shown" if stage.address is None else f"{stage.address:#x}", stage.holding] for stage in picture.stages]
     tables = [
-        TableView("The walk", ["level", "index", "entry at", "entry", "bits"], steps, ""),
-        TableView("The names of the byte", ["stage", "address", "read there"], stages, ""),
+        ShownTable("The walk", ["level", "index", "entry at", "entry", "bits"], steps, ""),
+        ShownTable("The names of the byte", ["stage", "address", "read there"], stages, ""),
     ]
     shown = picture.definition
-    return PlotView(picture.id, shown.title, shown.shows, picture.svg, picture.note, tables=[table for table in tables if table.rows])
+    return ShownPlot(picture.id, shown.title, shown.shows, picture.svg, picture.note, tables=[table for table in tables if table.rows])
 
 
-def _plot(drawing: Drawing) -> PlotView:
+def _plot(drawing: Drawing) -> ShownPlot:
     tables = [_table(drawing.plot, data) for data in drawing.series if data.rows]
-    return PlotView(drawing.id, drawing.plot.title, drawing.plot.shows, drawing.svg, drawing.note, drawing.notes, tables)
+    return ShownPlot(drawing.id, drawing.plot.title, drawing.plot.shows, drawing.svg, drawing.note, drawing.notes, tables)
 
 
-def _table(plot: Plot, data: SeriesData) -> TableView:
+def _table(plot: Plot, data: SeriesData) -> ShownTable:
     x, y = unit_label(plot.x), unit_label(plot.y)
     note = f"The first {ROWS} of {len(data.rows):,} rows; all are in report.json." if len(data.rows) > ROWS else ""
     if data.ends:
         bars = [[str(lane), text.number(start), text.number(end)] for (lane, start), end in zip(data.rows, data.ends, strict=True)]
-        return TableView(data.name, [y, f"{x}: begin", f"{x}: end"], bars[:ROWS], note)
-    return TableView(data.name, [x, y], [[text.number(a), text.number(b)] for a, b in data.rows[:ROWS]], note)
+        return ShownTable(data.name, [y, f"{x}: begin", f"{x}: end"], bars[:ROWS], note)
+    return ShownTable(data.name, [x, y], [[text.number(a), text.number(b)] for a, b in data.rows[:ROWS]], note)
 
 
-def _phases(phases: Sequence[PhasePart], duration_s: float) -> list[BarView]:
+def _phases(phases: Sequence[PhasePart], duration_s: float) -> list[ShownBar]:
     whole = max([duration_s, *(phase.end_s for phase in phases)], default=0.0)
     return [_bar(phase.name, phase.start_s, phase.end_s, whole, phase.depth) for phase in phases]
 
 
-def _steps(steps: Sequence[StepPart]) -> list[BarView]:
+def _steps(steps: Sequence[StepPart]) -> list[ShownBar]:
     """Each step takes from the step before it to the moment when it came true."""
     whole = max((step.at_s for step in steps), default=0.0)
     starts = [0.0, *(step.at_s for step in steps)]
     return [_bar(step.name, start, step.at_s, whole, 0) for start, step in zip(starts, steps, strict=False)]
 
 
-def _bar(name: str, start: float, end: float, whole: float, depth: int) -> BarView:
+def _bar(name: str, start: float, end: float, whole: float, depth: int) -> ShownBar:
     left = min(max(start / whole, 0.0), 1.0) if whole > 0 else 0.0
     width = min(max((end - start) / whole, 0.0), 1.0 - left) if whole > 0 else 0.0
-    return BarView(name, start, max(end - start, 0.0), min(max(depth, 0), 6), f"{100 * left:.2f}%", f"{100 * width:.2f}%")
+    return ShownBar(name, start, max(end - start, 0.0), min(max(depth, 0), 6), f"{100 * left:.2f}%", f"{100 * width:.2f}%")
 
 
-def _observations(parts: Sequence[ObservationPart]) -> list[ObservationView]:
+def _observations(parts: Sequence[ObservationPart]) -> list[ShownObservation]:
     views, budget = [], _DATA_TOTAL
     for part in parts:
         raw = text.plain(json.dumps(part.data, indent=2, ensure_ascii=False))
         allowed = min(_DATA, budget)
         budget -= min(len(raw), allowed)
-        views.append(ObservationView(part, text.clip(raw, allowed)))
+        views.append(ShownObservation(part, text.clip(raw, allowed)))
     return views

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vmlab.lab.verdict import VerdictKind
+from vmlab.output import printable
 from vmlab.report.batch import Batch, LabRow
 from vmlab.report.index import headline
 from vmlab.report.model import CheckPart, Report, ScorePart
@@ -72,8 +73,3 @@ def details(row: LabRow) -> list[str]:
 def batch_lines(batch: Batch, page: str) -> list[str]:
     """The lines that end a run of many labs."""
     return [f"{headline(batch)} ({batch.duration_s:.0f} s)", f"index: {page}"]
-
-
-def printable(text: str) -> str:
-    """Text on one line without control characters: what a guest says must not move the cursor or change colours."""
-    return "".join(char if char.isprintable() else " " for char in text)

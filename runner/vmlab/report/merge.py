@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vmlab import __version__
 from vmlab.errors import UsageError
-from vmlab.report import batch, store
+from vmlab.report import batch, publish, store
 from vmlab.report.batch import Batch, LabRow, Trouble
 from vmlab.report.text import is_plain_path
 
@@ -46,8 +46,8 @@ def merge(shards: Sequence[Path], base: Path, command: str) -> Batch:
         whole=first.whole,
         rows=rows,
     )
-    batch.save(joined, base)
-    batch.finish(joined, base)
+    publish.save_index(joined, base)
+    publish.save_summaries(joined, base)
     return joined
 
 

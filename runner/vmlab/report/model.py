@@ -228,9 +228,7 @@ class Report(Part):
     score: ScorePart
 
     def verdict(self) -> VerdictKind:
-        """The run in one word: error before fail before inconclusive before pass; not-observable only when nothing else is there."""
+        """The run in one word: its worst verdict."""
         if self.run.error is not None:
             return VerdictKind.ERROR
-        kinds = {check.verdict for check in self.checks}
-        order = (VerdictKind.ERROR, VerdictKind.FAIL, VerdictKind.INCONCLUSIVE, VerdictKind.PASS)
-        return next((kind for kind in order if kind in kinds), VerdictKind.NOT_OBSERVABLE)
+        return VerdictKind.worst(check.verdict for check in self.checks)

@@ -7,20 +7,12 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from vmlab.lab.verdict import VerdictKind
 from vmlab.report import text
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
 
 _LINE, _WORDS, _LOG = 300, 4_000, 12_000
-_WORD = {
-    VerdictKind.PASS: "Pass",
-    VerdictKind.FAIL: "Fail",
-    VerdictKind.NOT_OBSERVABLE: "Not observable",
-    VerdictKind.INCONCLUSIVE: "Inconclusive",
-    VerdictKind.ERROR: "Error",
-}
 
 
 def _moment(stamp: str) -> str:
@@ -34,7 +26,7 @@ def _moment(stamp: str) -> str:
 
 
 def _show(value: Any) -> Any:
-    """What every expression of the template goes through before it is escaped: texts become printable."""
+    """What every expression of a page goes through before it is escaped: texts become printable."""
     return text.plain(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
@@ -44,7 +36,7 @@ def _environment() -> Environment:
     from markupsafe import Markup  # noqa: PLC0415
 
     environment = Environment(
-        loader=PackageLoader("vmlab.report", "templates"),
+        loader=PackageLoader("vmlab.report", "pages"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -60,8 +52,9 @@ def _environment() -> Environment:
         "points": text.points,
         "number": text.number,
         "moment": _moment,
-        "word": _WORD.__getitem__,
-        "drawn": Markup,  # the SVG of vmlab.report.plots, whose texts are escaped there
+        "clip": text.clip,
+        "hexadecimal": "{:#x}".format,
+        "drawn": Markup,  # the SVG of vmlab.report.plots and .translation, whose texts are escaped there
         "counted": text.counted,
         "address": urllib.parse.quote,
     }
@@ -69,6 +62,6 @@ def _environment() -> Environment:
     return environment
 
 
-def page_template(name: str) -> Template:
-    """A template of this folder."""
+def form(name: str) -> Template:
+    """A page of the folder pages/, to be filled in."""
     return _environment().get_template(name)

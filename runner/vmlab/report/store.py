@@ -1,7 +1,7 @@
 """Where reports are kept: ``reports/<lab>/<time>/`` with report.json, its renderings, and the files that a run left as evidence.
 
 Files appear whole or not at all, so a run that is killed leaves no half of a report. A directory without report.json is a run that
-did not get that far; it is never taken for a report.
+did not get that far; it is never taken for a report. (What is written there, and in which order: `publish`.)
 """
 
 from __future__ import annotations
@@ -49,24 +49,6 @@ def new_directory(reports_dir: Path, lab: str, started: datetime | None = None) 
             return directory
 
 
-def save(report: Report, directory: Path) -> Path:
-    """Write report.json, lead ``latest`` to it, then write its renderings. Returns the path of report.json."""
-    path = directory / REPORT_NAME
-    write_atomically(path, report_json(report))
-    _point_latest_at(directory)
-    render(report, directory)
-    return path
-
-
-def render(report: Report, directory: Path) -> None:
-    """Write report.html and junit.xml into the directory; both follow from the report alone."""
-    from vmlab.report.html import report_html  # noqa: PLC0415 (jinja2 and matplotlib are loaded when a page is made)
-    from vmlab.report.junit import junit_xml  # noqa: PLC0415
-
-    write_atomically(directory / HTML_NAME, report_html(report).encode())
-    write_atomically(directory / JUNIT_NAME, junit_xml(report, directory))
-
-
 def report_json(report: Report) -> bytes:
     """The report as report.json holds it: the same bytes for the same report."""
     return (report.model_dump_json(indent=2) + "\n").encode()
@@ -98,6 +80,16 @@ def find_latest(reports_dir: Path, lab: str | None = None) -> Path:
         of = f" of the lab {lab}" if lab else ""
         raise UsageError(f"there is no report{of} in {reports_dir}", hint=f"make one: vmlab run {lab or 'LAB'}")
     return max(found)[2]
+
+
+def point_latest_at(directory: Path) -> None:
+    """Lead ``latest`` to a run. A convenience for people; a file system without symbolic links goes without."""
+    link = directory.parent / LATEST_NAME
+    temporary = directory.parent / f".{LATEST_NAME}.{os.getpid()}"
+    with suppress(OSError, NotImplementedError):
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(directory.name, target_is_directory=True)
+        temporary.replace(link)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -178,16 +170,6 @@ def _order(directory: Path) -> tuple[str, int] | None:
     """What sorts directories by time; None for a name that no run made."""
     match = _STAMP.fullmatch(directory.name)
     return (match[1], int(match[2] or 1)) if match else None
-
-
-def _point_latest_at(directory: Path) -> None:
-    """A convenience for people; a file system without symbolic links goes without."""
-    link = directory.parent / LATEST_NAME
-    temporary = directory.parent / f".{LATEST_NAME}.{os.getpid()}"
-    with suppress(OSError, NotImplementedError):
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(directory.name, target_is_directory=True)
-        temporary.replace(link)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Text for people: what a guest printed made safe to show, and numbers with their units.
 
 A guest's output may hold terminal escapes, NUL bytes, characters that reverse the reading direction, or megabytes of anything.
-Renderings show it through `plain` and `clip`; escaping for HTML or XML is the template's business and comes after.
+Renderings show it through `plain` and `clip`; escaping for HTML or XML is the page's business and comes after.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 lab       the run, from its request to its report
 request   a job, which is what was asked for, with all of it looked at
 session   this machine, taken for a lab's guests
+screen    what a person sees meanwhile
 shell     a guest of a lab, with a shell in it
 prebuild  a lab's templates, made before they are needed
 """

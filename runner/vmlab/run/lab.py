@@ -14,16 +14,15 @@ from pathlib import Path
 
 from vmlab import __version__
 from vmlab.bench import Bench, Session
-from vmlab.errors import EXIT_COULD_NOT_RUN, EXIT_FAIL, EXIT_PASS, UnsuitableImage, VmlabError
+from vmlab.errors import UnsuitableImage, VmlabError
 from vmlab.host.capacity import Need
 from vmlab.host.slots import Slot
 from vmlab.host.view import HostView
 from vmlab.lab.checks import settled
 from vmlab.lab.definition import Lab
 from vmlab.lab.evidence import Evidence
-from vmlab.lab.verdict import VerdictKind
 from vmlab.progress import Event, Kind, Progress
-from vmlab.report import assemble, store
+from vmlab.report import assemble, publish, store
 from vmlab.report.model import AcceleratorPart, ErrorPart, HostPart, Report, RunPart, SlotPart
 from vmlab.run.request import RunRequest
 from vmlab.run.session import session
@@ -43,10 +42,7 @@ class Outcome:
     @property
     def exit_code(self) -> int:
         """0 when everything that this host can show passed, 1 when something failed or was inconclusive, 3 when it could not run."""
-        kind = self.report.verdict()
-        if kind is VerdictKind.ERROR:
-            return EXIT_COULD_NOT_RUN
-        return EXIT_FAIL if kind in (VerdictKind.FAIL, VerdictKind.INCONCLUSIVE) else EXIT_PASS
+        return self.report.verdict().exit_code
 
 
 @dataclass(frozen=True)
@@ -74,7 +70,7 @@ def run_lab(request: RunRequest, progress: Progress) -> Outcome:
             error = _perform(request, dataclasses.replace(here, logs=directory))
         # Every guest has ended and the slot is given back: another run may start its own while this one writes its report.
         report = _report(request, here, directory, _Ended(started_at, _own_cpu_s() - cpu_before_s, error))
-        store.save(report, directory)
+        publish.save_report(report, directory)
         unfinished.pop_all()
     progress.end(report, str(directory / store.HTML_NAME))
     return Outcome(report, directory)
@@ -84,31 +80,28 @@ def _report(request: RunRequest, here: Session, directory: Path, ended: _Ended) 
     """The report on what the notebook holds."""
     lab, job, notebook = request.lab, request.job, here.notebook
     logs = sorted(path.name for path in directory.glob("console*.log"))
-    return assemble.judge_report(
-        lab_name=lab.name,
-        definition=lab.definition,
-        lab_digest=lab.digest,
-        checks=request.checks,
-        run=RunPart(
-            id=f"{lab.name}-{directory.name}",
-            started_at=ended.started_at.isoformat(timespec="seconds"),
-            duration_s=notebook.now_s(),
-            command=job.command,
-            parameters=request.parameters,
-            student=job.student,
-            runner_version=__version__,
-            runner_cpu_s=round(ended.cpu_s, 3),
-            error=ended.error,
-            slot=slot_part(here.slot, request.need),
-            unsuitable=notebook.unsuitable,
-        ),
+    run = RunPart(
+        id=f"{lab.name}-{directory.name}",
+        started_at=ended.started_at.isoformat(timespec="seconds"),
+        duration_s=notebook.now_s(),
+        command=job.command,
+        parameters=request.parameters,
+        student=job.student,
+        runner_version=__version__,
+        runner_cpu_s=round(ended.cpu_s, 3),
+        error=ended.error,
+        slot=slot_part(here.slot, request.need),
+        unsuitable=notebook.unsuitable,
+    )
+    recorded = assemble.Recorded(
+        run=run,
         host=HostPart(**here.host.part(), accelerator=AcceleratorPart(**here.accelerator.part())),
         guests=notebook.guests,
         phases=sorted(notebook.phases, key=lambda phase: (phase.start_s, phase.depth)),
         observations=notebook.observations,
         files=[assemble.file_part(directory, name) for name in logs],
-        answers=request.answers,
     )
+    return assemble.judge_report(assemble.lab_part(lab.name, lab.definition, lab.digest), request.checks, recorded, request.answers)
 
 
 def slot_part(slot: Slot, need: Need) -> SlotPart:

@@ -18,10 +18,10 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from vmlab.errors import VmlabError
 from vmlab.lab.verdict import VerdictKind
+from vmlab.output import complain, printable, say, silence
 from vmlab.progress import Event, Kind, Progress, Relay
-from vmlab.report.lines import closing_lines, printable, summary, verdict_lines
+from vmlab.report.lines import closing_lines, summary, verdict_lines
 
 STYLES = {
     VerdictKind.PASS: "green",
@@ -29,19 +29,6 @@ STYLES = {
     VerdictKind.NOT_OBSERVABLE: "cyan",
     VerdictKind.INCONCLUSIVE: "yellow",
     VerdictKind.ERROR: "bold magenta",
-}
-
-# What stands for the signs of verdicts where the output's encoding has none of them: never "?", which is the sign of *inconclusive*.
-_SPELT = {
-    ord(sign): spelling
-    for sign, spelling in {
-        **{kind.sign: letter for kind, letter in zip(VerdictKind, "+xo?!", strict=True)},
-        "\N{HORIZONTAL ELLIPSIS}": "...",
-        "\N{RIGHTWARDS ARROW}": "->",
-        "\N{GREATER-THAN OR EQUAL TO}": ">=",
-        "\N{LESS-THAN OR EQUAL TO}": "<=",
-        "\N{MULTIPLICATION SIGN}": "x",
-    }.items()
 }
 
 
@@ -70,8 +57,10 @@ def shown(progress: Progress, screen: Screen | None) -> Iterator[None]:
         with contextlib.suppress(Exception):
             screen.close()
         # A reader that has gone (`vmlab run zombies | head`) knows it.
-        if relay.broken is not None and not isinstance(relay.broken, BrokenPipeError):
-            complain(f"vmlab: standard output broke ({relay.broken}); the run went on without it")
+        if relay.broken is not None:
+            silence(sys.stdout)
+            if not isinstance(relay.broken, BrokenPipeError):
+                complain(f"vmlab: standard output broke ({relay.broken}); the run went on without it")
 
 
 class Lines:
@@ -83,9 +72,7 @@ class Lines:
 
     def say(self, line: str) -> None:
         """Write a line. OSError when nobody can read it any more."""
-        # (A process that was started without a standard output has None.)
-        if self._out is not None:
-            print(spelt(printable(line), self._out), file=self._out, flush=True)
+        say(line, self._out)
 
     def stamped(self, line: str) -> None:
         """Write a line with the seconds since the start."""
@@ -219,28 +206,3 @@ def choose_screen(*, quiet: bool = False, as_json: bool = False) -> Screen:
         return QuietScreen()
     console = live_console()
     return PlainScreen() if console is None else LiveScreen(console)
-
-
-def spelt(text: str, out: TextIO) -> str:
-    """The text as the stream's encoding can show it."""
-    encoding = out.encoding or "utf-8"
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        return text.translate(_SPELT).encode(encoding, "backslashreplace").decode(encoding)
-    return text
-
-
-def complain(line: str) -> None:
-    """Write a line to standard error, if that still takes one."""
-    with contextlib.suppress(OSError, ValueError):
-        Lines(sys.stderr).say(line)
-
-
-def say_error(error: VmlabError) -> None:
-    """An error for a person, on standard error: what is wrong, what to do, and the evidence below."""
-    complain(f"vmlab: {error.message}")
-    if error.hint:
-        complain(f"       {error.hint}")
-    for line in error.detail.strip().splitlines()[-20:]:
-        complain(f"  | {line}")

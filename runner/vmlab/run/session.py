@@ -21,7 +21,8 @@ from vmlab.host.accelerator import Wanted
 from vmlab.host.capacity import Need, Share, check_fits
 from vmlab.host.slots import Slots
 from vmlab.image.catalog import users_catalogs
-from vmlab.image.store import Image, ImageStore
+from vmlab.image.image import Image
+from vmlab.image.store import ImageStore
 from vmlab.lab.definition import GuestRequest, Lab
 from vmlab.progress import Progress
 

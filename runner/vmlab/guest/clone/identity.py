@@ -31,14 +31,14 @@ ANSWER_LIMIT_S = 30.0
 
 
 class Newborn:
-    """A guest in which the program waits, while it becomes somebody: `quicken`, then (when it may be logged in to) `settle`.
+    """A guest in which the program waits, while it becomes the one of this name: `quicken`, then (when it may be logged in to) `settle`.
 
     Its clock was set ahead by ``clock_set_by_s`` and is wrong by ``clock_error_s`` at most. What answers wrongly, too late or not at all
     raises TemplateError.
     """
 
-    def __init__(self, sock: socket.socket, name: str, deadline: Deadline, now_ns: Callable[[], int] = time.time_ns) -> None:
-        self.hostname = new_hostname(name)
+    def __init__(self, sock: socket.socket, hostname: str, deadline: Deadline, now_ns: Callable[[], int] = time.time_ns) -> None:
+        self.hostname = hostname
         self.machine_id = secrets.token_hex(16)
         self.clock_set_by_s = 0.0
         self.clock_error_s = 0.0
@@ -80,7 +80,7 @@ def arm(connection: Connection, identity: socket.socket, deadline: Deadline) -> 
     if started.status != 0:
         last = (started.stderr.strip().splitlines() or [f"exit status {started.status}"])[-1]
         raise TemplateError(f"the guest cannot be prepared for cloning: {last[:300]}", detail=started.stderr)
-    rehearsal = Newborn(identity, "template", deadline)
+    rehearsal = Newborn(identity, new_hostname("template"), deadline)
     rehearsal.expect("waiting", noisy=True)
     rehearsal.quicken()
     rehearsal.settle()

@@ -104,9 +104,9 @@ class TemplateStore:
         try:
             with contextlib.ExitStack() as stack, progress.phase("Making a template of it, to clone from now on"):
                 machine = boot_into(stack, request, setting, keep_in=out)
-                template.save(machine, out, self._cache.final(entry), setting.deadline, progress)
+                has_control = template.save(machine, out, self._cache.final(entry), setting.deadline, progress)
                 progress.waiting("the template to be put away")
-                manifest = template.manifest_of(out, key=key, machine=machine, took_s=time.monotonic() - began)
+                manifest = template.manifest_of(out, machine, key=key, has_control=has_control, took_s=time.monotonic() - began)
                 (out / MANIFEST).write_text(template.as_json(manifest))
                 # An older QEMU opens the memory file for writing even where it only copies from it.
                 writable = "" if self.host.qemu.number >= template.READ_ONLY_RAM_SINCE else "ram"

@@ -25,7 +25,7 @@ from vmlab.guest import qemu, seed
 from vmlab.guest.boot import cold_spec, launch, require_space
 from vmlab.guest.clone import control, migration
 from vmlab.guest.clone import identity as standby
-from vmlab.guest.machine import BootRequest, Machine, System
+from vmlab.guest.machine import Birth, BootRequest, Machine, System
 from vmlab.guest.readiness import CloudInitStatus
 from vmlab.guest.setting import Setting
 from vmlab.guest.ssh import Connection, Knocked
@@ -129,15 +129,16 @@ def key_of(request: BootRequest, host: Host) -> str:
     return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()
 
 
-def save(machine: Machine, out: Path, final: Path, deadline: Deadline, progress: Progress) -> None:
+def save(machine: Machine, out: Path, final: Path, deadline: Deadline, progress: Progress) -> bool:
     """Bring a guest that was booted with ``keep_in=out`` to rest and write the rest of the template there; the guest is stopped for good.
 
-    ``final`` is where the directory will be, which the empty overlay has to know. TemplateError when the guest cannot be saved.
+    ``final`` is where the directory will be, which the empty overlay has to know. Returns whether clones are reached through
+    `vmlab.guest.clone.control`. TemplateError when the guest cannot be saved.
     """
     progress.waiting("the guest to settle")
     with machine.attributing():
         machine.ssh.execute(_SETTLE, deadline=deadline)
-        machine.has_control = control.listen(machine, deadline)
+        has_control = control.listen(machine, deadline)
         standby.arm(machine.ssh, machine.sockets.identity, deadline)
         machine.hang_up()
     _wait_until_quiet(machine, deadline.within(QUIET_LIMIT_S))
@@ -152,6 +153,7 @@ def save(machine: Machine, out: Path, final: Path, deadline: Deadline, progress:
     )
     (out / "console.log").write_text(machine.console.text())
     (out / "identity.json").write_text(json.dumps(dataclasses.asdict(machine.identity)))
+    return has_control
 
 
 def _wait_until_quiet(machine: Machine, deadline: Deadline) -> None:
@@ -166,9 +168,9 @@ def _wait_until_quiet(machine: Machine, deadline: Deadline) -> None:
         quiet = quiet + 1 if (used - before) / (time.monotonic() - began) < QUIET_SHARE else 0
 
 
-def manifest_of(out: Path, *, key: str, machine: Machine, took_s: float) -> dict[str, Any]:
+def manifest_of(out: Path, machine: Machine, *, key: str, has_control: bool, took_s: float) -> dict[str, Any]:
     """What is written beside the files, and read again by `load` and by ``vmlab template list``."""
-    request, status = machine.request, machine.cloud_init
+    request, birth = machine.request, machine.birth
     return {
         "format": FORMAT,
         "key": key,
@@ -180,9 +182,9 @@ def manifest_of(out: Path, *, key: str, machine: Machine, took_s: float) -> dict
         "memory_mib": request.memory_mib,
         "cpus": request.cpus,
         "init": request.init,
-        "has_control": machine.has_control,
-        "system": dataclasses.asdict(machine.system),
-        "cloud_init": dataclasses.asdict(status) if status else None,
+        "has_control": has_control,
+        "system": dataclasses.asdict(birth.system),
+        "cloud_init": dataclasses.asdict(birth.cloud_init),
         "files": {name: {"size": (out / name).stat().st_size, "sha256": sha256(out / name)} for name in FILES},
     }
 
@@ -252,26 +254,22 @@ def clone(template: Template, request: BootRequest, host: Host, setting: Setting
     # How the guest booted is evidence about each of its clones.
     preface = template.file("console.log").read_bytes() + b"[vmlab: saved here; what follows is the clone's own]\n"
     deadline, progress = setting.deadline, setting.progress
-    with launch(request, template.identity, setting, spec, preface=preface) as machine:
-        machine.template = template.key
-        machine.has_control = template.has_control
-        machine.cloud_init = template.cloud_init
+    identity = dataclasses.replace(template.identity, hostname=seed.new_hostname(request.name))
+    with launch(request, identity, setting, spec, preface=preface) as machine:
         migration.load(machine, template.file("state"), deadline)
         machine.note("running")
         progress.waiting("the clone's first sign of life")
         # sshd prepares itself while the clone becomes somebody; keys are agreed on only after its random numbers are its own.
         port = machine.control_port if template.has_control else machine.port
         with machine.attributing(), Knocked(port, deadline) as knocked:
-            newborn = standby.Newborn(machine.sockets.identity, request.name, deadline)
+            newborn = standby.Newborn(machine.sockets.identity, identity.hostname, deadline)
             newborn.quicken()
             machine.note("alive")
             progress.waiting("login")
             machine.talk_over(Connection.connect(port, template.identity, user="root", deadline=deadline, sock=knocked))
             machine.note("login")
             newborn.settle()
-            machine.identity = dataclasses.replace(template.identity, hostname=newborn.hostname)
-            machine.clock_error_s = newborn.clock_error_s
             machine.note("identity")
-        machine.system = template.system
         machine.prove_name(deadline)
+        machine.be_born(Birth(template.system, template.cloud_init, template=template.key, clock_error_s=newborn.clock_error_s))
         yield machine

@@ -50,10 +50,9 @@ def belonging(mark: bytes, processes: dict[int, Process], known: dict[int, Proce
     """
     found = {pid: process for pid, process in known.items() if pid not in processes or processes[pid].began == process.began}
     others = {pid: process for pid, process in processes.items() if pid not in found and pid != os.getpid()}
-    more = {pid: process for pid, process in others.items() if mark in _read(pid, "environ") or mark in _read(pid, "cmdline")}
-    while more:
-        found.update(more)
-        more = {pid: process for pid, process in others.items() if pid not in found and not found.keys().isdisjoint(process[:3])}
+    found.update({pid: process for pid, process in others.items() if mark in _read(pid, "environ") or mark in _read(pid, "cmdline")})
+    while below := {pid: process for pid, process in others.items() if pid not in found and not found.keys().isdisjoint(process[:3])}:
+        found.update(below)
     return found
 
 

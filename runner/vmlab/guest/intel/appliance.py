@@ -29,7 +29,7 @@ from vmlab.guest.machine import Machine
 from vmlab.image.builder import bootloader, initrd
 from vmlab.image.builder.workshop import Workshop
 from vmlab.image.cache import Cache, Tell, remove, sha256
-from vmlab.image.store import Image
+from vmlab.image.image import Image
 
 log = logging.getLogger(__name__)
 
@@ -211,7 +211,7 @@ def _manifest(directory: Path) -> dict[str, dict[str, Any]] | None:
     return files if manifest.get("maker") == _maker() else None
 
 
-def _entries(packed: tarfile.TarFile) -> Iterator[initrd.Entry]:
+def _entries(packed: tarfile.TarFile) -> Iterator[initrd.Member]:
     """The initrd's files: what was packed, and our own."""
     files = {"init": (stat.S_IFREG | 0o755, _INSIDE.read_bytes())}
     for member in packed:
@@ -222,10 +222,10 @@ def _entries(packed: tarfile.TarFile) -> Iterator[initrd.Entry]:
     yield initrd.CONSOLE
 
 
-def _with_folders(files: Mapping[str, tuple[int, bytes]], *more: str) -> Iterator[initrd.Entry]:
+def _with_folders(files: Mapping[str, tuple[int, bytes]], *more: str) -> Iterator[initrd.Member]:
     """Files (mode and content by path) after the folders that hold them."""
     folders = {str(folder) for name in files for folder in PurePosixPath(name).parents if str(folder) != "."}
     for folder in sorted(folders | set(more)):
-        yield initrd.Entry(folder, stat.S_IFDIR | 0o755)
+        yield initrd.Member(folder, stat.S_IFDIR | 0o755)
     for name, (mode, content) in sorted(files.items()):
-        yield initrd.Entry(name, mode, content)
+        yield initrd.Member(name, mode, content)

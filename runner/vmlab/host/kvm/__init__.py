@@ -6,8 +6,14 @@ Three worlds look alike to a program that only opens the device and must be told
     shadow     the processor runs guest code, but its page tables are KVM's merged copy ("shadow") of the guest's
     emulated   software decodes each instruction of the guest
 
-`interface` is the kernel's side of /dev/kvm, `machine` a guest on it, `programs` what the guest executes, `phases` the measurements,
-`claims` what the kernel says of itself. ``python3 -m kvm`` prints one record as one JSON object.
+interface  the kernel's side of /dev/kvm
+machine    a guest on it
+programs   what the guest executes
+counters   what KVM counts meanwhile
+phases     the measurements
+claims     what the processor and the kernel say of themselves
+
+``python3 -m kvm`` prints one record as one JSON object.
 
 This directory is also copied into guests and run there. It therefore uses Python's standard library alone (3.9 and later), and imports
 nothing but its own modules.

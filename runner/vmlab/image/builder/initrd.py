@@ -18,7 +18,7 @@ _DIRECTORIES = ("bin", "dev", "proc", "sys", "root", "modules")
 
 
 @dataclass(frozen=True)
-class Entry:
+class Member:
     """One file of an archive: its path, its mode with the file type, its bytes, and for a device its numbers."""
 
     path: str
@@ -27,32 +27,32 @@ class Entry:
     device: tuple[int, int] = (0, 0)
 
 
-CONSOLE = Entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
+CONSOLE = Member("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
 """The kernel opens it for the first process before that process could have mounted /dev."""
 
 
-def cpio(entries: Iterable[Entry]) -> bytes:
+def cpio(members: Iterable[Member]) -> bytes:
     """A cpio archive in the "new ASCII" format, as the kernel unpacks it (Documentation/driver-api/early-userspace/buffer-format.rst).
 
-    Everything belongs to root and has no date, so the same entries always make the same bytes.
+    Everything belongs to root and has no date, so the same members always make the same bytes.
     """
     parts: list[bytes] = []
-    for number, entry in enumerate([*entries, Entry("TRAILER!!!", 0)], start=1):
-        name = entry.path.encode() + b"\0"
+    for number, member in enumerate([*members, Member("TRAILER!!!", 0)], start=1):
+        name = member.path.encode() + b"\0"
         fields = (
             number,               # inode: any number, but a different one each, or the kernel takes files for hard links
-            entry.mode,
+            member.mode,
             0, 0,                 # uid, gid
             1,                    # links
             0,                    # mtime
-            len(entry.content),
+            len(member.content),
             0, 0,                 # device that holds the file
-            *entry.device,
+            *member.device,
             len(name),
             0,                    # checksum, unused in this variant
         )  # fmt: skip
         header = b"070701" + b"".join(b"%08x" % field for field in fields)
-        parts += [_padded(header + name), _padded(entry.content)]
+        parts += [_padded(header + name), _padded(member.content)]
     return b"".join(parts)
 
 
@@ -119,19 +119,19 @@ def from_system(tar_path: Path, wanted: Iterable[str], script: bytes) -> BootFil
         loadable = [(path, _content(tar, members, f"{modules}/{path}")) for path in order]
         return BootFiles(
             kernel=_content(tar, members, f"boot/vmlinuz-{version}"),
-            initrd=cpio(_entries(script, _content(tar, members, "usr/bin/busybox"), loadable)),
+            initrd=cpio(_members(script, _content(tar, members, "usr/bin/busybox"), loadable)),
             version=version,
         )
 
 
-def _entries(script: bytes, busybox: bytes, modules: list[tuple[str, bytes]]) -> Iterator[Entry]:
+def _members(script: bytes, busybox: bytes, modules: list[tuple[str, bytes]]) -> Iterator[Member]:
     for directory in _DIRECTORIES:
-        yield Entry(directory, stat.S_IFDIR | 0o755)
+        yield Member(directory, stat.S_IFDIR | 0o755)
     yield CONSOLE
-    yield Entry("bin/busybox", stat.S_IFREG | 0o755, busybox)
-    yield Entry("init", stat.S_IFREG | 0o755, script)
+    yield Member("bin/busybox", stat.S_IFREG | 0o755, busybox)
+    yield Member("init", stat.S_IFREG | 0o755, script)
     for number, (path, content) in enumerate(modules):
-        yield Entry(f"modules/{number:02}-{_module_name(path)}.ko", stat.S_IFREG | 0o644, decompressed(path, content))
+        yield Member(f"modules/{number:02}-{_module_name(path)}.ko", stat.S_IFREG | 0o644, decompressed(path, content))
 
 
 def decompressed(path: str, content: bytes) -> bytes:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import os
 import platform
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from vmlab.deadline import Deadline
+from vmlab.image import curl
 
 _APT = Path("/etc/apt")
 
@@ -51,12 +50,7 @@ def _lines(suite: str, main: str, security: str | None, deadline: Deadline) -> t
 
 def _has(uri: str, suite: str, deadline: Deadline) -> bool:
     """Whether the archive at ``uri`` holds ``suite``; an archive that does not answer within ten seconds does not."""
-    request = urllib.request.Request(f"{uri}/dists/{suite}/InRelease", method="HEAD")  # noqa: S310  (http and https only, see below)
-    try:
-        with urllib.request.urlopen(request, timeout=max(0.1, deadline.within(10).left_s())):  # noqa: S310
-            return True
-    except (urllib.error.URLError, OSError, ValueError):
-        return False
+    return curl.exists(f"{uri}/dists/{suite}/InRelease", deadline.within(10))
 
 
 def _archives_of_host(apt: Path) -> tuple[str, str | None] | None:

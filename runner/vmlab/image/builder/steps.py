@@ -7,7 +7,7 @@ import logging
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +19,9 @@ from vmlab.errors import ImageError
 from vmlab.image.builder import bootloader, bootstrap, dates, initrd, mirror, rootfs
 from vmlab.image.builder.recipe import Parameters, Recipe
 from vmlab.image.builder.workshop import Workshop
+from vmlab.image.cache import Tell
 
 log = logging.getLogger(__name__)
-
-Tell = Callable[[str], None]
 
 # What a build takes at its height: the tar, the unpacked tree, and the disk twice (raw and qcow2).
 SPACE_NEEDED = 3 << 30

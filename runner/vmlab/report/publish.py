@@ -1,0 +1,47 @@
+"""Writing: a report with its pages into its directory, and the index of many with theirs above them.
+
+A document is written before its renderings, and ``latest`` is led to a report as soon as that is whole: what a run that is killed here
+loses is a page, never a report. matplotlib and jinja2 are loaded by the first page that needs them, not by importing this module.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vmlab.report import store
+from vmlab.report.batch import INDEX_NAME, Batch
+from vmlab.report.html import report_html
+from vmlab.report.index import INDEX_PAGE, index_html
+from vmlab.report.junit import junit_of_rows, junit_xml
+from vmlab.report.model import Report
+from vmlab.report.summary import SUMMARY_NAME, summary_markdown
+
+
+def save_report(report: Report, directory: Path) -> Path:
+    """Write report.json, lead ``latest`` to it, then write its renderings. Returns the path of report.json."""
+    path = directory / store.REPORT_NAME
+    store.write_atomically(path, store.report_json(report))
+    store.point_latest_at(directory)
+    render_report(report, directory)
+    return path
+
+
+def render_report(report: Report, directory: Path) -> None:
+    """Write report.html and junit.xml into the directory; both follow from the report alone."""
+    store.write_atomically(directory / store.HTML_NAME, report_html(report).encode())
+    store.write_atomically(directory / store.JUNIT_NAME, junit_xml(report, directory))
+
+
+def save_index(batch: Batch, base: Path) -> Path:
+    """Write index.json and its rendering. Returns the page's path. HostError when the disk is full or may not be written."""
+    store.make_directory(base)
+    store.write_atomically(base / INDEX_NAME, (batch.model_dump_json(indent=2) + "\n").encode())
+    page = base / INDEX_PAGE
+    store.write_atomically(page, index_html(batch).encode())
+    return page
+
+
+def save_summaries(batch: Batch, base: Path) -> None:
+    """Write what CI services read, once all labs are done: junit.xml over all reports, and a summary in Markdown."""
+    store.write_atomically(base / store.JUNIT_NAME, junit_of_rows(batch, base))
+    store.write_atomically(base / SUMMARY_NAME, summary_markdown(batch).encode())
