@@ -17,7 +17,6 @@ from vmlab import process
 from vmlab.bench import GUEST_LAB_DIR, GUEST_PROBE_DIR
 from vmlab.bench.bench import boot_request
 from vmlab.deadline import Deadline
-from vmlab.errors import UsageError
 from vmlab.guest import qemu, start
 from vmlab.guest.intel import console as appliance_console
 from vmlab.guest.intel.appliance import CMDLINE, Appliance, ApplianceStore, Job
@@ -117,28 +116,3 @@ def test_under_bochs_on_an_emulated_intel_processor(made: Appliance, world: Worl
     (part,) = [part for part in world.notebook.guests if part.name == "intel"]
     assert part.virtualisation.startswith("Intel VMX with EPT: hardware walk emulated by Bochs ")
     assert (part.argv[0], part.boot_id, part.memory_bytes, part.cpus) == ("bochs", nested["claim"]["boot_id"], 512 << 20, 1)
-
-
-def test_what_an_emulated_guest_cannot_do_is_refused_in_words(made: Appliance, world: World) -> None:
-    guest = world.bench.guest("intel")
-    for call in (
-        lambda: guest.run("true"),
-        lambda: guest.read_text("/etc/os-release"),
-        guest.outside,
-        guest.kvm_statistics,
-        lambda: guest.memory,
-        guest.freeze,
-        lambda: guest.start("fault.sh").__enter__(),
-        lambda: guest.wait_for_console("x"),
-    ):
-        with pytest.raises(UsageError, match="guest intel is emulated by Bochs, and there is no way into it"):
-            call()
-    with pytest.raises(UsageError, match=r"fault\.sh cannot be run in guest intel"):
-        guest.script("fault.sh")
-    with pytest.raises(UsageError, match=r"no guest script named none\.py"):
-        guest.script("none.py")
-    with pytest.raises(UsageError, match="there is no probe named 'kwm'; did you mean 'kvm'"):
-        guest.probe("kwm")
-    with pytest.raises(UsageError, match="there is no cloud-init in it"):
-        world.bench._guests.pop("intel")
-        world.bench.guest("intel", cloud_init={"packages": []})
