@@ -179,7 +179,11 @@ class Played:
 def played(monkeypatch: pytest.MonkeyPatch) -> Played:
     made = Played()
     monkeypatch.setattr(bochs, "find", lambda: FOUND)
-    monkeypatch.setattr(EmulatedPc, "run", lambda pc, *given: made.run(pc, *given))
+
+    def run(pc: EmulatedPc, job: Job, setting: Setting) -> tuple[Said, list[str]]:
+        return made.run(pc, job, setting)
+
+    monkeypatch.setattr(EmulatedPc, "run", run)
     monkeypatch.setattr(ApplianceStore, "get", lambda _, *given: made.get(*given))
     monkeypatch.setattr(start, "start", made.start)
     return made
