@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from vmlab.lab import Evidence, EvidenceProblem, Record, Verdict, VerdictKind, check, failed, inconclusive, not_observable, passed
+from vmlab.lab import Evidence, EvidenceProblem, Record, Verdict, VerdictKind, check, failed, inconclusive, kvm, not_observable, passed
 
 # --- what tells nested paging from shadow page tables, from KVM's counters -------------------------------------------------------------
 #
 # The counts of the probe of /dev/kvm (runner/vmlab/host/kvm), and those around loops in a whole guest (guest/loops.py). Each function
-# judges one world by itself; runner/vmlab/host/kvm/judge.py says why the two worlds differ in this way.
+# judges one world by itself; runner/vmlab/probes/kvm.py says why the two worlds differ in this way, and has the numbers.
 
 # What other work of the host's adds to a count, for one operation: its timer's ticks, mostly. What is expected are whole numbers.
-STRAY = 0.05
+STRAY = kvm.TOLERANCE
 # Emulated instructions in one iteration of the probe's computing loop, whose iterations have two: a processor needs none.
-EMULATED = 0.01
+EMULATED = kvm.EMULATED_AT_LEAST
 
 OWN_TABLES = {"remap": "maps another page", "reload_cr3": "loads CR3", "page_fault": "takes a page fault"}
 SWAPS = {"swap_data": "the page", "swap_table": "one table", "swap_walk": "4 tables and the page"}
@@ -22,10 +22,10 @@ SWAPS = {"swap_data": "the page", "swap_table": "one table", "swap_walk": "4 tab
 # the guest's final address (AMD64 Architecture Programmer's Manual, volume 2, 15.25.6; Linux, PFERR_GUEST_PAGE and PFERR_GUEST_FINAL).
 TABLE, FINAL = 1 << 33, 1 << 32
 BITS = {TABLE: "a table", FINAL: "the page"}
-# How often the probe's last phase has the guest read (runner/vmlab/host/kvm/phases.py).
-READS = 32
-NESTED_FAULTS = {"swap_data": 1, "swap_table": 1, "swap_walk": 5}
-SHADOW_FAULTS = {"swap_data": 1, "swap_table": 0, "swap_walk": 1}
+NESTED_FAULTS, SHADOW_FAULTS = kvm.expected("nested", "pf_taken"), kvm.expected("shadow", "pf_taken")
+# How many exits Linux, whose code that is, needs for each change of the guest's tables; any shadow paging needs one at least.
+LINUX_EXITS = kvm.expected("shadow", "exits")
+WALK = NESTED_FAULTS["swap_walk"]
 
 
 def each(probe: Record, name: str, counter: str) -> float:
@@ -90,7 +90,8 @@ def leaves_the_guest_alone(probe: Record) -> Verdict:
 def steps_in(probe: Record) -> Verdict:
     """Shadow page tables: the host sees each change, because its merged copy is what the processor walks."""
     exits, handed_back, measured = exits_of(probe)
-    expected = "1 or more each (Linux 6.1 and 6.12 need 2, 2 and 3), 1 fault handed back"
+    needed = ", ".join(f"{what} {LINUX_EXITS[name]}" for name, what in OWN_TABLES.items())
+    expected = f"1 or more each (Linux 6.1 and 6.12 need: {needed}), 1 fault handed back"
     if min(exits.values()) > 1 - STRAY and abs(handed_back - 1) < STRAY:
         return passed("KVM stepped in each time.", expected=expected, measured=measured)
     return failed("KVM did not step in, so that its tables are no copy of the guest's.", expected=expected, measured=measured)
@@ -108,7 +109,8 @@ def faults_are(probe: Record, wanted: Mapping[str, int], why: str) -> Verdict:
 
 def reads_the_guests_tables(probe: Record) -> Verdict:
     """Nested paging: the processor looks up each of the guest's tables in the host's set."""
-    return faults_are(probe, NESTED_FAULTS, "The processor itself went through the guest's tables: 4 of them and the page make 5.")
+    why = f"The processor itself went through the guest's tables: {WALK - 1} of them and the page make {WALK}."
+    return faults_are(probe, NESTED_FAULTS, why)
 
 
 def never_reads_them(probe: Record) -> Verdict:
@@ -129,27 +131,34 @@ def in_words(faults: list[tuple[int, int]]) -> str:
     return ", ".join(f"{address:#x} ({BITS.get(code & (TABLE | FINAL), 'no such bit')})" for address, code in faults)
 
 
-def each_fault_is_named(seen: Record) -> Verdict:
+def reads_of(world: Record) -> int:
+    """How often the probe's last phase had the guest read, as its record says."""
+    return world.record("probe").record("phases").record("swap_walk").integer("n", minimum=1)
+
+
+def each_fault_is_named(world: Record) -> Verdict:
     """Nested paging: the processor says of each fault whether it was reading a table of the guest's or the page itself."""
-    faults = traced(seen, 5 * READS)
-    walks = [faults[at : at + 5] for at in range(0, len(faults), 5)]
-    expected = f"{READS} times: 4 faults at tables of the guest's, each at an address of its own, then 1 at the page"
+    reads = reads_of(world)
+    faults = traced(world.record("faults"), WALK * reads)
+    walks = [faults[at : at + WALK] for at in range(0, len(faults), WALK)]
+    expected = f"{reads} times: {WALK - 1} faults at tables of the guest's, each at an address of its own, then 1 at the page"
     right = [
         walk
         for walk in walks
-        if [code & (TABLE | FINAL) for _, code in walk] == [TABLE] * 4 + [FINAL] and len({address for address, _ in walk}) == 5
+        if [code & (TABLE | FINAL) for _, code in walk] == [TABLE] * (WALK - 1) + [FINAL] and len({address for address, _ in walk}) == WALK
     ]
     measured = f"{len(right)} times; the last: {in_words(walks[-1])}"
-    if len(right) == READS:
+    if len(right) == reads:
         return passed("Level by level, the processor named what it could not reach.", expected=expected, measured=measured)
     return failed("The faults are not those of such a walk.", expected=expected, measured=measured)
 
 
-def no_fault_is_named(seen: Record) -> Verdict:
+def no_fault_is_named(world: Record) -> Verdict:
     """Shadow page tables: the processor knows of one set of tables only, and its faults are at the guest's virtual address."""
-    faults = traced(seen, READS)
+    reads = reads_of(world) * SHADOW_FAULTS["swap_walk"]
+    faults = traced(world.record("faults"), reads)
     named = [fault for fault in faults if fault[1] & (TABLE | FINAL)]
-    expected = f"{READS} faults, none with such a bit, all at the one virtual address that the guest reads"
+    expected = f"{reads} faults, none with such a bit, all at the one virtual address that the guest reads"
     measured = f"{len(named)} with such a bit, at {len({address for address, _ in faults})} addresses; the last: {in_words(faults[-1:])}"
     if not named and len({address for address, _ in faults}) == 1:
         return passed("Nothing in them tells of a second set of tables.", expected=expected, measured=measured)
@@ -199,8 +208,9 @@ class WholeGuest:
         )
 
 
-def counters_show_nested(loops: Record, parameters: Record) -> Verdict:
+def counters_show_nested(counted: Record, parameters: Record) -> Verdict:
     """Nested paging in a whole guest: its mappings, its page faults and its switches are not seen by the host."""
+    loops = counted.record("loops")
     guest = WholeGuest(loops, parameters)
     expected = f"below {STRAY} for each operation"
     seen = [guest.remap.each(name) for name in ("pf_taken", "pf_fixed", "pf_guest")]
@@ -210,8 +220,9 @@ def counters_show_nested(loops: Record, parameters: Record) -> Verdict:
     return failed("KVM had to follow the guest's page tables.", expected=expected, measured=guest.measured)
 
 
-def counters_show_shadow(loops: Record, parameters: Record) -> Verdict:
+def counters_show_shadow(counted: Record, parameters: Record) -> Verdict:
     """Shadow page tables in a whole guest: a fault for each page that is mapped or touched, a flush for each switch."""
+    loops = counted.record("loops")
     guest = WholeGuest(loops, parameters)
     if guest.idle.total("pf_taken") > STRAY * guest.remap.total("pf_taken"):
         return inconclusive("So many faults were taken at rest that the loops' own cannot be told.", measured=guest.measured)
@@ -247,13 +258,13 @@ def emulated(evidence: Evidence, name: str, judge: Judge) -> Verdict:
 
 
 def measured_there(part: str, judge: Judge) -> Judge:
-    """The judge of one part of what was measured on an emulated host, which may lack it."""
+    """The judge of a world by one part of what was measured there, which it may lack."""
 
     def judged(seen: Record) -> Verdict:
         record = seen.record(part)
         if "not_run" in record:
             return not_observable(f"It was not measured: {record.text('not_run')}.", hint="HOST=npt measures it")
-        return judge(record)
+        return judge(seen)
 
     return judged
 
@@ -298,7 +309,9 @@ def nested_names_each_fault(evidence: Evidence) -> Verdict:
 def nested_shows_in_a_whole_guest(evidence: Evidence) -> Verdict:
     """Nested paging: a whole guest maps thousands of pages anew, takes faults and switches, and KVM's counters stand still."""
     return emulated(
-        evidence, NESTED, measured_there("nested", lambda guest: counters_show_nested(guest.record("loops"), evidence.parameters))
+        evidence,
+        NESTED,
+        measured_there("nested", lambda seen: counters_show_nested(seen.record("nested"), evidence.parameters)),
     )
 
 
@@ -344,7 +357,9 @@ def shadow_names_none(evidence: Evidence) -> Verdict:
 def shadow_shows_in_a_whole_guest(evidence: Evidence) -> Verdict:
     """Control: with shadow page tables KVM follows a whole guest, page by page and switch by switch."""
     return emulated(
-        evidence, SHADOW, measured_there("nested", lambda guest: counters_show_shadow(guest.record("loops"), evidence.parameters))
+        evidence,
+        SHADOW,
+        measured_there("nested", lambda seen: counters_show_shadow(seen.record("nested"), evidence.parameters)),
     )
 
 
@@ -386,7 +401,7 @@ def own_kvm_reads_the_guests_tables(evidence: Evidence) -> Verdict:
 @check(points=2, claim="M13")
 def own_guest_shows_nested_paging(evidence: Evidence) -> Verdict:
     """This machine: the lab's own guest maps thousands of pages anew, takes faults and switches, and KVM's counters stand still."""
-    return own(evidence, "own_counters", lambda seen: counters_show_nested(seen.record("loops"), evidence.parameters))
+    return own(evidence, "own_counters", lambda seen: counters_show_nested(seen, evidence.parameters))
 
 
 @check(points=2, claim="M13", after=["the_tables_lead_to_the_frame", "the_guests_memory_is_qemus"])
@@ -401,12 +416,12 @@ def own_memory_is_behind_nested_paging(evidence: Evidence) -> Verdict:
             f"Its processor is emulated ({accelerator.upper()}): a software MMU. The second dimension is not demonstrated on this machine.",
             hint="what the hardware would do is shown by the emulated host",
         )
-    probe, loops = evidence["own_probe"], evidence["own_counters"].record("loops")
+    probe, counters = evidence["own_probe"], evidence["own_counters"]
     counted = {
         "no emulation": runs_on_the_processor(probe),
         "no exits": leaves_the_guest_alone(probe),
         "table faults": reads_the_guests_tables(probe),
-        "the lab's guest": counters_show_nested(loops, evidence.parameters),
+        "the lab's guest": counters_show_nested(counters, evidence.parameters),
     }
     against = [name for name, verdict in counted.items() if verdict.kind is not VerdictKind.PASS]
     said = probe.record("claim").text("nested_paging") or "nothing"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vmlab.bench import GUEST_PROBE_DIR, Bench, Guest, HostError
+from vmlab.lab import kvm
 
 # The processor that the marker's process binds itself to; everything else in the guest can have the other.
 CPU = 0
@@ -38,8 +39,6 @@ DRAWN = (
 
 def experiment(bench: Bench) -> None:
     """The lab's own two guests first, then who walks the second set of page tables: on this machine, and on one that is emulated."""
-    if bench.parameters["host"] == "ept":
-        bench.require_intel_emulator()  # Before anything long.
     main, other = bench.guest("main"), bench.guest("other")
     bench.record("machine", {"accelerator": bench.accelerator, "root": os.geteuid() == 0, "ram": ram()})
 
@@ -256,7 +255,7 @@ def own_probe(bench: Bench) -> dict[str, Any]:
     """What the probe of this machine's own /dev/kvm counts; nothing where KVM does not run the guests."""
     if bench.accelerator != "kvm":
         return {"not_run": "KVM runs no guest on this machine"}
-    return bench.kvm_probe()
+    return bench.probe("kvm")
 
 
 def own_counters(bench: Bench, guest: Guest) -> dict[str, Any]:
@@ -303,13 +302,14 @@ def emulated_host(bench: Bench) -> None:
 
 
 def emulated_intel_host(bench: Bench) -> None:
-    """Bochs, whose emulated processor is Intel's. It is slow, so that it runs the probe and nothing else."""
-    seen = bench.emulated_intel_host("main")
+    """Bochs, whose emulated processor is Intel's. It is slow, so that it runs the probe and nothing else, both times in one boot."""
+    host = bench.guest("intel_host")
+    with bench.phase("an emulated Intel host, hardware walk emulated by Bochs: nested paging, then shadow page tables, the control"):
+        worlds = host.script("both_worlds.py", GUEST_PROBE_DIR, "kvm_intel", "ept=1", "ept=0").records
     skipped = {"not_run": "Bochs, which is slow, runs the probe alone"}
-    for name, world in (("emulated_nested", "ept"), ("emulated_shadow", "shadow")):
-        probe = seen[world]
-        module = {"cpu_flags": probe["claim"]["flags"], "boot_id": probe["claim"]["boot_id"]}
-        parts = {"emulator": seen["emulator"], "module": module, "probe": probe, "drawn": drawn(probe)}
+    for name, world in zip(("emulated_nested", "emulated_shadow"), worlds, strict=True):
+        probe = kvm.judged(kvm.read(world["probe"]))
+        parts = {"emulator": host.accelerator, "module": world["module"], "probe": probe, "drawn": drawn(probe)}
         bench.record(name, {**parts, "faults": skipped, "nested": skipped})
 
 
@@ -331,10 +331,12 @@ def why_not_emulated(bench: Bench) -> str:
 
 def emulated_world(bench: Bench, host: Guest, npt: int) -> dict[str, Any]:
     """What the module says, what the probe of /dev/kvm counts, and what is counted around loops in a guest of this guest."""
-    module = host.script("kvm_module.py", npt).record
-    probe = host.kvm_probe(time_limit_s=LONG_S)
-    # The probe again, once more measured, this time with the kernel's trace of the faults: 32 reads, 5 faults each at most.
-    faults = host.script("walk_faults.py", GUEST_PROBE_DIR, 160, time_limit_s=LONG_S).record
+    module = host.script("kvm_module.py", "kvm_amd", f"npt={npt}").record
+    probe = host.probe("kvm", time_limit_s=LONG_S)
+    # The probe again, once more measured, this time with the kernel's trace of the faults: as many as its last phase can have.
+    reads = probe["phases"].get("swap_walk", {"n": 1})["n"]
+    most = reads * kvm.expected("nested", "pf_taken")["swap_walk"]
+    faults = host.script("walk_faults.py", GUEST_PROBE_DIR, most, time_limit_s=LONG_S).record
     nested = host.script("nested.py", input=json.dumps(wanted_loops(bench)), time_limit_s=LONG_S).record
     return {"emulator": "QEMU TCG", "module": module, "probe": probe, "drawn": drawn(probe), "faults": faults, "nested": nested}
 

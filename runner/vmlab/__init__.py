@@ -11,6 +11,7 @@ bench/         what an experiment may touch
 guest/         starting a guest, talking to it, looking at it         report/  the document and its renderings
 image/         disks to boot from: catalogue, store, builder          lab/     definition, checks, evidence, verdicts
 host/          what this machine is and can, its slots, the KVM probe
+probes/        what the engine's probes find: the form of their records, and what these amount to
 process        the one gateway to other programs
 packages       which program comes from which package
 paths          data that ships with vmlab, and the user's directories

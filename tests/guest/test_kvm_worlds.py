@@ -13,6 +13,7 @@ import pytest
 from tests.guest.conftest import world_of
 from vmlab.bench import Guest
 from vmlab.image.image import Image
+from vmlab.probes import kvm
 
 pytestmark = pytest.mark.guest
 
@@ -42,52 +43,24 @@ def test_its_timer_is_periodic(l1: Guest) -> None:
 
 def test_nested_paging_is_proved(l1: Guest) -> None:
     reload(l1, npt=1)
-    record = l1.kvm_probe()
+    record = l1.probe("kvm")
     assert record["error"] is None
     assert (record["judged"]["kind"], record["judged"]["claimed"], record["judged"]["contradiction"]) == ("nested", "npt=Y", "")
-    assert counts(record) == pytest.approx(
-        {
-            "compute insn_emulation": 0,
-            "touch_fresh pf_taken": 1,
-            "touch_again pf_taken": 0,
-            "remap exits": 0,
-            "reload_cr3 exits": 0,
-            "page_fault exits": 0,
-            "page_fault pf_guest": 0,
-            "swap_data pf_taken": 1,
-            "swap_table pf_taken": 1,
-            "swap_walk pf_taken": 5,
-        },
-        abs=0.01,
-    )
+    assert counts(record) == pytest.approx({f"{row.phase} {row.counter}": row.nested for row in kvm.EXPECTED}, abs=0.01)
 
 
 def test_control_shadow_paging_is_told_apart(l1: Guest) -> None:
     reload(l1, npt=0)
-    record = l1.kvm_probe()
+    record = l1.probe("kvm")
     assert record["error"] is None
     assert (record["judged"]["kind"], record["judged"]["claimed"], record["judged"]["contradiction"]) == ("shadow", "npt=N", "")
-    assert counts(record) == pytest.approx(
-        {
-            "compute insn_emulation": 0,
-            "touch_fresh pf_taken": 1,
-            "touch_again pf_taken": 0,
-            "remap exits": 2,
-            "reload_cr3 exits": 2,
-            "page_fault exits": 3,
-            "page_fault pf_guest": 1,
-            "swap_data pf_taken": 1,
-            "swap_table pf_taken": 0,
-            "swap_walk pf_taken": 1,
-        },
-        abs=0.01,
-    )
+    assert counts(record) == pytest.approx({f"{row.phase} {row.counter}": row.shadow for row in kvm.EXPECTED}, abs=0.01)
 
 
 def test_an_ordinary_user_may_ask(l1: Guest) -> None:
     """Nothing in the probe needs root but a device that is open to the user."""
     reload(l1, npt=1)
-    l1.kvm_probe()
+    l1.probe("kvm")
     user = l1.machine.request.image.default_user
     l1.run("chmod 666 /dev/kvm")
     asked = l1.run(f"cd /run/vmlab/probe && runuser -u {user} -- python3 -m kvm")
@@ -99,7 +72,7 @@ def test_an_ordinary_user_may_ask(l1: Guest) -> None:
 
 def test_without_the_module_the_record_says_so(l1: Guest) -> None:
     l1.run("modprobe -r kvm_amd kvm; test ! -e /dev/kvm")
-    record = l1.kvm_probe()
+    record = l1.probe("kvm")
     assert record["error"]["errno"] == "ENOENT"
     assert record["judged"]["kind"] == "unknown"
     assert not record["phases"]

@@ -13,6 +13,7 @@ import pytest
 
 from vmlab.host.facts import GIB
 from vmlab.host.view import HostView
+from vmlab.probes.kvm import KvmRecord, read
 
 INTEL = {"proc/cpuinfo": "processor\t: 0\nmodel name\t: Some Xeon\nflags\t\t: fpu vmx sse2\n", "sys/module/kvm_intel/parameters/ept": "Y\n"}
 AMD = {"proc/cpuinfo": "processor\t: 0\nmodel name\t: AMD EPYC\nflags\t\t: fpu svm sse2\n", "sys/module/kvm_amd/parameters/npt": "1\n"}
@@ -72,9 +73,9 @@ class World:
             raise self.asking
         return self.asking
 
-    def _probe(self) -> dict[str, object]:
+    def _probe(self) -> KvmRecord:
         self.probed += 1
-        return self.record
+        return read(self.record)
 
     def _ask(self, argv: Sequence[str]) -> str | None:
         return next((answer for key, answer in self.answers.items() if key in argv), None)

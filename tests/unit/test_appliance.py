@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import lzma
 import stat
 import subprocess
 import sys
@@ -20,11 +19,11 @@ import pytest
 
 from tests.stage import setting
 from vmlab.deadline import Deadline
-from vmlab.errors import BootTimeout, GuestError, GuestExited, GuestPanicked, ImageError
+from vmlab.errors import BootTimeout, GuestError, GuestExited, GuestPanicked, ImageError, ScriptError
 from vmlab.guest.inside.appliance import MARK
 from vmlab.guest.intel import appliance
 from vmlab.guest.intel import console as appliance_console
-from vmlab.guest.intel.appliance import ApplianceStore
+from vmlab.guest.intel.appliance import ApplianceStore, Job
 from vmlab.guest.workdir import WorkDir
 from vmlab.image.image import Image
 from vmlab.progress import Progress
@@ -47,12 +46,11 @@ def tar_of(members: dict[str, bytes | str]) -> bytes:
 
 PACKED = tar_of(
     {
-        "python/usr/bin/python3": b"an interpreter",
-        "python/kvm/__main__.pyc": b"the probe",
-        "python/usr/lib/libz.so.1.3.1": b"a library",
-        "python/usr/lib/libz.so.1": "libz.so.1.3.1",
-        "modules/kvm_intel/00-irqbypass.ko.xz": lzma.compress(b"a module"),
-        "modules/kvm_intel/01-kvm.ko": b"another",
+        "lib": "usr/lib",
+        "usr/bin/python3": b"an interpreter",
+        "usr/lib/libz.so.1.3.1": b"a library",
+        "usr/lib/libz.so.1": "libz.so.1.3.1",
+        "usr/lib/modules/6.12.0/kernel/kvm.ko": b"a module",
     }
 )
 
@@ -69,15 +67,14 @@ class Guest:
     def attributing(self) -> Iterator[None]:
         yield
 
-    def put_tree(self, files: dict[str, Path], directory: str, *, deadline: Deadline) -> None:
-        assert {"pack.py", "appliance.py", "kvm/__main__.py"} <= set(files)
-        assert all(path.is_file() for path in files.values())
+    def put_tree(self, files: dict[str, Path], directory: str, **_: Any) -> None:
+        assert [path.name for path in files.values() if path.is_file()] == ["pack.py"]
 
     def execute(self, command: str, **_: Any) -> SimpleNamespace:
         self.packed += 1
         return SimpleNamespace(status=self.status, stderr=self.stderr)
 
-    def get(self, remote: str, local: Path, *, deadline: Deadline) -> None:
+    def get(self, remote: str, local: Path, **_: Any) -> None:
         local.write_bytes(PACKED)
 
     @contextlib.contextmanager
@@ -104,8 +101,7 @@ def test_it_is_made_once_and_kept(store: ApplianceStore, image: Image) -> None:
     assert made == store.get(image, guest.start, Deadline(60)) == store.find(image)
     assert guest.packed == 1
     assert made.kernel.read_bytes() == b"a kernel"
-    assert made.disk.read_bytes()[510:512] == b"\x55\xaa"
-    assert not stat.S_IMODE(made.disk.stat().st_mode) & 0o222
+    assert not stat.S_IMODE(made.initrd.stat().st_mode) & 0o222
     store.get(replace(image, digest="1" * 64), guest.start, Deadline(60))
     assert guest.packed == 2, "another image's appliance was taken"
 
@@ -137,10 +133,10 @@ def test_an_image_without_a_kernel_beside_it_is_refused_before_a_guest_is_starte
 def test_pruning_removes_what_cannot_be_used(store: ApplianceStore, image: Image, tmp_path: Path) -> None:
     made = store.get(image, Guest().start, Deadline(60))
     assert appliance.prune(tmp_path / "appliances") == 0
-    made.kernel.parent.chmod(0o700)
-    (made.kernel.parent / "manifest.json").unlink()
+    made.initrd.parent.chmod(0o700)
+    (made.initrd.parent / "manifest.json").unlink()
     assert appliance.prune(tmp_path / "appliances") > 0
-    assert not made.kernel.exists()
+    assert not made.initrd.exists()
 
 
 def test_another_versions_appliance_is_replaced(store: ApplianceStore, image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +145,7 @@ def test_another_versions_appliance_is_replaced(store: ApplianceStore, image: Im
     assert store.find(image) is None
     new = store.get(image, Guest().start, Deadline(60))
     assert new != old
-    assert not old.disk.exists()
+    assert not old.initrd.exists()
 
 
 def test_the_initrd_holds_all_of_it() -> None:
@@ -157,10 +153,9 @@ def test_the_initrd_holds_all_of_it() -> None:
         entries = {entry.path: entry for entry in appliance._entries(packed)}
     assert entries["usr/bin/python3"].mode == stat.S_IFREG | 0o755
     assert (entries["usr/lib/libz.so.1"].mode, entries["usr/lib/libz.so.1"].content) == (stat.S_IFLNK | 0o777, b"libz.so.1.3.1")
-    assert entries["modules/kvm_intel/00-irqbypass.ko"].content == b"a module"
-    assert entries["modules/kvm_intel/01-kvm.ko"].content == b"another"
+    assert entries["usr/lib/modules/6.12.0/kernel/kvm.ko"].content == b"a module"
     assert entries["init"].content.startswith(b"#!/usr/bin/python3")
-    assert {"kvm/__main__.pyc", "dev/console", "proc", "sys", "usr/lib"} <= set(entries)
+    assert {"lib", "dev/console", "proc", "sys", "usr/lib"} <= set(entries)
     names = list(entries)
     assert all(names.index(str(Path(name).parent)) < names.index(name) for name in names if "/" in name), "a file comes before its folder"
 
@@ -172,36 +167,31 @@ def line(**event: Any) -> str:
     return f"{MARK}{json.dumps(event)}\n"
 
 
-UP = line(event="up", kernel="6.12.0")
-BOTH = line(event="record", module="kvm_intel", value=1, record={"n": 1}) + line(
-    event="record", module="kvm_intel", value=0, record={"n": 0}
-)
-END = line(event="end")
+UP = line(event="up", kernel="6.12.0", boot_id="b")
+OUT = line(event="out", text='{"n": 1}') + line(event="err", text="a word") + line(event="out", text='{"n": 2}')
+END = line(event="end", status=0)
 
 
 def test_what_it_says_is_read_among_the_kernels_lines() -> None:
-    found = appliance_console.findings(f"[    0.1] Linux\n{UP}[    1.0] noise\n{BOTH}{END}")
-    assert (found.kernel, found.module, found.nested, found.shadow) == ("6.12.0", "kvm_intel", {"n": 1}, {"n": 0})
+    found = appliance_console.read(f"[    0.1] Linux\n{UP}[    1.0] noise\n{OUT}{END}")
+    assert found == appliance_console.Said("6.12.0", "b", 0, '{"n": 1}\n{"n": 2}\n', "a word\n")
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (
-            UP + line(event="failed", why="load kvm-intel.ko: Operation not supported") + END,
-            "did not run .*: load kvm-intel.ko: Operation not supp",
-        ),
-        (UP + END, "did not say what its probe found"),
-        (UP + BOTH.splitlines(keepends=True)[0] + END, "did not say"),
-        (line(event="record", value=1, record=7) + BOTH.splitlines(keepends=True)[1] + END, "did not say"),
-        (f"{MARK}{{not json\n{MARK}[1]\n{MARK}7\n{END}", "did not say"),
+        (UP + line(event="failed", why="OSError: no /proc") + END, "nothing could be run .*: OSError: no /proc"),
+        (UP + OUT, "did not say how its script ended"),
+        (UP + OUT + line(event="end", status="0"), "did not say"),
+        (UP + OUT + line(event="end", status=True), "did not say"),
+        (f"{MARK}{{not json\n{MARK}[1]\n{MARK}7\n", "did not say"),
         ("", "did not say"),
     ],
-    ids=["failed", "no-records", "one-record", "record-is-a-number", "garbage", "nothing"],
+    ids=["failed", "no-end", "status-is-text", "status-is-a-flag", "garbage", "nothing"],
 )
 def test_what_it_does_not_say_is_an_error(text: str, words: str) -> None:
     with pytest.raises(GuestError, match=words):
-        appliance_console.findings(text)
+        appliance_console.read(text)
 
 
 def watch(tmp_path: Path, script: str, limit_s: float = 20) -> str:
@@ -215,8 +205,8 @@ def watch(tmp_path: Path, script: str, limit_s: float = 20) -> str:
 
 
 def test_the_wait_ends_with_the_last_word_although_the_emulator_goes_on(tmp_path: Path) -> None:
-    (tmp_path / "all").write_text(UP + BOTH + END)
-    assert "kvm_intel" in watch(tmp_path, "sleep 0.3; cat all >console; exec sleep 60")
+    (tmp_path / "all").write_text(UP + OUT + END)
+    assert "a word" in watch(tmp_path, "sleep 0.3; cat all >console; exec sleep 60")
 
 
 def test_a_line_that_is_not_complete_is_not_read(tmp_path: Path) -> None:
@@ -241,6 +231,43 @@ def test_a_line_that_is_not_complete_is_not_read(tmp_path: Path) -> None:
 def test_other_ends_are_told_in_words(tmp_path: Path, script: str, error: type[GuestError], words: str) -> None:
     with pytest.raises(error, match=words):
         watch(tmp_path, script, limit_s=1)
+
+
+def test_a_panic_that_the_job_prints_is_none(tmp_path: Path) -> None:
+    (tmp_path / "all").write_text(UP + line(event="out", text="Kernel panic - not syncing: a joke"))
+    (tmp_path / "end").write_text(END)
+    assert "a joke" in watch(tmp_path, "cat all >console; sleep 0.5; cat end >>console; exec sleep 60")
+
+
+def test_a_job_that_floods_the_console_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(appliance_console, "LOG_LIMIT_BYTES", 1 << 20)
+    with pytest.raises(ScriptError, match="printed more than 1 MiB"):
+        watch(tmp_path, "yes | head -c 3000000 >console; exec sleep 60")
+
+
+# --- what is run in it --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_lies_behind_what_is_kept(store: ApplianceStore, image: Image, tmp_path: Path) -> None:
+    made = store.get(image, Guest().start, Deadline(60))
+    (tmp_path / "a.py").write_text("print(1)")
+    job = Job(["python3", "a.py"], "/run/vmlab/lab", {"/run/vmlab/lab/a.py": tmp_path / "a.py"}, b"given")
+    whole = made.with_job(job, tmp_path / "whole").read_bytes()
+    kept = made.initrd.read_bytes()
+    assert whole.startswith(kept) and len(kept) % 4 == 0, "the kernel expects the next archive at a multiple of four bytes"
+    added = whole[len(kept) :]
+    assert added.startswith(b"070701")
+    for part in (b"run/vmlab/lab/a.py\0", b"print(1)", b"run/vmlab/job.json\0", b'"cwd": "/run/vmlab/lab"', b"given"):
+        assert part in added
+
+
+def test_a_disk_that_boots_it_is_made_for_each_boot(store: ApplianceStore, image: Image, tmp_path: Path) -> None:
+    made = store.get(image, Guest().start, Deadline(60))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    disk = made.disk(Job(["true"], "/"), scratch, Deadline(60))
+    assert disk.read_bytes()[510:512] == b"\x55\xaa"
+    assert disk.is_relative_to(scratch)
 
 
 # --- what runs inside, as far as it runs here -------------------------------------------------------------------------------------------

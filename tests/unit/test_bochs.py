@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.stage import setting
+from vmlab.deadline import Deadline
 from vmlab.errors import BootTimeout, GuestExited, HostError
 from vmlab.guest.intel import bochs
+from vmlab.guest.intel.appliance import Appliance, Job
+from vmlab.guest.intel.console import Said
 from vmlab.guest.workdir import WorkDir, work_dir
 
 HELP = 'case "$*" in *cpu*) echo corei7_skylake_x >&2 ;; *--help*) echo "Bochs x86 Emulator 2.7" >&2; echo "  -rc filename" >&2 ;; esac\n'
@@ -68,29 +71,40 @@ def test_one_that_is_too_old_is_refused(programs: Path) -> None:
         bochs.find()
 
 
-def test_the_configuration_opens_no_port_and_writes_no_disk() -> None:
-    text = bochs.config(
-        bochs.Bochs("2.7", True, Path("/b"), Path("/v")), Path("/cache/disk.img"), Path("/place"), Path("/logs/console.log")
-    )
+def test_the_configuration_opens_no_port() -> None:
+    found = bochs.Bochs("2.7", True, Path("/b"), Path("/v"))
+    text = bochs.config(found, 768, Path("/place/disk.img"), Path("/logs/console.log"))
+    assert "memory: guest=768, host=768" in text
     assert "display_library: term" in text
-    assert 'mode=volatile, path="/cache/disk.img", journal="/place/disk.redolog"' in text
+    assert 'mode=flat, path="/place/disk.img"' in text
     assert 'com1: enabled=1, mode=file, dev="/logs/console.log"' in text
     assert not any(word in text for word in ("rfb", "ne2k", "e1000", "socket"))
     with pytest.raises(HostError, match="cannot be given the path"):
-        bochs.config(bochs.Bochs("2.7", True, Path("/b"), Path("/v")), Path("/ca$he/disk.img"), Path("/place"), Path("/console.log"))
+        bochs.config(found, 768, Path("/ca$he/disk.img"), Path("/console.log"))
 
 
-def run(work: WorkDir, tmp_path: Path, limit_s: float = 20) -> str:
-    return bochs.run(bochs.find(), Path("/disk.img"), setting(work, tmp_path / "console.log", limit_s=limit_s))
+class NoAppliance(Appliance):
+    """Bochs is played here, and boots nothing."""
+
+    def disk(self, job: Job, scratch: Path, deadline: Deadline) -> Path:
+        return scratch / "disk.img"
+
+
+def run(work: WorkDir, tmp_path: Path, limit_s: float = 20) -> Said:
+    pc = bochs.EmulatedPc(bochs.find(), NoAppliance(Path("/vmlinuz"), Path("/initrd")), 512)
+    said, argv = pc.run(Job(["true"], "/"), setting(work, tmp_path / "console.log", limit_s=limit_s))
+    assert argv[:2] == ["bochs", "-q"]
+    return said
 
 
 def test_it_is_ended_when_all_is_said(programs: Path, work: WorkDir, tmp_path: Path) -> None:
     """It floods its screen meanwhile, which somebody must read."""
+    (tmp_path / "end").write_text('@vmlab {"event": "end", "status": 3}\n')
     play(
         programs,
-        f'yes | head -c 300000; echo $$ >{tmp_path}/pid; echo \'@vmlab {{"event": "end"}}\' >{tmp_path}/console.log; exec sleep 60',
+        f"yes | head -c 300000; echo $$ >{tmp_path}/pid; cp {tmp_path}/end {tmp_path}/console.log; exec sleep 60",
     )
-    assert '"end"' in run(work, tmp_path)
+    assert run(work, tmp_path).status == 3
     pid = int((tmp_path / "pid").read_text())
     assert not Path(f"/proc/{pid}").exists()
 

@@ -13,6 +13,7 @@ import pytest
 
 from vmlab.host import probe
 from vmlab.host.kvm import claims, counters, interface, machine, programs
+from vmlab.probes import kvm
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def test_the_programs_end_in_hlt_and_loop_to_their_start() -> None:
 
 
 def test_the_package_needs_nothing_but_an_old_python() -> None:
-    for path in probe.files().values():
+    for path in probe.KVM.files().values():
         tree = ast.parse(path.read_text(), feature_version=(3, 9))
         names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
         names += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level]
@@ -166,13 +167,13 @@ def test_the_package_needs_nothing_but_an_old_python() -> None:
 def test_a_copy_of_the_package_runs_elsewhere(tmp_path: Path) -> None:
     """As in a guest: a bare directory named kvm, and a Python that knows nothing of ours."""
     (tmp_path / "kvm").mkdir()
-    for name, path in probe.files().items():
-        (tmp_path / "kvm" / name).write_bytes(path.read_bytes())
+    for name, path in probe.KVM.files().items():
+        (tmp_path / name).write_bytes(path.read_bytes())
     done = subprocess.run(
         [sys.executable, "-S", "-m", "kvm", "--device", "/dev/null"], cwd=tmp_path, env={}, capture_output=True, timeout=60, check=True
     )
-    record = probe.parse(done.stdout)
-    assert record["error"] == {"step": "KVM_GET_API_VERSION", "errno": "ENOTTY", "text": "Inappropriate ioctl for device"}
+    record = kvm.parse(done.stdout)
+    assert str(record.error) == "KVM_GET_API_VERSION failed: ENOTTY, Inappropriate ioctl for device"
     assert done.stdout.count(b"\n") == 1
     assert not done.stderr
 

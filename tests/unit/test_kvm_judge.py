@@ -12,11 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
-from vmlab.host.kvm.judge import EXPECTED, Judgement, judge
-from vmlab.host.probe import failure
+from vmlab.host.kvm import phases
 from vmlab.host.probe_view import render
+from vmlab.probes import kvm
+from vmlab.probes.kvm import EXPECTED, Judgement, failure, read
+from vmlab.probes.kvm_record import SCHEMA_PATH, schema_text
 
 RECORDS = Path(__file__).with_name("kvm_records")
 Record = dict[str, Any]
@@ -25,6 +28,11 @@ Record = dict[str, Any]
 def load(name: str) -> Record:
     record: Record = json.loads((RECORDS / f"{name}.json").read_text())
     return record
+
+
+def judge(record: Record) -> Judgement:
+    """As the runner does with what a probe printed."""
+    return kvm.judge(read(record))
 
 
 NESTED = [path.stem for path in sorted(RECORDS.glob("npt-*.json")) + sorted(RECORDS.glob("ept-*.json"))]
@@ -39,18 +47,7 @@ def counts(found: Judgement) -> dict[str, float | None]:
 def test_nested_paging(name: str) -> None:
     found = judge(load(name))
     assert found.kind == "nested", found.sentence
-    assert counts(found) == {
-        "compute insn_emulation": 0,
-        "touch_fresh pf_taken": 1,
-        "touch_again pf_taken": 0,
-        "remap exits": 0,
-        "reload_cr3 exits": 0,
-        "page_fault exits": 0,
-        "page_fault pf_guest": 0,
-        "swap_data pf_taken": 1,
-        "swap_table pf_taken": 1,
-        "swap_walk pf_taken": 5,
-    }
+    assert counts(found) == {f"{row.phase} {row.counter}": row.nested for row in EXPECTED}
     assert found.usable
     assert not found.contradiction
 
@@ -59,18 +56,7 @@ def test_nested_paging(name: str) -> None:
 def test_shadow_paging(name: str) -> None:
     found = judge(load(name))
     assert found.kind == "shadow", found.sentence
-    assert counts(found) == {
-        "compute insn_emulation": 0,
-        "touch_fresh pf_taken": 1,
-        "touch_again pf_taken": 0,
-        "remap exits": 2,
-        "reload_cr3 exits": 2,
-        "page_fault exits": 3,
-        "page_fault pf_guest": 1,
-        "swap_data pf_taken": 1,
-        "swap_table pf_taken": 0,
-        "swap_walk pf_taken": 1,
-    }
+    assert counts(found) == {f"{row.phase} {row.counter}": row.shadow for row in EXPECTED}
     assert found.usable
     assert not found.contradiction
 
@@ -201,7 +187,7 @@ def test_a_claim_that_the_counts_contradict(name: str, claim: str, contradiction
         {"claim": 1, "phases": {}},
         {"claim": {}, "phases": {}},
         {"claim": {}, "phases": {"compute": 7}},
-        failure("it hung"),
+        failure("it hung").as_json(),
     ],
     ids=["empty", "list", "number", "no-phases", "phase-is-a-number", "failure"],
 )
@@ -233,7 +219,7 @@ def test_garbage_anywhere_is_survived_and_never_makes_a_verdict_of_another_world
             inner[place[-1]] = garbage
             found = judge(record)
             assert found.kind != "shadow", (place, garbage)
-            assert render(record, found).plain
+            assert render(read(record), found).plain
 
 
 # --- as a person sees it ------------------------------------------------------------------------------------------------------------
@@ -242,7 +228,7 @@ def test_garbage_anywhere_is_survived_and_never_makes_a_verdict_of_another_world
 def test_the_table_shows_every_count_within_80_columns() -> None:
     record = load("shadow-svm-6.12")
     record["claim"]["nested_paging"] = "npt=1"
-    lines = render(record, judge(record), 80).plain.splitlines()
+    lines = render(read(record), judge(record), 80).plain.splitlines()
     assert max(map(len, lines)) <= 80
     assert sum(line.startswith("  ") for line in lines) == len(EXPECTED) + 1
     assert ["maps", "another", "page,", "reads", "it", "2000", "exits", "2", "0", "2"] in [line.split() for line in lines]
@@ -252,6 +238,52 @@ def test_the_table_shows_every_count_within_80_columns() -> None:
 
 def test_a_probe_that_did_not_run_has_a_sentence_and_no_table() -> None:
     record = failure("it hung")
-    text = render(record, judge(record)).plain
+    text = render(record, kvm.judge(record)).plain
     assert "it hung" in text
     assert "KVM's counter" not in text
+
+
+# --- the schema -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_published_schema_is_that_of_the_models() -> None:
+    assert SCHEMA_PATH.read_text(encoding="utf-8") == schema_text(), "run: python -m vmlab.probes.kvm_record"
+
+
+@pytest.mark.parametrize("name", [*NESTED, *SHADOW, "software"])
+def test_what_the_probe_printed_follows_it(name: str) -> None:
+    schema = json.loads(SCHEMA_PATH.read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    for record in (load(name), read(load(name)).as_json(), failure("it hung").as_json()):
+        jsonschema.validate(record, schema, cls=jsonschema.Draft202012Validator)
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        (lambda record: record["phases"]["remap"].update(n=0), "phases.remap.n"),
+        (lambda record: record["phases"]["remap"].update(correct=1), "phases.remap.correct"),
+        (lambda record: record["phases"]["remap"]["counts"].update(exits=True), "phases.remap.counts.exits"),
+        (lambda record: record["phases"].update(more=record["phases"]["remap"]), "phases.more"),
+        (lambda record: record["claim"].update(flags="vmx"), "claim.flags"),
+        (lambda record: record.update(format=2), "format"),
+        (lambda record: record.update(kind="nested"), "kind"),
+        (lambda record: record.pop("error"), "error"),
+    ],
+)
+def test_a_record_of_another_form_says_where(change: Callable[[Record], None], place: str) -> None:
+    record = load("npt-6.12")
+    change(record)
+    found = read(record)
+    assert found.error is not None
+    assert found.error.text.startswith(f"the record is malformed: {place}")
+    assert not found.phases
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(record, json.loads(SCHEMA_PATH.read_text()))
+
+
+def test_how_often_the_probe_does_a_thing_is_in_its_record() -> None:
+    """What a reader of the record relies on: that ``n`` is what the probe was written to do."""
+    done = {name: phase["n"] for name, phase in load("npt-6.12")["phases"].items()}
+    assert done["swap_walk"] == done["swap_data"] == phases.SWAPS
+    assert done["remap"] == phases.LOOP_N

@@ -13,7 +13,8 @@ import pytest
 
 from vmlab.host import probe
 from vmlab.host.kvm import claims
-from vmlab.host.kvm.judge import judge
+from vmlab.probes.kvm import KvmRecord, judge
+from vmlab.probes.kvm_record import Claim, Failure
 
 
 def opens() -> bool:
@@ -32,8 +33,8 @@ def test_this_machine_is_told_apart() -> None:
     """What can be known beforehand: without vmx and svm there is no hardware that could run a guest."""
     record = probe.run_probe()
     found = judge(record)
-    assert record["error"] is None
-    assert record["api_version"] == 12
+    assert record.error is None
+    assert record.api_version == 12
     if not {"vmx", "svm"} & set(claims.read()["flags"]):
         assert found.kind == "emulated"
         assert (found.emulated_per_iteration or 0) > 1
@@ -44,13 +45,13 @@ def test_this_machine_is_told_apart() -> None:
 
 def test_a_device_that_is_not_there() -> None:
     record = probe.run_probe("/dev/kvm-that-is-not-there")
-    assert record["error"] == {"step": "open /dev/kvm-that-is-not-there", "errno": "ENOENT", "text": "No such file or directory"}
+    assert str(record.error) == "open /dev/kvm-that-is-not-there failed: ENOENT, No such file or directory"
     assert not judge(record).usable
 
 
 def test_a_device_that_is_closed_to_us(tmp_path: Path) -> None:
     """A directory cannot be opened for writing by anyone, not even by root."""
-    assert probe.run_probe(str(tmp_path))["error"]["errno"] == "EISDIR"
+    assert "EISDIR" in str(probe.run_probe(str(tmp_path)).error)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ def test_a_child_that_hangs_or_prints_garbage_is_a_record_that_says_so(
     monkeypatch.setattr(sys, "executable", str(child))
     began = time.monotonic()
     record = probe.run_probe(patience_s=1)
-    assert words in record["error"]["text"]
+    assert words in str(record.error)
     assert not judge(record).usable
     assert time.monotonic() - began < 30, "it waited for the child's sleep"
 
@@ -89,17 +90,21 @@ probe.machine.create = lambda _: contextlib.nullcontext(type("Guest", (), {"coun
 probe.phases.measure = lambda _: (time.sleep(60) for _ in range(2))
 print(json.dumps(probe.probe(limit_s=1)))
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=probe.PACKAGE.parents[2], capture_output=True, timeout=30, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=probe.KVM.package.parents[2], capture_output=True, timeout=30, check=True)
     assert json.loads(done.stdout)["error"] == {"step": "compute", "errno": "", "text": "not done after 1 s"}
 
 
+def numbered(number: int, error: Failure | None = None) -> KvmRecord:
+    return KvmRecord(claim=Claim(), api_version=number, phases={}, error=error)
+
+
 def test_the_probe_is_run_once_a_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    records = [{"number": 1, "error": {"step": "KVM_CREATE_VM"}}, {"number": 2, "error": None}, {"number": 3, "error": None}]
+    records = [numbered(1, error=Failure(step="KVM_CREATE_VM")), numbered(2), numbered(3)]
     monkeypatch.setattr(probe, "run_probe", lambda: records.pop(0))
 
     def ask() -> int:
-        number = probe.probe_once_a_boot(tmp_path)["number"]
-        assert isinstance(number, int)
+        number = probe.probe_once_a_boot(tmp_path).api_version
+        assert number is not None
         return number
 
     assert ask() == 1
@@ -113,8 +118,8 @@ def test_the_probe_is_run_once_a_boot(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("kept", ["", "{", "[]", '{"key": 1}', '{"key": "KEY", "record": 7}'])
 def test_what_is_remembered_wrongly_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str) -> None:
     (tmp_path / "kvm-probe.json").write_text(kept.replace("KEY", probe._key()))
-    monkeypatch.setattr(probe, "run_probe", lambda: {"error": None})
-    assert probe.probe_once_a_boot(tmp_path) == {"error": None}
+    monkeypatch.setattr(probe, "run_probe", lambda: numbered(1))
+    assert probe.probe_once_a_boot(tmp_path) == numbered(1)
 
 
 def test_the_key_knows_boot_modules_and_parameters(tmp_path: Path) -> None:

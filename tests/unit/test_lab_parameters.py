@@ -11,7 +11,7 @@ import yaml
 from vmlab.errors import UsageError
 from vmlab.lab.answers import form, read_answers
 from vmlab.lab.definition import LabDefinition, Question
-from vmlab.lab.parameters import check_programs, resolve, split
+from vmlab.lab.parameters import resolve, split
 from vmlab.yamlfile import load
 
 
@@ -198,7 +198,7 @@ def test_several_needs_choices() -> None:
         definition(parameters={"arms": {"type": "text", "default": "", "help": "which", "several": True}})
 
 
-# --- guests and programs that depend on a parameter ------------------------------------------------------------------------------------
+# --- guests that depend on a parameter ------------------------------------------------------------------------------------
 
 HOSTS = {"type": "text", "default": "none", "help": "which", "choices": ["none", "amd", "intel"]}
 
@@ -217,19 +217,3 @@ def test_a_guest_cannot_depend_on_what_there_is_not(when: dict[str, list[str]]) 
     rounds = {"type": "integer", "default": 5, "help": "how many"}
     with pytest.raises(ValueError, match="a guest's when must name a parameter with choices"):
         definition(guests={"main": {"when": when}}, parameters={"host": HOSTS, "rounds": rounds})
-
-
-def test_a_choice_whose_program_is_missing_is_refused_with_the_command_that_installs_it() -> None:
-    needed = {
-        "intel": {"program": "no-such-emulator", "packages": ["no-such-emulator", "its-bios"]},
-        "amd": {"program": "sh", "packages": ["dash"]},
-    }
-    lab = definition(parameters={"host": HOSTS | {"requires": needed}})
-    check_programs(lab, {"host": "none"})
-    check_programs(lab, {"host": "amd"})
-    with pytest.raises(UsageError, match="parameter host: intel needs no-such-emulator, which is not installed") as caught:
-        check_programs(lab, {"host": "intel"})
-    assert caught.value.hint == "sudo apt-get install no-such-emulator its-bios"
-    several = definition(parameters={"host": HOSTS | {"requires": needed, "several": True}})
-    with pytest.raises(UsageError, match="intel needs no-such-emulator"):
-        check_programs(several, {"host": "amd,intel"})

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from vmlab.lab import Record, checks, verdict
-from vmlab.lab.definition import Axis, Claim, GuestRequest, LabDefinition, Parameter, Plot, Program, Question, Series, Stage, Translation
+from vmlab.lab.definition import Axis, Claim, GuestRequest, LabDefinition, Parameter, Plot, Question, Series, Stage, Translation
 from vmlab.lab.skeleton import create
 
 GUIDE = Path(__file__).resolve().parents[2] / "labs" / "README.md"
@@ -25,7 +25,6 @@ MODELS: dict[str, type[BaseModel]] = {
     "claims": Claim,
     "guests": GuestRequest,
     "parameters": Parameter,
-    "requires": Program,
     "questions": Question,
     "plots": Plot,
     "x, y": Axis,
@@ -133,7 +132,7 @@ def test_every_call_of_the_bench_is_described() -> None:
     from vmlab.guest.look.memory import MemoryView
 
     guide = GUIDE.read_text()
-    ours = {"part", "put_scripts"}  # (For the runner, not for an experiment.)
+    ours = {"part", "put_scripts", "check_alive"}  # (For the runner, not for an experiment.)
     calls = [
         f"{word}.{name}("
         for word, kind in (("bench", bench.Bench), ("guest", bench.Guest), ("talk", Conversation), ("memory", MemoryView))

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Runs the probe of /dev/kvm while the kernel traces the faults that KVM handles, and prints one JSON object: the last of them.
 
-Needs root, and tracefs with KVM's events. The probe's last phase is the one that is looked at: 32 times the host swaps all four table pages
-and the data page behind the guest, which then reads one word.
+Needs root, and tracefs with KVM's events. The probe's last phase is the one that is looked at: again and again the host swaps all four
+table pages and the data page behind the guest, which then reads one word.
 
 usage: walk_faults.py DIRECTORY LAST
 """

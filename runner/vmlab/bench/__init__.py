@@ -6,16 +6,18 @@ imports anything of the other. Of the report the bench uses the model alone, who
 
 bench       guests by name, phases, the record
 guest       a running guest, as an experiment sees it
+emulated    one that Bochs emulates, which runs one script a boot
 notebook    what a run has written down so far
 session     what it all stands on: the machine, taken and ready
 """
 
-from vmlab.bench.bench import START_LIMIT_S, Bench, boot_request
+from vmlab.bench.bench import Bench, boot_request
 from vmlab.bench.guest import GUEST_LAB_DIR, GUEST_PROBE_DIR, Guest, ScriptResult
 from vmlab.bench.notebook import Notebook
 from vmlab.bench.session import Session
 from vmlab.errors import HostError
 from vmlab.guest.frozen import FrozenDisk
+from vmlab.guest.start import START_LIMIT_S
 
 __all__ = [
     "GUEST_LAB_DIR",

@@ -6,30 +6,25 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jinja2
 
 from vmlab import process
+from vmlab.bench.emulated import emulate
 from vmlab.bench.guest import Guest
 from vmlab.bench.session import Session
 from vmlab.deadline import Deadline
 from vmlab.errors import ScriptError, UnsuitableImage, UsageError
 from vmlab.guest import frozen, seed, start
 from vmlab.guest.conversation import parse_line
-from vmlab.guest.intel import bochs
-from vmlab.guest.intel import console as appliance_console
-from vmlab.guest.intel.appliance import ApplianceStore
-from vmlab.guest.machine import BootRequest, Machine
+from vmlab.guest.machine import BootRequest
 from vmlab.host import facts, probe
 from vmlab.image.image import Image
 from vmlab.lab.definition import GuestRequest, Lab
 from vmlab.process import CommandError
 from vmlab.yamlfile import load
-
-# No guest of ours boots slower than this even on a loaded machine under emulation; a start that takes longer hangs.
-START_LIMIT_S = 400.0
 
 
 def boot_request(name: str, wanted: GuestRequest, image: Image, accelerator: Literal["kvm", "tcg"]) -> BootRequest:
@@ -91,9 +86,11 @@ class Bench:
             if name not in self._here.images:
                 needed = " and ".join(f"{parameter}={'|'.join(values)}" for parameter, values in wanted.when.items())
                 raise UsageError(f"guest {name} is for runs with {needed}", hint="see its `when` in lab.yaml")
+            if cloud_init and wanted.emulator != "qemu":
+                raise UsageError(f"guest {name} is emulated by Bochs, and there is no cloud-init in it", hint="leave cloud_init out")
             if cloud_init:
                 wanted = wanted.model_copy(update={"cloud_init": seed.merge(wanted.cloud_init, cloud_init)})
-            self._guests[name] = self._start(name, wanted)
+            self._guests[name] = self._start(name, wanted) if wanted.emulator == "qemu" else self._emulate(name, wanted)
         return self._guests[name]
 
     def _start(self, name: str, wanted: GuestRequest) -> Guest:
@@ -102,13 +99,19 @@ class Bench:
         with self.phase(f"{'Booting' if templates is None else 'Cloning'} guest {name}"):
             # Registered before the guest, so that it runs after the guest's end.
             here.guests.callback(self._note_end, name)
-            setting = here.setting("console.log" if name == "main" else f"console-{name}.log", START_LIMIT_S)
+            setting = here.setting("console.log" if name == "main" else f"console-{name}.log", start.START_LIMIT_S)
             request = boot_request(name, wanted, here.images[name], self.accelerator)
             guest = Guest(name, start.start(here.guests, request, setting, templates), self._lab, here.deadline)
             here.notebook.guests.append(guest.part())
             _require(guest, wanted.needs, here.images[name], here.deadline)
             guest.put_scripts()
             here.progress.waiting("")
+        return guest
+
+    def _emulate(self, name: str, wanted: GuestRequest) -> Guest:
+        here = self._here
+        guest = emulate(boot_request(name, wanted, here.images[name], self.accelerator), self._lab, here)
+        here.notebook.guests.append(guest.part())
         return guest
 
     def cold_boot(
@@ -171,44 +174,12 @@ class Bench:
         """Name what is going on: shown while it lasts, and timed in the report."""
         return self._here.progress.phase(title)
 
-    def kvm_probe(self) -> dict[str, Any]:
-        """What stands behind the host's own /dev/kvm: the KVM probe's record, ``judged``. Where it cannot run, its ``error`` says why."""
-        return probe.judged(probe.run_probe())
+    def probe(self, name: str) -> dict[str, Any]:
+        """What one of the engine's probes finds on this machine: its record, ``judged``. UsageError when there is no such probe.
 
-    def require_intel_emulator(self) -> None:
-        """Make sure that `emulated_intel_host` can run. HostError with the command that installs Bochs when it is missing."""
-        bochs.find()
-
-    def emulated_intel_host(self, guest: str = "main", *, time_limit_s: float = 600.0) -> dict[str, Any]:
-        """What the KVM probe finds on an Intel processor that Bochs emulates, with its second set of page tables (EPT) and without.
-
-        ``ept`` and ``shadow`` are its records, ``judged``; the serial console is kept as console-intel_host.log. What runs there is made
-        once out of a clean guest of the image that ``guest`` has, and kept. Raises HostError without Bochs, and a GuestError when
-        the emulated machine does not come to its end.
+        ``kvm`` tells what stands behind /dev/kvm; where it cannot run, the record's ``error`` says why.
         """
-        emulator, here, began = bochs.find(), self._here, time.monotonic()
-        setting = here.setting("console-intel_host.log", time_limit_s)
-        store = ApplianceStore(here.progress)
-        with self.phase("Preparing a small Linux for the emulated Intel host"):
-            made = store.get(here.images[guest], lambda: self._packer(guest), here.deadline)
-        with self.phase(f"An Intel host, hardware walk emulated by Bochs {emulator.version}"):
-            text = bochs.run(emulator, made.disk, setting)
-        found = appliance_console.findings(text)
-        return {
-            "emulator": f"Bochs {emulator.version}",
-            "kernel": found.kernel,
-            "duration_s": round(time.monotonic() - began, 1),
-            "ept": probe.judged(found.nested),
-            "shadow": probe.judged(found.shadow),
-        }
-
-    @contextlib.contextmanager
-    def _packer(self, name: str) -> Iterator[Machine]:
-        """A guest like the one that lab.yaml declares under this name, that no experiment has touched."""
-        here = self._here
-        request = boot_request(f"{name}-packer", self._lab.definition.guests[name], here.images[name], self.accelerator)
-        with contextlib.ExitStack() as stack:
-            yield start.start(stack, request, here.setting(f"console-{request.name}.log", START_LIMIT_S), here.templates)
+        return probe.named(name).here()
 
     def here(self, script: str, *args: str | int | float, time_limit_s: float = 60.0) -> dict[str, Any]:
         """Run one of the lab's guest scripts on this machine itself, to compare a guest with it, and read the one object it prints.
@@ -234,6 +205,6 @@ class Bench:
         end = self._here.deadline.within(seconds)
         while not end.expired():
             for guest in self._guests.values():
-                guest.machine.check_alive()
+                guest.check_alive()
             time.sleep(min(0.2, end.left_s()))
         self._here.progress.waiting("")

@@ -27,7 +27,7 @@ GUEST_LAB_DIR = "/run/vmlab/lab"
 
 _RUNS_GUESTS_BY: dict[Virtualisation, str] = {"none": "", "svm": "AMD SVM with nested paging: hardware walk emulated by QEMU TCG"}
 
-# Where the KVM probe's package lies in a guest.
+# Where the packages of the engine's probes lie in a guest.
 GUEST_PROBE_DIR = "/run/vmlab/probe"
 # A guest that stops its services takes seconds; systemd itself gives one that hangs a minute and a half.
 POWER_OFF_LIMIT_S = 120.0
@@ -50,15 +50,44 @@ class ScriptResult:
         return self.records[0]
 
 
+def script_result(name: str, result: CommandResult, *, hint: str) -> ScriptResult:
+    """What a guest script printed. ScriptError when it failed (with the ``hint``), printed nothing, or anything but JSON objects."""
+    if result.status != 0:
+        raise ScriptError(f"the guest script {name} failed with exit status {result.status}", hint=hint, detail=result.stderr[-2000:])
+    records = [parse_line(line.encode(), name) for line in result.stdout.splitlines() if line.strip()]
+    if not records:
+        raise ScriptError(f"the guest script {name} printed nothing", detail=result.stderr[-2000:])
+    return ScriptResult(name, records, result.stderr, result.duration_s)
+
+
 class Guest:
     """A running guest, as an experiment sees it. Commands and scripts run as root."""
 
-    def __init__(self, name: str, running: Machine, lab: Lab, deadline: Deadline) -> None:
+    def __init__(self, name: str, running: Machine | None, lab: Lab, deadline: Deadline) -> None:
         self.name = name
-        self.machine = running
+        self._machine = running
         self._lab = lab
         self._deadline = deadline
         self._scripts_are_there = False
+
+    @property
+    def machine(self) -> Machine:
+        """The running guest. UsageError for one that Bochs emulates: it has no SSH and no monitor."""
+        if self._machine is None:
+            raise UsageError(
+                f"guest {self.name} is emulated by Bochs, and there is no way into it",
+                hint="what it can do is run the lab's scripts and the engine's probes: script() and probe(); and console()",
+            )
+        return self._machine
+
+    @property
+    def accelerator(self) -> str:
+        """What runs its instructions: ``kvm``, ``tcg``, or the emulator that lab.yaml asks for, with its version."""
+        return self.machine.request.accelerator
+
+    def check_alive(self) -> None:
+        """Raise what the guest died of, when it did."""
+        self.machine.check_alive()
 
     def run(
         self,
@@ -100,16 +129,7 @@ class Guest:
             output_limit_bytes=output_limit_bytes,
             check=False,
         )
-        if result.status != 0:
-            raise ScriptError(
-                f"the guest script {name} failed with exit status {result.status}",
-                hint=f"try it by hand: vmlab shell {self._lab.name}, then run it in {GUEST_LAB_DIR}",
-                detail=result.stderr[-2000:],
-            )
-        records = [parse_line(line.encode(), name) for line in result.stdout.splitlines() if line.strip()]
-        if not records:
-            raise ScriptError(f"the guest script {name} printed nothing", detail=result.stderr[-2000:])
-        return ScriptResult(name, records, result.stderr, result.duration_s)
+        return script_result(name, result, hint=f"try it by hand: vmlab shell {self._lab.name}, then run it in {GUEST_LAB_DIR}")
 
     @contextlib.contextmanager
     def start(self, name: str, *args: str | int | float) -> Iterator[Conversation]:
@@ -117,19 +137,17 @@ class Guest:
         with self.machine.attributing(), self.machine.ssh.start(self._command(name, args), deadline=self._deadline) as conversation:
             yield conversation
 
-    def kvm_probe(self, *, time_limit_s: float = 60.0) -> dict[str, Any]:
-        """What stands behind /dev/kvm in this guest: the KVM probe's record (`vmlab.host.kvm`), ``judged`` by the host.
+    def probe(self, name: str, *, time_limit_s: float = 60.0) -> dict[str, Any]:
+        """What one of the engine's probes finds in this guest: its record, validated and ``judged`` by the host (`vmlab.host.probe`).
 
-        What fails in it (no device, no module) is the record's ``error``. ScriptError when the probe itself does not run.
+        ``kvm`` tells what stands behind /dev/kvm. What fails in it (no device, no module) is the record's ``error``; so is what
+        is wrong with a record that is none. UsageError when there is no such probe, ScriptError when it does not run.
         """
+        wanted = probe.named(name)
         with self.machine.attributing():
-            self.machine.ssh.put_tree(
-                {f"kvm/{name}": path for name, path in probe.files().items()}, GUEST_PROBE_DIR, deadline=self._deadline
-            )
-        # The probe's own limit ends first, so that it can say how far it came.
-        command = f"cd {GUEST_PROBE_DIR} && exec python3 -m kvm --limit {max(1, int(time_limit_s * 0.8))}"
-        printed = self.run(command, time_limit_s=time_limit_s, output_limit_bytes=probe.RECORD_LIMIT_BYTES).stdout
-        return probe.judged(parse_line(printed.encode(), "the KVM probe"))
+            self.machine.ssh.put_tree(wanted.files(), GUEST_PROBE_DIR, deadline=self._deadline)
+        command = f"cd {GUEST_PROBE_DIR} && exec {shlex.join(wanted.argv(time_limit_s))}"
+        return wanted.read(self.run(command, time_limit_s=time_limit_s).stdout.encode())
 
     def put(self, local: Path, remote: str) -> None:
         """Copy a file into the guest."""
@@ -172,11 +190,14 @@ class Guest:
 
     def _command(self, name: str, args: tuple[str | int | float, ...]) -> str:
         self.put_scripts()
+        return f"cd {GUEST_LAB_DIR} && exec {shlex.join(self._words(name, args))}"
+
+    def _words(self, name: str, args: tuple[str | int | float, ...]) -> list[str]:
+        """The command that runs one of the lab's guest scripts, in the directory that they lie in."""
         if name not in self._scripts():
             raise UsageError(f"the lab {self._lab.name} has no guest script named {name}", hint="scripts lie in the lab's guest/ folder")
-        interpreter = {".py": "python3 -u ", ".sh": "sh "}.get(Path(name).suffix, "")
-        words = " ".join(shlex.quote(str(word)) for word in (f"./{name}", *args))
-        return f"cd {GUEST_LAB_DIR} && exec {interpreter}{words}"
+        interpreter = {".py": ["python3", "-u"], ".sh": ["sh"]}.get(Path(name).suffix, [])
+        return [*interpreter, f"./{name}", *map(str, args)]
 
     def put_scripts(self) -> None:
         """Copy the lab's guest/ folder into the guest, once."""

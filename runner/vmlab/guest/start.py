@@ -12,6 +12,8 @@ from vmlab.guest.clone.template import Template, clone
 from vmlab.guest.machine import BootRequest, Machine
 from vmlab.guest.setting import Setting
 
+# No guest of ours boots slower than this even on a loaded machine under emulation; a start that takes longer hangs.
+START_LIMIT_S = 400.0
 # A clone is there in a second, and in ten on a crowded machine. One that needs longer than this hangs.
 CLONE_LIMIT_S = 60.0
 

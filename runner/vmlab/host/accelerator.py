@@ -23,8 +23,8 @@ from typing import Any, Literal
 
 from vmlab.errors import HostError
 from vmlab.host.kvm import claims
-from vmlab.host.kvm.judge import Judgement, judge
 from vmlab.host.view import HostView
+from vmlab.probes.kvm import Judgement, judge
 
 Wanted = Literal["auto", "kvm", "tcg"]
 

@@ -18,9 +18,8 @@ from vmlab.host import facts as host
 from vmlab.host import probe_view
 from vmlab.host.accelerator import QEMU, Accelerator, choose
 from vmlab.host.facts import GIB, MIB, HostFacts, in_words
-from vmlab.host.kvm.judge import Judgement, judge
-from vmlab.host.probe import Record
 from vmlab.host.view import HostView
+from vmlab.probes.kvm import Judgement, KvmRecord, judge
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -56,7 +55,7 @@ class Finding:
 class Probed:
     """The KVM probe's own record, and what it amounts to."""
 
-    record: Record
+    record: KvmRecord
     judgement: Judgement
 
 
@@ -80,7 +79,8 @@ class Diagnosis:
 
     def as_json(self) -> dict[str, Any]:
         """The same as dictionaries, lists, text and numbers."""
-        return asdict(self)
+        whole = asdict(self)
+        return {**whole, "probe": {**whole["probe"], "record": self.probe.record.as_json()}} if self.probe else whole
 
 
 def examine(view: HostView | None = None, cache: Path | None = None, *, probe: bool = False) -> Diagnosis:

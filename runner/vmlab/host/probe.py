@@ -1,6 +1,7 @@
-"""The KVM probe as the runner uses it: run in a process of its own under a time limit, its record read with care, and remembered.
+"""The engine's probes as the runner uses them: run in a process of their own under a time limit, their records read with care.
 
-The measurements themselves are `vmlab.host.kvm`, which imports nothing of ours, so that the same files run inside a guest.
+A probe is a package that imports nothing of ours, so that the same files run inside a guest (`vmlab.host.kvm`). The form of its records,
+and what these amount to, is in `vmlab.probes`.
 """
 
 from __future__ import annotations
@@ -10,61 +11,74 @@ import hashlib
 import json
 import sys
 import tempfile
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vmlab import process
 from vmlab.deadline import Deadline
-from vmlab.errors import RunError
-from vmlab.host.kvm.judge import judge
+from vmlab.errors import RunError, UsageError
 from vmlab.paths import cache_dir
-
-PACKAGE = Path(__file__).with_name("kvm")
+from vmlab.probes import kvm
+from vmlab.probes.kvm import KvmRecord
+from vmlab.suggest import nearest
 
 LIMIT_S = 15
 """How long the probe gives itself; a KVM of hardware needs less than a second, one of software one or two."""
 PATIENCE_S = LIMIT_S + 4.0
 """How long we wait for it, should it hang where no signal reaches it."""
-RECORD_LIMIT_BYTES = 1 << 20
-
-Record = dict[str, Any]
 
 
-def run_probe(device: str = "/dev/kvm", *, limit_s: int = LIMIT_S, patience_s: float = PATIENCE_S) -> Record:
-    """Run the probe now. Never raises: a probe that hangs, crashes or prints garbage gives a record whose ``error`` says so."""
+@dataclass(frozen=True)
+class Probe:
+    """A probe of the engine's: ``python3 -m NAME`` prints its record, in a directory that holds its package."""
+
+    name: str
+    package: Path
+    here: Callable[[], dict[str, Any]]
+    """Runs it on this machine and gives its record, ``judged``."""
+    read: Callable[[bytes], dict[str, Any]]
+    """The same of what it printed elsewhere."""
+
+    def files(self) -> dict[str, Path]:
+        """Its files by their names below that directory, for a copy elsewhere."""
+        return {f"{self.name}/{path.name}": path for path in sorted(self.package.glob("*.py"))}
+
+    def argv(self, limit_s: float) -> list[str]:
+        """The command that runs it in a guest within ``limit_s``. Its own limit ends first, so that it can say how far it came."""
+        return ["python3", "-m", self.name, "--limit", str(max(1, int(limit_s * 0.8)))]
+
+
+KVM = Probe(
+    "kvm",
+    Path(__file__).with_name("kvm"),
+    here=lambda: kvm.judged(run_probe()),
+    read=lambda printed: kvm.judged(kvm.parse(printed)),
+)
+PROBES: Mapping[str, Probe] = {KVM.name: KVM}
+
+
+def named(name: str) -> Probe:
+    """The probe of this name. UsageError when there is none."""
+    if name not in PROBES:
+        raise UsageError(f"there is no probe named {name[:40]!r}{nearest(name, PROBES)}", hint=f"there is: {', '.join(PROBES)}")
+    return PROBES[name]
+
+
+def run_probe(device: str = "/dev/kvm", *, limit_s: int = LIMIT_S, patience_s: float = PATIENCE_S) -> KvmRecord:
+    """Run the KVM probe now. Never raises: one that hangs, crashes or prints garbage gives a record whose ``error`` says so."""
     argv = [sys.executable, "-m", "vmlab.host.kvm", "--device", device, "--limit", str(limit_s)]
     try:
         # From the directory that holds the package, so that the child finds it however this process was started.
-        printed = process.run(argv, deadline=Deadline(patience_s), cwd=PACKAGE.parents[2]).stdout
+        printed = process.run(argv, deadline=Deadline(patience_s), cwd=KVM.package.parents[2]).stdout
     except RunError as exc:
-        return failure(exc.message)
-    return parse(printed)
+        return kvm.failure(exc.message)
+    return kvm.parse(printed)
 
 
-def parse(printed: bytes) -> Record:
-    """The record that a probe printed; a failure's when it is not one JSON object. (`judge` looks at what is in it.)"""
-    if len(printed) > RECORD_LIMIT_BYTES:
-        return failure(f"it printed {len(printed)} bytes")
-    try:
-        record = json.loads(printed)
-    except (ValueError, RecursionError):
-        return failure("what it printed is not JSON")
-    return record if isinstance(record, dict) else failure("what it printed is not an object")
-
-
-def judged(record: Record) -> Record:
-    """The record with what it amounts to beside it, under ``judged``: the fields of `vmlab.host.kvm.judge.Judgement`."""
-    return {**record, "judged": asdict(judge(record))}
-
-
-def failure(why: str) -> Record:
-    """A record that says why there is none."""
-    return {"format": 1, "claim": {}, "phases": {}, "error": {"step": "the probe", "errno": "", "text": why}}
-
-
-def probe_once_a_boot(cache: Path | None = None) -> Record:
-    """The record from the last time that this kernel was asked since it started with these modules, or else a new one.
+def probe_once_a_boot(cache: Path | None = None) -> KvmRecord:
+    """The KVM probe's record from the last time that this kernel was asked since it started with these modules, or else a new one.
 
     Only a record without an error is remembered: what went wrong may be over the next time.
     """
@@ -72,25 +86,21 @@ def probe_once_a_boot(cache: Path | None = None) -> Record:
     key = _key()
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         kept = json.loads(place.read_text())
-        if kept["key"] == key and isinstance(kept["record"], dict):
-            return dict(kept["record"])
+        record = kvm.read(kept["record"])
+        if kept["key"] == key and record.error is None:
+            return record
     record = run_probe()
-    if record.get("error") is None:
+    if record.error is None:
         with contextlib.suppress(OSError):
-            _write(place, json.dumps({"key": key, "record": record}))
+            _write(place, json.dumps({"key": key, "record": record.as_json()}))
     return record
-
-
-def files() -> dict[str, Path]:
-    """The probe's files by their names in a directory ``kvm``, for a copy elsewhere."""
-    return {path.name: path for path in sorted(PACKAGE.glob("*.py"))}
 
 
 def _key(root: Path = Path("/")) -> str:
     """What the answer depends on: this boot of this kernel, KVM's modules and their parameters, and the probe itself."""
     told = [*(root / "sys/module").glob("kvm*/parameters/*"), root / "proc/sys/kernel/random/boot_id", root / "proc/version"]
     seen = hashlib.sha256()
-    for path in [*sorted(told), *files().values()]:
+    for path in [*sorted(told), *KVM.files().values()]:
         with contextlib.suppress(OSError):
             seen.update(f"{path}\n".encode() + path.read_bytes() + b"\0")
     return seen.hexdigest()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from vmlab.host.kvm.judge import Judgement, Row
-from vmlab.host.probe import Record
+from vmlab.probes.kvm import Judgement, KvmRecord, Row
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -17,7 +16,7 @@ _HEADINGS = ("The guest ...", "times", "KVM's counter", "each", "nested", "shado
 _LINE = "  {:<33}{:>8}  {:<14}{:>7}{:>7}{:>7}"
 
 
-def render(record: Record, found: Judgement, width: int = 80) -> Text:
+def render(record: KvmRecord, found: Judgement, width: int = 80) -> Text:
     """The table: each operation, how far a counter of KVM's went for one of them, and what nested and shadow paging would give.
 
     Then the verdict. ``.plain`` is the same without colour.
@@ -45,14 +44,10 @@ def render(record: Record, found: Judgement, width: int = 80) -> Text:
     return text
 
 
-def _claims(record: Record) -> str:
-    """What the kernel says; the record may come from anywhere."""
-    claim = record.get("claim")
-    if not isinstance(claim, dict):
-        return "unknown"
-    others = claim.get("other_modules")
-    words = [claim.get("module"), claim.get("nested_paging"), *(others if isinstance(others, list) else [])]
-    return " ".join(word for word in words if word and isinstance(word, str)) or "none"
+def _claims(record: KvmRecord) -> str:
+    """What the kernel says."""
+    claim = record.claim
+    return " ".join(word for word in (claim.module, claim.nested_paging, *claim.other_modules) if word) or "none"
 
 
 def _contradiction(found: Judgement) -> str:

@@ -17,8 +17,9 @@ from pathlib import Path
 from vmlab.deadline import Deadline
 from vmlab.errors import VmlabError
 from vmlab.host.kvm import claims
-from vmlab.host.probe import Record, probe_once_a_boot, run_probe
+from vmlab.host.probe import probe_once_a_boot, run_probe
 from vmlab.packages import Requirement, missing, which
+from vmlab.probes.kvm import KvmRecord
 from vmlab.process import run
 
 PATIENCE_S = 20.0
@@ -62,8 +63,8 @@ class HostView:
     usable_cpus: Callable[[], int] = lambda: len(os.sched_getaffinity(0))
     disk_free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free
     missing: Callable[[], Sequence[Requirement]] = missing
-    probe: Callable[[], Record] = probe_once_a_boot
-    probe_now: Callable[[], Record] = run_probe
+    probe: Callable[[], KvmRecord] = probe_once_a_boot
+    probe_now: Callable[[], KvmRecord] = run_probe
     user: str = field(default_factory=_user)
     is_root: bool = field(default_factory=lambda: os.geteuid() == 0)
     in_ci: bool = field(default_factory=lambda: bool(os.environ.get("CI")))

@@ -20,6 +20,7 @@ from vmlab.lab.definition import Lab
 from vmlab.lab.evidence import Evidence, EvidenceProblem, Record
 from vmlab.lab.statistics import Interval, median_interval, ratio_interval
 from vmlab.lab.verdict import Verdict, VerdictKind, failed, inconclusive, not_observable, passed
+from vmlab.probes import kvm
 
 __all__ = [
     "Check",
@@ -34,6 +35,7 @@ __all__ = [
     "failed",
     "inconclusive",
     "judge",
+    "kvm",
     "median_interval",
     "not_observable",
     "passed",

@@ -42,9 +42,17 @@ class Claim(Strict):
     correction: str = Field(default="", description="what a careful kernel engineer would add to it")
 
 
+# What an emulated guest may have, in MiB: its Linux and Python need the first number, and Bochs has been seen to boot with the second.
+EMULATED_MIB = (512, 2048)
+
+
 class GuestRequest(Strict):
     """A guest that the lab needs."""
 
+    emulator: Literal["qemu", "bochs"] = Field(
+        default="qemu",
+        description="bochs: an Intel processor with VMX and EPT, emulated; a small Linux that is booted anew for each script",
+    )
     images: list[str] = Field(default_factory=list, description="images it runs on, the default first; empty: any")
     needs: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]] = Field(
         default_factory=list, description="programs, beside sh and python3, without which nothing can be shown in it"
@@ -76,14 +84,22 @@ class GuestRequest(Strict):
         # guests often hung. With one CPU neither was seen.
         if self.virtualisation != "none" and self.cpus != 1:
             raise ValueError("a guest that runs guests must have cpus: 1, because QEMU does not emulate several of its kind reliably")
+        if self.emulator == "bochs":
+            self._check_emulated()
         return self
 
-
-class Program(Strict):
-    """A program of the machine that runs the lab."""
-
-    program: Text = Field(description="its name")
-    packages: list[Text] = Field(min_length=1, description="the Debian packages that bring it and what it needs")
+    def _check_emulated(self) -> None:
+        """ValueError for what a guest of Bochs cannot be given: there is no init system, no network and no cloud-init in it."""
+        meaningless = sorted(self.model_fields_set - {"emulator", "images", "memory_mib", "cpus", "when"})
+        if meaningless:
+            raise ValueError(
+                f"a guest with emulator: bochs has no {' and no '.join(meaningless)}: it may have images, memory_mib, cpus: 1 and when"
+            )
+        if self.cpus != 1:
+            raise ValueError("a guest with emulator: bochs must have cpus: 1, which is what is emulated")
+        least, most = EMULATED_MIB
+        if not least <= self.memory_mib <= most:
+            raise ValueError(f"a guest with emulator: bochs must have a memory_mib from {least} to {most}")
 
 
 class Parameter(Strict):
@@ -96,9 +112,6 @@ class Parameter(Strict):
     maximum: float | None = Field(default=None, description="largest number accepted")
     choices: list[str] = Field(default_factory=list, description="the only texts accepted; empty: any")
     several: bool = Field(default=False, description="several of the choices may be given, with commas between them")
-    requires: dict[str, Program] = Field(
-        default_factory=dict, description="programs without which a choice is refused, by the choice: {program: bochs, packages: [bochs]}"
-    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Parameter:
@@ -112,8 +125,6 @@ class Parameter(Strict):
             raise ValueError("only a text has choices")
         if self.several and not self.choices:
             raise ValueError("several is for a text with choices")
-        if not set(self.requires) <= set(self.choices):
-            raise ValueError("requires is for its choices")
         wrong = self.objection(value)
         if wrong:
             raise ValueError(f"the default must be {wrong}")

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 
 from vmlab.errors import UsageError
 from vmlab.lab.definition import LabDefinition, Parameter
-from vmlab.packages import which
 from vmlab.suggest import nearest
 
 Value = int | float | str | bool
@@ -42,18 +41,6 @@ def resolve(definition: LabDefinition, given: Mapping[str, str]) -> dict[str, Va
             hint = "parameters of this lab: " + ", ".join(declared) if declared else "this lab has no parameters"
             raise UsageError(f"there is no parameter named {name[:80]!r}{nearest(name, declared)}", hint=hint)
     return {name: _read(name, each, given[name]) if name in given else each.default for name, each in declared.items()}
-
-
-def check_programs(definition: LabDefinition, parameters: Mapping[str, Value]) -> None:
-    """Refuse a choice that needs a program which this machine lacks: UsageError with the command that installs it."""
-    for name, parameter in definition.parameters.items():
-        for choice in parameter.chosen(parameters[name]):
-            needed = parameter.requires.get(choice)
-            if needed and which(needed.program) is None:
-                raise UsageError(
-                    f"parameter {name}: {choice} needs {needed.program}, which is not installed",
-                    hint=f"sudo apt-get install {' '.join(needed.packages)}",
-                )
 
 
 def _read(name: str, parameter: Parameter, text: str) -> Value:

@@ -19,7 +19,7 @@ def make_templates(lab: Lab, choice: Choice, progress: Progress) -> Iterator[tup
     Raises what a guest that does not boot raises, and TemplateError when one that booted cannot be saved.
     """
     for name, wanted in lab.definition.guests.items():
-        if wanted.start != "clone":
+        if wanted.start != "clone" or wanted.emulator != "qemu":
             continue
         with session(lab, dataclasses.replace(choice, cold=False), progress, need_of(lab, name), "template for") as here:
             assert here.templates is not None

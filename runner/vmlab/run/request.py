@@ -12,8 +12,8 @@ from vmlab.lab.checks import Check
 from vmlab.lab.collection import Collection
 from vmlab.lab.definition import Experiment, Lab
 from vmlab.lab.evidence import digest
-from vmlab.lab.parameters import check_programs, resolve
-from vmlab.run.session import Choice, share_of
+from vmlab.lab.parameters import resolve
+from vmlab.run.session import Choice, check_emulators, share_of
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class RunRequest:
 def prepare(job: Job, *, here: bool = True) -> RunRequest:
     """Read everything that the run needs. ``here``: it will run on this machine.
 
-    UsageError names what is wrong with it, before anything is started.
+    UsageError names what is wrong with it, before anything is started; HostError an emulator that is not installed.
     """
     lab = Collection(job.labs).get(job.lab)
     request = RunRequest(
@@ -86,6 +86,6 @@ def prepare(job: Job, *, here: bool = True) -> RunRequest:
         answers=read_answers(job.answers, lab.definition.questions) if job.answers else {},
     )
     if here:
-        check_programs(lab.definition, request.parameters)
+        check_emulators(lab, request.need)
         check_fits(request.need, f"the lab {lab.name}")
     return request

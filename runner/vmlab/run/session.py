@@ -12,8 +12,9 @@ from pathlib import Path
 
 from vmlab.bench import Notebook, Session
 from vmlab.deadline import Deadline
-from vmlab.errors import UsageError
+from vmlab.errors import HostError, UsageError
 from vmlab.guest.clone.store import TemplateStore
+from vmlab.guest.intel import bochs
 from vmlab.guest.workdir import work_dir
 from vmlab.host import accelerator, facts
 from vmlab.host.accelerator import Wanted
@@ -58,6 +59,16 @@ def need_of(lab: Lab, name: str) -> Need:
     return Need({name: share_of(guests[name])})
 
 
+def check_emulators(lab: Lab, need: Need) -> None:
+    """HostError, with the command that installs it, when a guest named in ``need`` asks for an emulator that this machine lacks."""
+    for name in need.guests:
+        if lab.definition.guests[name].emulator == "bochs":
+            try:
+                bochs.find()
+            except HostError as exc:
+                raise HostError(f"guest {name} of the lab {lab.name} cannot run here: {exc.message}", hint=exc.hint) from exc
+
+
 @contextlib.contextmanager
 def session(lab: Lab, choice: Choice, progress: Progress, need: Need, purpose: str = "") -> Iterator[Session]:
     """Take what the guests named in ``need`` take, and wait for it as long as others have it.
@@ -67,6 +78,7 @@ def session(lab: Lab, choice: Choice, progress: Progress, need: Need, purpose: s
     """
     what = f"{purpose} {lab.name}".strip()
     facts.require_qemu()
+    check_emulators(lab, need)
     chosen = accelerator.choose(choice.accelerator)
     check_fits(need, what if purpose else f"the lab {lab.name}")
     host, notebook = facts.gather(), Notebook()

@@ -13,6 +13,7 @@ from pathlib import Path
 from vmlab import process
 from vmlab.bench import START_LIMIT_S, Bench
 from vmlab.deadline import Deadline
+from vmlab.errors import UsageError
 from vmlab.guest.machine import Machine
 from vmlab.lab.definition import Lab
 from vmlab.progress import Progress
@@ -53,9 +54,15 @@ class ShellGuest:
 
 @contextlib.contextmanager
 def shell_guest(lab: Lab, choice: Choice, progress: Progress, guest: str = "") -> Iterator[ShellGuest]:
-    """A guest of the lab (by default its first) with the lab's scripts in it. UsageError when the lab has none of that name."""
+    """A guest of the lab (by default its first) with the lab's scripts in it. UsageError where there can be none."""
     name = guest or next(iter(lab.definition.guests))
     need = need_of(lab, name)
+    if lab.definition.guests[name].emulator != "qemu":
+        others = [other for other, each in lab.definition.guests.items() if each.emulator == "qemu"]
+        raise UsageError(
+            f"there is no shell in guest {name} of the lab {lab.name}: Bochs boots it for one script at a time, and nothing listens in it",
+            hint=f"use --guest {' or '.join(others)}" if others else "run the lab instead",
+        )
     process.require("ssh")
     with session(lab, choice, progress, need, "shell in") as here, here.guests:
         # (A shell lasts as long as its user likes; the limit is for the start.)

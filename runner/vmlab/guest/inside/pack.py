@@ -1,50 +1,100 @@
 #!/usr/bin/env python3
-"""Pack what the appliance needs out of the guest that this runs in, as a tar on standard output.
+"""Pack what the appliance is made of out of the guest that this runs in, as a tar on standard output: a root directory.
 
-    python/...         the interpreter, its loader, its libraries and compiled modules: all that the probe was seen to use
-    modules/DRIVER/... the modules of KVM in the order they load
+    usr/bin/python3, usr/lib/...         the interpreter, its loader, its standard library and what that links to
+    usr/bin/kmod, usr/sbin/modprobe ...  what loads modules
+    usr/lib/modules/...                  the modules of KVM with those that they need, unpacked
 
-Run as root with the appliance's script beside it, and the probe's package `kvm` too.
+Run as root, by the Python that is to be packed.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
+import lzma
+import os
 import py_compile
+import re
+import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
 DRIVERS = ("kvm_intel", "kvm_amd")
 
-# Imports and runs what the appliance will, then tells which files this interpreter holds: modules, and what is mapped into memory.
+# Parts of the standard library that no script in so small a system can use: tests, windows, installers, and this interpreter's own making.
+LEFT_OUT = {"test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip", "pydoc_data", "site-packages", "dist-packages"}
+
+# Compiled modules that are left out for the libraries that they bring, a third of it all: databases, TLS, terminals. (hashlib does without
+# OpenSSL.) And what Python tests itself with.
+NOT_COMPILED = ("_sqlite3", "_dbm", "_gdbm", "_ssl", "_hashlib", "readline", "_curses", "_tkinter", "_test", "_ctypes_test", "_xx", "xx")
+
+# Imports the compiled modules that can be imported, then tells which files are mapped into memory for it.
 _USED = """
-import sys; sys.path.insert(0, sys.argv[1])
-import appliance, kvm.__main__, json, encodings.utf_8, encodings.ascii, encodings.latin_1
-json.dumps(kvm.__main__.probe("/dev/null", 5))
+import importlib, json, pathlib, sys
+for path in pathlib.Path(sys.argv[1]).glob("*.so"):
+    name = path.name.partition(".")[0]
+    if not name.startswith(tuple(sys.argv[2:])):
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            pass
 mapped = {line.split(maxsplit=5)[5].strip() for line in open("/proc/self/maps") if line.count("/")}
-modules = {getattr(module, "__file__", None) for module in list(sys.modules.values())} - {None}
-print(json.dumps({"executable": sys.executable, "mapped": sorted(mapped), "modules": sorted(modules)}))
+print(json.dumps(sorted(mapped)))
 """
 
+Tar = tarfile.TarFile
 
-def used() -> tuple[Path, list[Path], list[Path]]:
-    """This interpreter, the files that it maps into memory for the appliance's work, and the modules that it imports."""
-    words = [sys.executable, "-SE", "-c", _USED, str(HERE)]
-    told = json.loads(subprocess.run(words, env={}, stdout=subprocess.PIPE, check=True).stdout)
-    return Path(told["executable"]).resolve(), [Path(name) for name in told["mapped"]], [Path(name) for name in told["modules"]]
+
+def add(tar: Tar, name: str, content: bytes, mode: int = 0o644) -> None:
+    """A file."""
+    member = tarfile.TarInfo(name.lstrip("/"))
+    member.size, member.mode = len(content), mode
+    tar.addfile(member, io.BytesIO(content))
+
+
+def link(tar: Tar, name: str, target: str) -> None:
+    """A symbolic link."""
+    member = tarfile.TarInfo(name.lstrip("/"))
+    member.type, member.linkname = tarfile.SYMTYPE, target
+    tar.addfile(member)
 
 
 def compiled(source: Path) -> bytes:
-    """A module's byte code that is used without a look at its source, whose date an archive need not keep."""
+    """A module's byte code: as the distribution compiled it, else compiled now."""
+    kept = Path(importlib.util.cache_from_source(str(source)))
+    if kept.is_file() and kept.read_bytes()[:4] == importlib.util.MAGIC_NUMBER:
+        return kept.read_bytes()
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch, "module.pyc")
-        py_compile.compile(str(source), str(target), doraise=True, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+        py_compile.compile(str(source), str(target), doraise=True)
         return target.read_bytes()
+
+
+def library() -> Iterator[Path]:
+    """The modules of the standard library that are written in Python."""
+    home = Path(sysconfig.get_path("stdlib"))
+    for path in sorted(home.rglob("*.py")):
+        if not LEFT_OUT & set(path.relative_to(home).parts) and not path.parts[-2].startswith("config-"):
+            yield path
+
+
+def mapped() -> list[Path]:
+    """The interpreter with all that its compiled modules need: every file that it maps into memory for them."""
+    words = [sys.executable, "-SE", "-c", _USED, str(Path(sysconfig.get_path("stdlib"), "lib-dynload")), *NOT_COMPILED]
+    return [Path(name) for name in json.loads(subprocess.run(words, env={}, stdout=subprocess.PIPE, check=True).stdout)]
+
+
+def linked_to(program: str) -> list[Path]:
+    """The libraries that a program is linked to (ldd(1))."""
+    shown = subprocess.run(["ldd", program], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return [Path(name).resolve() for name in re.findall(r"=> (/\S+)", shown)]
 
 
 def links_to(library: Path) -> list[Path]:
@@ -55,39 +105,56 @@ def links_to(library: Path) -> list[Path]:
 def load_order(driver: str) -> list[Path]:
     """A driver's module file, after those that it needs."""
     shown = subprocess.run(["modprobe", "--show-depends", driver], stdout=subprocess.PIPE, text=True, check=True).stdout
-    return [Path(words[1]) for words in map(str.split, shown.splitlines()) if words[0] == "insmod"]
+    return [Path(words[1]).resolve() for words in map(str.split, shown.splitlines()) if words[0] == "insmod"]
+
+
+def modules_tree(scratch: Path) -> Path:
+    """KVM's modules and the tables by which modprobe finds them (depmod(8)), below a directory; returns that of this kernel in it."""
+    release = os.uname().release
+    tree, system = scratch / "usr/lib/modules" / release, (Path("/lib/modules") / release).resolve()
+    tree.mkdir(parents=True)
+    # Some versions of depmod look below usr/lib, others below lib.
+    (scratch / "lib").symlink_to("usr/lib")
+    for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
+        if (system / name).is_file():
+            shutil.copyfile(system / name, tree / name)
+    for module in {path for driver in DRIVERS for path in load_order(driver)}:
+        content = module.read_bytes()
+        target = tree / module.relative_to(system)
+        if module.suffix == ".xz":
+            # An emulated processor takes seconds to unpack it.
+            content, target = lzma.decompress(content), target.with_suffix("")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+    subprocess.run(["depmod", "-b", str(scratch), release], check=True)
+    return tree
 
 
 def main() -> None:
     """Write the tar."""
-    interpreter, mapped, modules = used()
-    with tarfile.open(fileobj=sys.stdout.buffer, mode="w|") as tar:
-
-        def add(name: str, content: bytes, mode: int = 0o644) -> None:
-            member = tarfile.TarInfo(name)
-            member.size, member.mode = len(content), mode
-            tar.addfile(member, io.BytesIO(content))
-
-        for path in mapped:
+    interpreter, kmod = Path(sys.executable).resolve(), shutil.which("kmod")
+    if kmod is None:
+        raise FileNotFoundError("kmod")
+    with tarfile.open(fileobj=sys.stdout.buffer, mode="w|") as tar, tempfile.TemporaryDirectory() as scratch:
+        link(tar, "lib", "usr/lib")
+        for path in sorted({*mapped(), *linked_to(kmod)}):
             if path == interpreter:
-                add("python/usr/bin/python3", path.read_bytes(), 0o755)
+                add(tar, "usr/bin/python3", path.read_bytes(), 0o755)
             elif path.name.startswith("ld-linux"):
                 # Where every program of this architecture names it (System V ABI, AMD64 supplement, "program interpreter").
-                add("python/lib64/ld-linux-x86-64.so.2", path.read_bytes(), 0o755)
+                add(tar, "lib64/ld-linux-x86-64.so.2", path.read_bytes(), 0o755)
             elif path.is_file():
-                add(f"python{path}", path.read_bytes(), 0o755)
-                for link in links_to(path):
-                    member = tarfile.TarInfo(f"python{link}")
-                    member.type, member.linkname = tarfile.SYMTYPE, path.name
-                    tar.addfile(member)
-        for path in modules:
-            if path.suffix == ".py" and HERE not in path.parents:
-                add(f"python{path}c", compiled(path))
-        for path in sorted(HERE.glob("kvm/*.py")):
-            add(f"python/kvm/{path.name}c", compiled(path))
-        for driver in DRIVERS:
-            for number, path in enumerate(load_order(driver)):
-                add(f"modules/{driver}/{number:02}-{path.name}", path.read_bytes())
+                add(tar, str(path), path.read_bytes(), 0o755)
+                for other in links_to(path):
+                    link(tar, str(other), path.name)
+        for path in library():
+            add(tar, f"{path}c", compiled(path))
+        add(tar, "usr/bin/kmod", Path(kmod).read_bytes(), 0o755)
+        for name in ("modprobe", "rmmod", "insmod", "lsmod"):
+            link(tar, f"usr/sbin/{name}", "../bin/kmod")
+        tree = modules_tree(Path(scratch))
+        for path in sorted(path for path in tree.rglob("*") if path.is_file()):
+            add(tar, str(path.relative_to(scratch)), path.read_bytes())
 
 
 if __name__ == "__main__":

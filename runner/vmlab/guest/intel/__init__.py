@@ -1,6 +1,6 @@
-"""A host with an Intel processor, emulated by Bochs, in which the KVM probe runs.
+"""A guest with an Intel processor, VMX and EPT included, which QEMU cannot emulate: a small Linux that is booted for each thing it runs.
 
-appliance  the small Linux that boots there
-console    what that prints
+appliance  the small Linux, and what one boot of it runs
+console    what it prints
 bochs      the emulator
 """

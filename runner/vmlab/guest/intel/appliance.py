@@ -1,8 +1,9 @@
-"""The appliance: a small Linux whose only program is the KVM probe, for emulators on which a whole guest would take minutes to boot.
+"""The appliance: a small Linux that runs one program, for emulators on which a whole guest would take minutes to boot.
 
-It is made from one of our images, without root: a clean guest of that image packs what the probe needs (its own Python and the modules of
-KVM; `vmlab.guest.inside.pack`), and the host makes an initrd of it and a disk that boots it. It says what it found over the serial port
-(`vmlab.guest.inside.appliance`). Kept like an image, under ``<cache>/appliances/``.
+It is made from one of our images, without root: a clean guest of that image packs its Python and the modules of KVM
+(`vmlab.guest.inside.pack`), and the host makes an initrd of it, which is kept like an image, under ``<cache>/appliances/``. For each boot
+what is to be run, a `Job`, is put behind it, and both on a disk. The job's output comes over the serial port
+(`vmlab.guest.inside.appliance`).
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import shutil
 import stat
 import tarfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,7 +26,6 @@ from vmlab.deadline import Deadline
 from vmlab.errors import GuestError, ImageError
 from vmlab.guest.inside import appliance as inside
 from vmlab.guest.machine import Machine
-from vmlab.host import probe
 from vmlab.image.builder import bootloader, initrd
 from vmlab.image.builder.workshop import Workshop
 from vmlab.image.cache import Cache, remove, sha256
@@ -38,26 +38,68 @@ _INSIDE = Path(inside.__file__)
 _PACK = _INSIDE.with_name("pack.py")
 _IN_GUEST = "/run/vmlab/pack"
 
-FORMAT = 1
+FORMAT = 2
 """Counted up when appliances are made in another way than before."""
 CMDLINE = "console=ttyS0 quiet mitigations=off nokaslr init_on_alloc=0 cryptomgr.notests audit=0 apparmor=0"
 """Without what costs an emulated processor time and is of no use in a system that runs one program for a minute."""
-_KERNEL, _INITRD, _DISK, _MANIFEST = "vmlinuz", "initrd.img", "disk.img", "manifest.json"
-_FILES = (_KERNEL, _INITRD, _DISK)
+_INITRD, _MANIFEST = "initrd.img", "manifest.json"
+_FILES = (_INITRD,)
 
-PACK_LIMIT_S = 120.0
+PACK_LIMIT_S = 300.0
 
 # Linux runs from the initrd: the root partition is there for the table's sake alone. Kernel and initrd take half of the boot partition.
-_LAYOUT = bootloader.Layout(root_size=1 << 20, esp_size=60 << 20, root_start=64 << 20)
+_LAYOUT = bootloader.Layout(root_size=1 << 20)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one boot of an appliance runs: a command, where, on which files (by their paths there) and with what on its standard input."""
+
+    argv: Sequence[str]
+    cwd: str
+    files: Mapping[str, Path] = field(default_factory=dict)
+    stdin: bytes = b""
+
+    def cpio(self) -> bytes:
+        """The job as a second archive behind the initrd's: the kernel unpacks one after the other."""
+        file = stat.S_IFREG
+        whole = {path.lstrip("/"): (file | local.stat().st_mode & 0o777, local.read_bytes()) for path, local in self.files.items()}
+        whole[str(inside.JOB).lstrip("/")] = (file | 0o644, json.dumps({"argv": list(self.argv), "cwd": self.cwd}).encode())
+        whole[str(inside.INPUT).lstrip("/")] = (file | 0o644, self.stdin)
+        return initrd.cpio(_with_folders(whole))
 
 
 @dataclass(frozen=True)
 class Appliance:
-    """Kernel and initrd for an emulator that loads them itself, and a disk that boots the same by a BIOS."""
+    """Kernel and initrd of a small Linux."""
 
     kernel: Path
     initrd: Path
-    disk: Path
+
+    def with_job(self, job: Job, target: Path) -> Path:
+        """Write the initrd for one boot; returns ``target``."""
+        with self.initrd.open("rb") as kept, target.open("wb") as written:
+            shutil.copyfileobj(kept, written)
+            written.write(job.cpio())
+        return target
+
+    def disk(self, job: Job, scratch: Path, deadline: Deadline) -> Path:
+        """Make a disk in a directory that boots it to this job by a BIOS."""
+        disk, whole = scratch / "disk.img", self.with_job(job, scratch / "job-initrd.img")
+        with disk.open("wb") as file:
+            file.truncate(_LAYOUT.disk_size)
+        with (scratch / "build.log").open("wb") as written:
+            bootloader.write(
+                disk,
+                _LAYOUT,
+                uuid.uuid5(uuid.NAMESPACE_OID, CMDLINE),
+                kernel=self.kernel,
+                initrd=whole,
+                config=bootloader.grub_config(CMDLINE, "/init"),
+                shop=Workshop(scratch, written, deadline),
+            )
+        whole.unlink()
+        return disk
 
 
 class ApplianceStore:
@@ -73,7 +115,7 @@ class ApplianceStore:
         files = _manifest(directory)
         if files is None or self._cache.problems(entry, files):
             return None
-        return _load(directory)
+        return _load(directory, image)
 
     def get(self, image: Image, packer: Callable[[], AbstractContextManager[Machine]], deadline: Deadline) -> Appliance:
         """The appliance made from this image; made now if need be, out of the clean guest of that image that ``packer`` starts.
@@ -81,6 +123,7 @@ class ApplianceStore:
         Raises ImageError when it cannot be made, GuestError for an image that has no kernel beside its disk, what a guest's start
         raises, and HostError when another process makes it for longer than the deadline.
         """
+        _kernel(image)  # (Before a guest is started.)
         found = self.find(image)
         if found is not None:
             return found
@@ -90,10 +133,6 @@ class ApplianceStore:
             return self.find(image) or self._make(image, entry, packer, deadline)
 
     def _make(self, image: Image, entry: str, packer: Callable[[], AbstractContextManager[Machine]], deadline: Deadline) -> Appliance:
-        if image.kernel is None:
-            raise GuestError(
-                f"the image {image.name} has no kernel beside its disk to make an appliance of", hint="use one that vmlab builds"
-            )
         partial = self._cache.partial(entry)
         remove(partial)
         out = partial / "out"
@@ -101,24 +140,21 @@ class ApplianceStore:
         try:
             with packer() as machine:
                 pack(machine, partial / "packed.tar", deadline)
-            shutil.copyfile(image.kernel, out / _KERNEL)
             with tarfile.open(partial / "packed.tar") as packed:
                 (out / _INITRD).write_bytes(initrd.cpio(_entries(packed)))
-            _write_disk(out, partial, image, deadline)
             manifest = {name: {"size": (out / name).stat().st_size, "sha256": sha256(out / name)} for name in _FILES}
             (out / _MANIFEST).write_text(json.dumps({"maker": _maker(), "image": image.digest, "files": manifest}, indent=2))
             directory = self._cache.publish(out, entry)
         finally:
             remove(partial)
         _drop_useless(self._cache)
-        return _load(directory)
+        return _load(directory, image)
 
 
 def pack(machine: Machine, target: Path, deadline: Deadline) -> None:
-    """Let a guest pack what the appliance needs, and fetch the tar. ImageError when the guest lacks a part of it."""
-    files = {path.name: path for path in (_INSIDE, _PACK)} | {f"kvm/{name}": path for name, path in probe.files().items()}
+    """Let a guest pack what the appliance is made of, and fetch the tar. ImageError when the guest lacks a part of it."""
     with machine.attributing():
-        machine.ssh.put_tree(files, _IN_GUEST, deadline=deadline)
+        machine.ssh.put_tree({_PACK.name: _PACK}, _IN_GUEST, deadline=deadline)
         packed = machine.ssh.execute(f"cd {_IN_GUEST} && python3 pack.py >packed.tar", deadline=deadline.within(PACK_LIMIT_S))
         if packed.status != 0:
             last = (packed.stderr.strip().splitlines() or ["it said nothing"])[-1]
@@ -135,8 +171,8 @@ def key_of(image: Image) -> str:
 
 def _maker() -> str:
     """How this version of vmlab makes appliances, as one digest: whatever differs in it makes those of another version useless."""
-    made_by = hashlib.sha256(f"{FORMAT} {CMDLINE} {_LAYOUT}".encode())
-    for path in (_INSIDE, _PACK, *probe.files().values()):
+    made_by = hashlib.sha256(f"{FORMAT}".encode())
+    for path in (_INSIDE, _PACK):
         made_by.update(path.read_bytes())
     return made_by.hexdigest()
 
@@ -156,8 +192,14 @@ def _drop_useless(cache: Cache) -> int:
     return sum(cache.discard(entry) for entry in cache.entries() if _manifest(cache.final(entry)) is None)
 
 
-def _load(directory: Path) -> Appliance:
-    return Appliance(directory / _KERNEL, directory / _INITRD, directory / _DISK)
+def _load(directory: Path, image: Image) -> Appliance:
+    return Appliance(_kernel(image), directory / _INITRD)
+
+
+def _kernel(image: Image) -> Path:
+    if image.kernel is None:
+        raise GuestError(f"the image {image.name} has no kernel beside its disk to make an appliance of", hint="use one that vmlab builds")
+    return image.kernel
 
 
 def _manifest(directory: Path) -> dict[str, dict[str, Any]] | None:
@@ -171,37 +213,20 @@ def _manifest(directory: Path) -> dict[str, dict[str, Any]] | None:
 
 
 def _entries(packed: tarfile.TarFile) -> Iterator[initrd.Member]:
-    """The initrd's files: what was packed, with modules unpacked, and our own."""
-    file, link = stat.S_IFREG, stat.S_IFLNK
-    files = {"init": (file | 0o755, _INSIDE.read_bytes())}
+    """The initrd's files: what was packed, and our own."""
+    files = {"init": (stat.S_IFREG | 0o755, _INSIDE.read_bytes())}
     for member in packed:
         opened = packed.extractfile(member) if member.isfile() else None
         content = opened.read() if opened is not None else member.linkname.encode()
-        top, _, name = member.name.partition("/")
-        if top == "modules":
-            files[f"modules/{name.partition('.ko')[0]}.ko"] = (file | 0o644, initrd.decompressed(name, content))
-        else:
-            files[name] = ((file | member.mode) if member.isfile() else (link | 0o777), content)
-    folders = {str(folder) for name in files for folder in PurePosixPath(name).parents if str(folder) != "."}
-    for folder in sorted(folders | {"dev", "proc", "sys"}):
-        yield initrd.Member(folder, stat.S_IFDIR | 0o755)
+        files[member.name] = ((stat.S_IFREG | member.mode) if member.isfile() else (stat.S_IFLNK | 0o777), content)
+    yield from _with_folders(files, "dev", "proc", "sys", "root", "tmp")
     yield initrd.CONSOLE
+
+
+def _with_folders(files: Mapping[str, tuple[int, bytes]], *more: str) -> Iterator[initrd.Member]:
+    """Files (mode and content by path) after the folders that hold them."""
+    folders = {str(folder) for name in files for folder in PurePosixPath(name).parents if str(folder) != "."}
+    for folder in sorted(folders | set(more)):
+        yield initrd.Member(folder, stat.S_IFDIR | 0o755)
     for name, (mode, content) in sorted(files.items()):
         yield initrd.Member(name, mode, content)
-
-
-def _write_disk(out: Path, scratch: Path, image: Image, deadline: Deadline) -> None:
-    """A disk that boots kernel and initrd by GRUB, as our images' disks do."""
-    disk = out / _DISK
-    with disk.open("wb") as file:
-        file.truncate(_LAYOUT.disk_size)
-    with (scratch / "build.log").open("wb") as written:
-        bootloader.write(
-            disk,
-            _LAYOUT,
-            uuid.uuid5(uuid.NAMESPACE_OID, key_of(image)),
-            kernel=out / _KERNEL,
-            initrd=out / _INITRD,
-            config=bootloader.grub_config(CMDLINE, "/init"),
-            shop=Workshop(scratch, written, deadline),
-        )

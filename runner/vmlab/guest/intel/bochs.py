@@ -1,6 +1,6 @@
 """Bochs: an emulator of an Intel PC, VMX and EPT included, which QEMU cannot emulate. It interprets: slow, and true to the manuals.
 
-Used for one thing, to run an appliance (runner/vmlab/guest/intel/appliance.py) on an emulated Intel processor. https://bochs.sourceforge.io
+It runs an appliance (runner/vmlab/guest/intel/appliance.py), which is small, as a guest with an Intel processor. https://bochs.sourceforge.io
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import contextlib
 import os
 import pty
 import re
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from pathlib import Path
 from vmlab import process
 from vmlab.deadline import Deadline
 from vmlab.errors import HostError
-from vmlab.guest.intel.console import wait
+from vmlab.guest.intel.appliance import Appliance, Job
+from vmlab.guest.intel.console import Said, read, wait
 from vmlab.guest.setting import Setting
 from vmlab.packages import which
 
@@ -26,7 +28,6 @@ INSTALL = "sudo apt-get install bochs bochs-term bochsbios"
 
 CPU_MODEL = "corei7_skylake_x"
 """Has VMX with EPT, and is known to Bochs since 2.6.10 (`bochs --help cpu` lists them)."""
-MEMORY_MIB = 512
 
 # Firmware for the PC and for its screen, where Debian's packages put them: Bochs's own first, then SeaBIOS, which QEMU brings along.
 _BIOS = ("/usr/share/bochs/BIOS-bochs-latest", "/usr/share/seabios/bios.bin")
@@ -77,15 +78,48 @@ def _first(candidates: tuple[str, ...], what: str) -> Path:
     raise HostError(f"{what} is not installed", hint=INSTALL)
 
 
-def config(bochs: Bochs, disk: Path, directory: Path, console_log: Path) -> str:
+@dataclass(frozen=True)
+class EmulatedPc:
+    """A machine with an Intel processor: what emulates it, and how much of one it is."""
+
+    bochs: Bochs
+    appliance: Appliance
+    memory_mib: int
+
+    @property
+    def in_words(self) -> str:
+        """How it runs guests of its own."""
+        return f"Intel VMX with EPT: hardware walk emulated by Bochs {self.bochs.version}"
+
+    def run(self, job: Job, setting: Setting) -> tuple[Said, list[str]]:
+        """Boot it to this job and wait until that has ended; returns what it said, and Bochs's command. Bochs never outlives this call.
+
+        Raises what `vmlab.guest.intel.console.wait` does, and GuestError when the job could not be run.
+        """
+        with tempfile.TemporaryDirectory(dir=setting.work.path, prefix="bochs-") as scratch:
+            directory = Path(scratch)
+            disk = self.appliance.disk(job, directory, setting.deadline)
+            (directory / "bochsrc").write_text(config(self.bochs, self.memory_mib, disk, setting.console_log))
+            return read(_emulate(self.bochs, directory, setting)), argv(self.bochs, directory)
+
+
+def argv(bochs: Bochs, directory: Path) -> list[str]:
+    """The command that boots what the files of this directory describe."""
+    # A debugger waits for a command before the machine starts.
+    debugger = ["-rc", str(directory / "commands")] if bochs.has_debugger else []
+    return [PROGRAM, "-q", *debugger, "-f", str(directory / "bochsrc")]
+
+
+def config(bochs: Bochs, memory_mib: int, disk: Path, console_log: Path) -> str:
     """The text of bochsrc (bochsrc(5)): one Intel processor, the disk, a serial port into a file, no network."""
+    directory = disk.parent
     return "\n".join(
         (
             "config_interface: textconfig",
             # A screen on a terminal, which we read and throw away. (The `rfb` screen would open a port to the network.)
             "display_library: term",
             "plugin_ctrl: unmapped=1, biosdev=1, speaker=0, extfpuirq=1, parallel=0, serial=1, iodebug=0",
-            f"memory: guest={MEMORY_MIB}, host={MEMORY_MIB}",
+            f"memory: guest={memory_mib}, host={memory_mib}",
             f"romimage: file={_word(bochs.bios)}",
             f"vgaromimage: file={_word(bochs.vga_bios)}",
             # Linux reads registers of performance counters that the model does not have. `ips` makes the machine's own clock: so many
@@ -95,8 +129,7 @@ def config(bochs: Bochs, disk: Path, directory: Path, console_log: Path) -> str:
             "pci: enabled=1, chipset=i440fx",
             "vga: extension=vbe, update_freq=1",
             "ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14",
-            # The disk itself is only read: what is written goes into a file beside, and away.
-            f"ata0-master: type=disk, mode=volatile, path={_word(disk)}, journal={_word(directory / 'disk.redolog')}, cylinders=0",
+            f"ata0-master: type=disk, mode=flat, path={_word(disk)}, cylinders=0",
             "boot: disk",
             f"com1: enabled=1, mode=file, dev={_word(console_log)}",
             f"log: {_word(directory / 'bochs.log')}",
@@ -109,20 +142,13 @@ def config(bochs: Bochs, disk: Path, directory: Path, console_log: Path) -> str:
     )
 
 
-def run(bochs: Bochs, disk: Path, setting: Setting) -> str:
-    """Boot an appliance's disk and wait until it has said everything; returns that. Bochs never outlives this call.
-
-    Raises GuestExited, GuestPanicked or BootTimeout (see `appliance_console.wait`).
-    """
-    directory, console_log = setting.work.path / "bochs", setting.console_log
-    directory.mkdir(mode=0o700, exist_ok=True)
-    console_log.unlink(missing_ok=True)
-    (directory / "bochsrc").write_text(config(bochs, disk, directory, console_log))
+def _emulate(bochs: Bochs, directory: Path, setting: Setting) -> str:
+    """Run it until it has said everything; returns that."""
+    setting.console_log.unlink(missing_ok=True)
     (directory / "commands").write_text("continue\n")
-    debugger = ["-rc", str(directory / "commands")] if bochs.has_debugger else []
     with _screen() as (screen, shown):
         child = process.spawn(
-            [PROGRAM, "-q", *debugger, "-f", str(directory / "bochsrc")],
+            argv(bochs, directory),
             stdin=screen,
             stdout=screen,
             stderr=screen,

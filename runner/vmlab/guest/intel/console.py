@@ -10,42 +10,52 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vmlab.errors import BootTimeout, GuestError, GuestExited, GuestPanicked
+from vmlab.errors import BootTimeout, GuestError, GuestExited, GuestPanicked, ScriptError
 from vmlab.guest.console import LOG_LIMIT_BYTES, PANIC
 from vmlab.guest.inside.appliance import MARK
 from vmlab.guest.setting import Setting
-from vmlab.host import probe
 
 _POLL_S = 0.1
 _TAIL_LINES = 40
 
 
 @dataclass(frozen=True)
-class Findings:
-    """What one appliance found: the probe's record with the second set of page tables switched on, and switched off."""
+class Said:
+    """What one boot of an appliance said: of itself, and what its job printed and ended with."""
 
     kernel: str
-    module: str
-    """``kvm_intel`` or ``kvm_amd``."""
-    nested: probe.Record
-    shadow: probe.Record
+    boot_id: str
+    status: int
+    """The job's exit status, negative for a signal that ended it."""
+    stdout: str
+    stderr: str
 
 
 def wait(child: subprocess.Popen[bytes], setting: Setting, *, said: Callable[[], str]) -> str:
     """Wait until an appliance in the emulator ``child`` has said everything; returns what it said.
 
-    ``said`` gives the emulator's own words. Raises GuestExited when the emulator ends first, GuestPanicked when the kernel does, and
-    BootTimeout when the deadline passes.
+    ``said`` gives the emulator's own words. Raises GuestExited when the emulator ends first, GuestPanicked when the kernel does,
+    BootTimeout when the deadline passes, and ScriptError when the job floods the console.
     """
-    steps, deadline, progress = 0, setting.deadline, setting.progress
+    seen, text, events = -1, "", list[dict[str, Any]]()
+    deadline, progress = setting.deadline, setting.progress
     progress.waiting("the emulated machine's Linux")
     while True:
         ended = child.poll() is not None
-        text = _read(setting.console_log)
-        events = _events(text)
+        size = _size(setting.console_log)
+        if size != seen:
+            seen, text = size, _text(setting.console_log)
+            if not events and (events := _events(text)):
+                progress.waiting("the script in the emulated machine")
+            events = _events(text)
         if any(event.get("event") == "end" for event in events):
+            progress.waiting("")
             return text
-        if (panic := PANIC.search(text.encode())) is not None:
+        if size > LOG_LIMIT_BYTES:
+            raise ScriptError(f"the emulated machine printed more than {LOG_LIMIT_BYTES >> 20} MiB", detail=_tail(text))
+        # (A job may print whatever it likes.)
+        kernels = "\n".join(line for line in text.splitlines() if not line.startswith(MARK))
+        if (panic := PANIC.search(kernels.encode())) is not None:
             raise GuestPanicked(f"the emulated machine's kernel panicked: {panic.group().decode(errors='replace')}", detail=_tail(text))
         if ended:
             words = said()
@@ -54,36 +64,30 @@ def wait(child: subprocess.Popen[bytes], setting: Setting, *, said: Callable[[],
                 f"the emulator ended by itself: {cause}", hint="its own words are below", detail=f"{words}\n{_tail(text)}".strip()
             )
         if deadline.expired():
-            far = "its Linux did not even start" if not events else f"it came as far as: {events[-1].get('event')}"
+            far = f"it came as far as: {events[-1].get('event')}" if events else "its Linux did not even start"
             raise BootTimeout(
                 f"the emulated machine was not done after {deadline.budget_s:.0f} s; {far}",
                 hint="is this machine very busy? try again",
                 detail=_tail(text),
             )
-        if len(events) != steps:
-            steps = len(events)
-            progress.waiting("the probe in the emulated machine")
         time.sleep(min(_POLL_S, deadline.left_s()))
 
 
-def findings(text: str) -> Findings:
-    """Read what an appliance said. GuestError when it failed, or when what it said is not what it should be."""
+def read(text: str) -> Said:
+    """Read what an appliance said. GuestError when it could not run its job, or when what it said is not what it should be."""
     events = _events(text)
-    for event in events:
-        if event.get("event") == "failed":
-            raise GuestError(f"the probe did not run in the emulated machine: {str(event.get('why'))[:200]}", detail=_tail(text))
-    up = next((event for event in events if event.get("event") == "up"), {})
-    records = {event.get("value"): event for event in events if event.get("event") == "record" and isinstance(event.get("record"), dict)}
-    if 0 not in records or 1 not in records:
-        raise GuestError(
-            "the emulated machine did not say what its probe found", hint="its console's last lines are below", detail=_tail(text)
-        )
-    return Findings(
-        kernel=str(up.get("kernel", ""))[:100],
-        module=str(records[1].get("module", ""))[:20],
-        nested=records[1]["record"],
-        shadow=records[0]["record"],
+    failed = next((event for event in events if event.get("event") == "failed"), None)
+    if failed is not None:
+        raise GuestError(f"nothing could be run in the emulated machine: {str(failed.get('why'))[:200]}", detail=_tail(text))
+    up, end = (next((event for event in events if event.get("event") == name), {}) for name in ("up", "end"))
+    status = end.get("status")
+    if not isinstance(status, int) or isinstance(status, bool):
+        raise GuestError("the emulated machine did not say how its script ended", detail=_tail(text))
+    out, err = (
+        "".join(f"{event.get('text')}\n" for event in events if event.get("event") == name and isinstance(event.get("text"), str))
+        for name in ("out", "err")
     )
+    return Said(str(up.get("kernel", ""))[:100], str(up.get("boot_id", ""))[:100], status, out, err)
 
 
 def _events(text: str) -> list[dict[str, Any]]:
@@ -100,7 +104,14 @@ def _events(text: str) -> list[dict[str, Any]]:
     return found
 
 
-def _read(console_log: Path) -> str:
+def _size(console_log: Path) -> int:
+    try:
+        return console_log.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _text(console_log: Path) -> str:
     try:
         with console_log.open("rb") as file:
             return file.read(LOG_LIMIT_BYTES).decode(errors="replace").replace("\r\n", "\n")

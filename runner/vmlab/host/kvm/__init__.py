@@ -12,7 +12,6 @@ programs   what the guest executes
 counters   what KVM counts meanwhile
 phases     the measurements
 claims     what the processor and the kernel say of themselves
-judge      the verdict from a record
 
 ``python3 -m kvm`` prints one record as one JSON object.
 

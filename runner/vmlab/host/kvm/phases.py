@@ -1,7 +1,7 @@
 """The measurements: what the guest does, how often, whether its results are right, and what KVM counted meanwhile.
 
 In every phase the expected results are computed here and compared, so that a KVM which merely pretends to run code is seen. Counts are
-kept raw; `vmlab.host.kvm.judge` divides them.
+kept raw; `vmlab.probes.kvm` divides them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The verdict from a record: what stands behind /dev/kvm. A pure function, which takes any record and never raises.
+"""What stands behind /dev/kvm: what each kind of paging gives, by operation, and the verdict from a record of the KVM probe.
+
+The expected counts are here and nowhere else. `judge` is a pure function and never raises.
 
 What the counts mean. With **nested paging** the guest owns its page tables, so KVM never hears of a remapping, a new CR3 or a page fault
 (0 exits), and the processor reads the guest's tables through a second set: each table page that the host swapped costs one fault of that
@@ -12,8 +14,27 @@ counter of emulated instructions keeps pace with the guest.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from vmlab.probes.kvm_record import KvmRecord, Phase, PhaseName, failure, parse, read
+
+__all__ = [
+    "EMULATED_AT_LEAST",
+    "EXPECTED",
+    "TOLERANCE",
+    "Judgement",
+    "Kind",
+    "KvmRecord",
+    "Phase",
+    "Row",
+    "expected",
+    "failure",
+    "judge",
+    "judged",
+    "parse",
+    "read",
+]
 
 Kind = Literal["nested", "shadow", "emulated", "broken", "unknown"]
 
@@ -24,8 +45,6 @@ TOO_SLOW_NS = 200.0
 TOLERANCE = 0.05
 """What may be missing or too much, an operation: other work of the host's makes a few exits that are nobody's fault."""
 
-_LARGEST = 1 << 63
-
 
 @dataclass(frozen=True)
 class Row:
@@ -34,7 +53,7 @@ class Row:
     ``shadow_is_least`` says that shadow paging needs at least one, and ``shadow`` is what Linux needs.
     """
 
-    phase: str
+    phase: PhaseName
     what: str
     counter: str
     nested: int
@@ -71,6 +90,11 @@ EXPECTED = (
 """What each world gives, by phase and counter of KVM's (`exits` without interrupts of the host's and without the HLT that ends a run)."""
 
 
+def expected(paging: Literal["nested", "shadow"], counter: str) -> dict[str, int]:
+    """How far a counter of KVM's goes for one operation with this kind of paging, by phase: ``expected("nested", "pf_taken")``."""
+    return {row.phase: getattr(row, paging) for row in EXPECTED if row.counter == counter}
+
+
 _PHASES = frozenset(row.phase for row in EXPECTED)
 
 
@@ -98,58 +122,27 @@ class Judgement:
         return self.kind in {"nested", "shadow"} or (self.kind == "unknown" and not self.incomplete)
 
 
-class _Malformed(Exception):
-    """The record is not one of the probe's."""
+def judge(record: KvmRecord) -> Judgement:
+    """What the record shows."""
+    error = str(record.error) if record.error else ""
+    kind, why = _verdict(record.phases, error, has_counters=record.has_counters is True)
+    return _judgement(kind, why, record.phases, record.claim.nested_paging)
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """A phase as it can be relied upon: numbers that are numbers."""
-
-    n: int
-    runs: int
-    counts: Mapping[str, int]
-    times_ns: tuple[int, ...]
-    correct: bool
-    problem: str
-
-    def per_operation(self, counter: str) -> float:
-        """How far a counter went for one operation, without what the host and the ends of the runs had to do with it."""
-        count = self.counts.get(counter, 0)
-        if counter == "exits":
-            count -= self.counts.get("irq_exits", 0) + self.runs
-        elif counter == "insn_emulation":
-            count -= self.runs
-        return max(0.0, count / self.n)
-
-    @property
-    def ns_per_operation(self) -> float:
-        """The fastest run; the others were disturbed."""
-        return min(self.times_ns) * self.runs / self.n
+def judged(record: KvmRecord) -> dict[str, Any]:
+    """The record as an observation has it: with what it amounts to beside it, under ``judged``, the fields of `Judgement`."""
+    return {**record.as_json(), "judged": asdict(judge(record))}
 
 
-def judge(record: Mapping[str, Any]) -> Judgement:
-    """What the record shows. A record that is none of the probe's is ``unknown``, and the reason says what is wrong with it."""
-    try:
-        claimed = _text(_mapping(record, "claim").get("nested_paging", ""), "nested_paging")
-        phases = {name: _measured(name, value) for name, value in _mapping(record, "phases").items() if name in _PHASES}
-        error = _error(record)
-        has_counters = record.get("has_counters") is True
-    except _Malformed as exc:
-        return _judgement("unknown", f"the record is malformed: {exc}", {}, "")
-    kind, why = _verdict(phases, error, has_counters=has_counters)
-    return _judgement(kind, why, phases, claimed)
-
-
-def _verdict(phases: Mapping[str, _Measured], error: str, *, has_counters: bool) -> tuple[Kind, str]:
+def _verdict(phases: Mapping[PhaseName, Phase], error: str, *, has_counters: bool) -> tuple[Kind, str]:
     """The kind and why. What was measured before an error still counts: software emulation is often too slow to come to an end."""
     rows = _rows(phases)
     return _without_hardware(phases) or _unfinished(rows, error, has_counters=has_counters) or _by_counts(rows)
 
 
-def _without_hardware(phases: Mapping[str, _Measured]) -> tuple[Kind, str] | None:
+def _without_hardware(phases: Mapping[PhaseName, Phase]) -> tuple[Kind, str] | None:
     """Wrong results, or right ones that no processor took part in."""
-    wrong = [f"{name}: {phase.problem}" for name, phase in phases.items() if not phase.correct]
+    wrong = [f"{name}: {phase.problem or 'not said to be correct'}" for name, phase in phases.items() if not phase.correct]
     if wrong:
         return "broken", "; ".join(wrong)
     compute = phases.get("compute")
@@ -179,7 +172,7 @@ def _by_counts(rows: Sequence[Row]) -> tuple[Kind, str]:
     return "unknown", f"the counts fit neither nested nor shadow paging ({', '.join(misfits)})"
 
 
-def _rows(phases: Mapping[str, _Measured]) -> tuple[Row, ...]:
+def _rows(phases: Mapping[PhaseName, Phase]) -> tuple[Row, ...]:
     made = []
     for row in EXPECTED:
         phase = phases.get(row.phase)
@@ -196,7 +189,7 @@ _SENTENCES: Mapping[str, str] = {
 }
 
 
-def _judgement(kind: Kind, why: str, phases: Mapping[str, _Measured], claimed: str) -> Judgement:
+def _judgement(kind: Kind, why: str, phases: Mapping[PhaseName, Phase], claimed: str) -> Judgement:
     compute = phases.get("compute")
     return Judgement(
         kind=kind,
@@ -216,49 +209,3 @@ def _contradiction(kind: Kind, claimed: str) -> str:
     if says is None or kind not in {"nested", "shadow"} or says == kind:
         return ""
     return f"the module says {claimed}, and {kind} paging was measured"
-
-
-# Reading a record that may come from anywhere.
-
-
-def _error(record: Mapping[str, Any]) -> str:
-    if record.get("error") is None:
-        return ""
-    error = _mapping(record, "error")
-    step, name, text = (_text(error.get(key, ""), key) for key in ("step", "errno", "text"))
-    return f"{step} failed: {f'{name}, ' if name else ''}{text}"
-
-
-def _measured(name: str, value: object) -> _Measured:
-    phase = _mapping({name: value}, name)
-    counts = {_text(key, "counter"): _number(count, str(key)) for key, count in _mapping(phase, "counts").items()}
-    times = phase.get("times_ns")
-    if not isinstance(times, (list, tuple)) or not times or len(times) > 10_000:
-        raise _Malformed(f"{name} has no times")
-    return _Measured(
-        n=_number(phase.get("n"), f"{name}.n", least=1),
-        runs=_number(phase.get("runs"), f"{name}.runs", least=1),
-        counts=counts,
-        times_ns=tuple(_number(time, f"{name}.times_ns", least=1) for time in times),
-        correct=phase.get("correct") is True,
-        problem=_text(phase.get("problem", ""), "problem") or "not said to be correct",
-    )
-
-
-def _mapping(container: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = container.get(key) if isinstance(container, Mapping) else None
-    if not isinstance(value, Mapping):
-        raise _Malformed(f"{key} is missing")
-    return value
-
-
-def _number(value: object, what: str, *, least: int = 0) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < _LARGEST:
-        raise _Malformed(f"{what[:60]} is no count")
-    return value
-
-
-def _text(value: object, what: str) -> str:
-    if not isinstance(value, str):
-        raise _Malformed(f"{what} is no text")
-    return value[:300]
