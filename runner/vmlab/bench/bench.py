@@ -7,7 +7,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Required, TypedDict, Unpack
 
 import jinja2
 
@@ -57,6 +57,14 @@ def _require(guest: Guest, needs: Sequence[str], image: Image, deadline: Deadlin
         raise UnsuitableImage(
             f"the image {image.name} has no {' and no '.join(missing)}, which the lab needs", hint="choose another image with --image"
         )
+
+
+class Differs(TypedDict, total=False):
+    """How a cold boot differs from the guest whose disk it boots: without kernel arguments unless some are given, with as many CPUs."""
+
+    init: Required[Literal["systemd", "sysv"]]
+    kernel_args: str
+    cpus: int
 
 
 class Bench:
@@ -118,13 +126,11 @@ class Bench:
         self,
         disk: frozen.FrozenDisk,
         *,
-        init: Literal["systemd", "sysv"],
-        kernel_args: str = "",
-        cpus: int | None = None,
         until: str | None = None,
         time_limit_s: float = 180.0,
+        **differs: Unpack[Differs],
     ) -> dict[str, Any]:
-        """Boot from a fresh overlay of a frozen disk, time it, and throw it away. The machine is the frozen guest's, but for ``cpus``.
+        """Boot from a fresh overlay of a frozen disk, time it, and throw it away. The machine is the frozen guest's but for what `Differs`.
 
         It ends when a line of the guest's second serial port matches the regular expression ``until``; without one, when the guest
         has switched itself off. Returns ``console`` and ``port``, the lines of both ports as {"at_s", "text"} with the seconds since QEMU
@@ -133,7 +139,13 @@ class Bench:
         not be caught.
         """
         before, here = disk.request, self._here
-        request = dataclasses.replace(before, name=f"{before.name}-again", init=init, kernel_args=kernel_args, cpus=cpus or before.cpus)
+        request = dataclasses.replace(
+            before,
+            name=f"{before.name}-again",
+            init=differs["init"],
+            kernel_args=differs.get("kernel_args", ""),
+            cpus=differs.get("cpus", before.cpus),
+        )
         # Its console is evidence by what is returned; no log is kept of it.
         setting = here.setting("", time_limit_s).with_log(here.work.path / f"{request.name}.console")
         found = frozen.cold_boot(disk, request, setting, until)

@@ -7,9 +7,9 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from vmlab.bench.guest import GUEST_LAB_DIR, GUEST_PROBE_DIR, Guest, ScriptResult, script_result
+from vmlab.bench.guest import GUEST_LAB_DIR, GUEST_PROBE_DIR, SCRIPT_OUTPUT_BYTES, Guest, Limits, ScriptResult, script_result
 from vmlab.bench.session import Session
 from vmlab.errors import ScriptError, UsageError
 from vmlab.guest import start
@@ -59,21 +59,20 @@ class EmulatedGuest(Guest):
         self,
         name: str,
         *args: str | int | float,
-        input: str | bytes | None = None,  # noqa: A002
-        time_limit_s: float = EMULATED_LIMIT_S,
-        output_limit_bytes: int = 4 << 20,
+        **limits: Unpack[Limits],
     ) -> ScriptResult:
-        """Boot to one of the lab's guest scripts, in Python, and read its JSON lines.
+        """Boot to one of the lab's guest scripts, in Python, and read its JSON lines; by default it may take `EMULATED_LIMIT_S`.
 
         Raises what it does in any guest, and what a boot does.
         """
         words = self._words(name, args)
         if words[0] != "python3":
             raise UsageError(f"{name} cannot be run in guest {self.name}, which Bochs emulates", hint="there is no shell in it: use Python")
-        stdin = input.encode() if isinstance(input, str) else input or b""
-        result = self._boot(name, Job(words, GUEST_LAB_DIR, self._files(), stdin), time_limit_s)
-        if len(result.stdout) > output_limit_bytes:
-            raise ScriptError(f"the guest script {name} printed more than {output_limit_bytes} bytes")
+        given, most_bytes = limits.get("input"), limits.get("output_limit_bytes", SCRIPT_OUTPUT_BYTES)
+        stdin = given.encode() if isinstance(given, str) else given or b""
+        result = self._boot(name, Job(words, GUEST_LAB_DIR, self._files(), stdin), limits.get("time_limit_s", EMULATED_LIMIT_S))
+        if len(result.stdout) > most_bytes:
+            raise ScriptError(f"the guest script {name} printed more than {most_bytes} bytes")
         return script_result(name, result, hint=f"{self._console_log.name} has all that the emulated machine said")
 
     def probe(self, name: str, *, time_limit_s: float = EMULATED_LIMIT_S) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from vmlab.deadline import Deadline
 from vmlab.errors import ScriptError, UsageError
@@ -21,6 +21,9 @@ from vmlab.guest.qemu import Virtualisation
 from vmlab.host import probe
 from vmlab.lab.definition import Lab
 from vmlab.report.model import CloudInitPart, GuestPart, StepPart
+
+# What a script may print unless more is asked for.
+SCRIPT_OUTPUT_BYTES = 4 << 20
 
 # Where the lab's guest/ folder lies in a guest: memory, gone with it, and writable under every init.
 GUEST_LAB_DIR = "/run/vmlab/lab"
@@ -58,6 +61,14 @@ def script_result(name: str, result: CommandResult, *, hint: str) -> ScriptResul
     if not records:
         raise ScriptError(f"the guest script {name} printed nothing", detail=result.stderr[-2000:])
     return ScriptResult(name, records, result.stderr, result.duration_s)
+
+
+class Limits(TypedDict, total=False):
+    """What a script is given and how much it may take; in a guest that boots: nothing, 60 s, and 4 MiB of output."""
+
+    input: str | bytes | None
+    time_limit_s: float
+    output_limit_bytes: int
 
 
 class Guest:
@@ -114,21 +125,13 @@ class Guest:
         self,
         name: str,
         *args: str | int | float,
-        input: str | bytes | None = None,  # noqa: A002
-        time_limit_s: float = 60.0,
-        output_limit_bytes: int = 4 << 20,
+        **limits: Unpack[Limits],
     ) -> ScriptResult:
-        """Run one of the lab's guest scripts to its end and read its JSON lines.
+        """Run one of the lab's guest scripts to its end and read its JSON lines. ``limits`` are those of `Limits`.
 
         Raises ScriptError when it crashes, hangs, prints nothing, too much, or anything but JSON objects.
         """
-        result = self.run(
-            self._command(name, args),
-            input=input,
-            time_limit_s=time_limit_s,
-            output_limit_bytes=output_limit_bytes,
-            check=False,
-        )
+        result = self.run(self._command(name, args), check=False, **(Limits(output_limit_bytes=SCRIPT_OUTPUT_BYTES) | limits))
         return script_result(name, result, hint=f"try it by hand: vmlab shell {self._lab.name}, then run it in {GUEST_LAB_DIR}")
 
     @contextlib.contextmanager
