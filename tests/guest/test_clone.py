@@ -162,7 +162,8 @@ def test_it_is_reached_by_the_quick_server_and_cannot_tell(clone: Machine) -> No
     from vmlab.guest.ssh import Connection
 
     assert run(clone, "ps -o comm= -p $PPID").strip() == "dropbear"
-    look = "env | grep -v -e ^SSH_ -e ^_= -e ^MAIL= -e ^VMLAB_COMMAND= | sort; umask; ulimit -a; id; cat /proc/self/oom_score_adj; echo $-; cd; pwd; nice"
+    differs = "-e ^SSH_ -e ^_= -e ^MAIL= -e ^VMLAB_COMMAND="
+    look = f"env | grep -v {differs} | sort; umask; ulimit -a; id; cat /proc/self/oom_score_adj; echo $-; cd; pwd; nice"
     by_sshd = Connection.connect(clone.port, clone.identity, user="root", deadline=Deadline(60))
     with contextlib.closing(by_sshd):
         assert run(clone, look) == by_sshd.execute(look, deadline=Deadline(60)).stdout
