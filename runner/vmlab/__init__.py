@@ -15,6 +15,7 @@ process        the one gateway to other programs
 packages       which program comes from which package
 paths          data that ships with vmlab, and the user's directories
 yamlfile       files that people write, read with an answer to every mistake
+output         the standard streams, which may be closed, full, or of a poor encoding
 suggest        the nearest known word to a misspelt one
 lease          who uses a thing, told by the kernel
 progress       what goes on, as a stream of events

@@ -21,6 +21,7 @@ import pytest
 from tests.conftest import BOOT_S, ROOT
 from tests.stage import Heard, setting
 from vmlab.deadline import Deadline
+from vmlab.errors import ScriptError
 from vmlab.guest import qemu
 from vmlab.guest.clone import identity as standby
 from vmlab.guest.clone import template as saved
@@ -162,8 +163,8 @@ def test_it_is_reached_by_the_quick_server_and_cannot_tell(clone: Machine) -> No
     from vmlab.guest.ssh import Connection
 
     assert run(clone, "ps -o comm= -p $PPID").strip() == "dropbear"
-    differs = "-e ^SSH_ -e ^_= -e ^MAIL= -e ^VMLAB_COMMAND="
-    look = f"env | grep -v {differs} | sort; umask; ulimit -a; id; cat /proc/self/oom_score_adj; echo $-; cd; pwd; nice"
+    own = "-e ^VMLAB_COMMAND= -e ^SSH_ -e ^_= -e ^MAIL="
+    look = f"env | grep -v {own} | sort; umask; ulimit -a; id; cat /proc/self/oom_score_adj; echo $-; cd; pwd; nice"
     by_sshd = Connection.connect(clone.port, clone.identity, user="root", deadline=Deadline(60))
     with contextlib.closing(by_sshd):
         assert run(clone, look) == by_sshd.execute(look, deadline=Deadline(60)).stdout
@@ -178,6 +179,29 @@ def test_commands_of_any_length_and_output_of_any_size_pass(clone: Machine) -> N
     assert clone.ssh.execute("wc -c", stdin=bytes(3 << 20), deadline=Deadline(60)).stdout.strip() == str(3 << 20)
     assert len(clone.ssh.execute("head -c 3000000 /dev/zero", deadline=Deadline(60), output_limit_bytes=4 << 20).stdout) == 3_000_000
     assert clone.ssh.execute("kill -9 $$", deadline=Deadline(60)).status != 0
+
+
+STUBBORN = "sh -c ': stubborn; while :; do sleep 0.2; done'"
+
+
+def test_a_command_that_is_given_up_is_ended_whichever_server_runs_it(clone: Machine) -> None:
+    from vmlab.guest.ssh import Connection
+
+    command = f"trap '' TERM HUP; {STUBBORN} & sh -c 'setsid {STUBBORN.replace(chr(39), chr(34))} & :'; echo '{{}}'; wait; sleep 1000"
+    look = "ps -A -o stat=,args= | grep 'stubborn;' | grep -v -e ^Z -e grep; true"
+    by_sshd = Connection.connect(clone.port, clone.identity, user="root", deadline=Deadline(60))
+    with contextlib.closing(by_sshd):
+        for connection in (clone.ssh, by_sshd):
+            connection.execute("sleep 1000.5 >/dev/null 2>&1 &", deadline=Deadline(60))
+            with pytest.raises(ScriptError, match="longer than its 3 s"):
+                connection.execute(command, deadline=Deadline(3))
+            assert connection.execute(look, deadline=Deadline(60)).stdout == ""
+            with connection.start(command, deadline=Deadline(60)) as talk:
+                talk.read()
+                assert len(run(clone, look).splitlines()) == 3
+            assert connection.execute(look, deadline=Deadline(60)).stdout == ""
+            # The server's own processes, and what another command left running on purpose, are not theirs.
+            assert connection.execute("pkill -f 'sleep 1000[.]5'", deadline=Deadline(60)).status == 0
 
 
 def mappings(pid: int, field: str) -> dict[str, int]:

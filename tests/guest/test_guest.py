@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.guest.conftest import World
+from tests.guest.conftest import LAB, World
+from vmlab.bench import Guest
 from vmlab.deadline import Deadline
 from vmlab.errors import ScriptError, SshError, StrangerError, UsageError
 from vmlab.guest.seed import Identity
 from vmlab.guest.ssh import Connection
+from vmlab.lab.collection import read_lab
 
 pytestmark = [pytest.mark.guest, pytest.mark.xdist_group("guest")]
 
@@ -109,6 +111,45 @@ def test_a_script_that_hangs_is_ended_at_its_limit(world: World) -> None:
     with pytest.raises(ScriptError, match="longer than its 2 s"):
         world.guest.script("fault.sh", "hang", time_limit_s=2)
     assert time.monotonic() - began < 6
+
+
+def left(guest: Guest) -> list[str]:
+    """What of the stubborn script lives in the guest."""
+    lines = guest.run("ps -A -o stat=,args=").stdout.splitlines()
+    return [line for line in lines if "stubborn" in line and not line.startswith("Z")]
+
+
+def test_a_script_at_its_limit_leaves_no_process_behind(world: World) -> None:
+    with pytest.raises(ScriptError, match="longer than its 3 s") as caught:
+        world.guest.script("fault.sh", "stubborn", time_limit_s=3)
+    assert '{"started": true}' in caught.value.detail
+    assert left(world.guest) == []
+
+
+def test_a_conversation_that_is_left_leaves_no_process_behind(world: World) -> None:
+    world.guest.run("sleep 1000.5 >/dev/null 2>&1 &")
+    with world.guest.start("fault.sh", "stubborn") as talk:
+        assert talk.read() == {"started": True}
+        assert len(left(world.guest)) == 3
+    assert left(world.guest) == []
+    with pytest.raises(ZeroDivisionError), world.guest.start("fault.sh", "stubborn") as talk:
+        talk.read()
+        raise ZeroDivisionError
+    assert left(world.guest) == []
+    # What another command left running on purpose is not theirs.
+    world.guest.run("pkill -f 'sleep 1000[.]5'")
+
+
+def test_a_conversation_does_not_outlive_the_run(world: World) -> None:
+    guest = Guest("main", world.guest.machine, read_lab(LAB), Deadline(4))
+    drip = "while :; do echo '{}'; sleep 0.3; done"
+    with pytest.raises(ScriptError, match="it did not end within"), guest.machine.ssh.start(drip, deadline=Deadline(3)) as talk:
+        for record in talk:
+            assert record == {}
+    with pytest.raises(ScriptError, match=r"printed nothing for|longer than its|did not end within|no time is left"):
+        guest.run("sleep 100", time_limit_s=100)
+    with pytest.raises(ScriptError, match="no time is left"):
+        guest.put(LAB / "lab.yaml", "/tmp/lab.yaml")
 
 
 def test_much_on_standard_error_does_no_harm(world: World) -> None:

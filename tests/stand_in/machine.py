@@ -40,6 +40,18 @@ info) printf '{"format": "qcow2", "virtual-size": 1048576}' ;;
 esac
 """
 
+# A shell in a guest: says how it was asked for one, and what lies in the files that it is to use.
+_SSH = """#!/bin/sh
+printf 'ssh %s\\n' "$*"
+for word; do
+    case $word in
+    */id_ed25519) stat -c 'key %a' "$word"; head -n 1 "$word" ;;
+    UserKnownHostsFile=*) printf 'known '; cat "${word#*=}" ;;
+    esac
+done
+exit 5
+"""
+
 
 @contextlib.contextmanager
 def _signals_kept() -> Iterator[None]:
@@ -72,7 +84,7 @@ class StandIn:
         self.image.write_bytes(b"QFI\xfb" + bytes(508))
         programs = root / "bin"
         programs.mkdir()
-        for name, text in (("qemu-system-x86_64", _QEMU.format(root=ROOT, python=sys.executable)), ("qemu-img", _QEMU_IMG)):
+        for name, text in (("qemu-system-x86_64", _QEMU.format(root=ROOT, python=sys.executable)), ("qemu-img", _QEMU_IMG), ("ssh", _SSH)):
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)
         self.env = {
@@ -88,11 +100,13 @@ class StandIn:
         """From now on guests fail so (`tests.stand_in.qemu.trouble`)."""
         self.env["VMLAB_STAND_IN"] = " ".join(words)
 
-    def argv(self, *words: str) -> list[str]:
-        argv = [sys.executable, "-m", "vmlab", *words]
-        if words[0] in {"run", "shell"}:
-            argv += ["--labs", str(self.labs), "--accel", "tcg", "--image", str(self.image)]
-        return [*argv, "--reports", str(self.reports)] if words[0] == "run" else argv
+    def argv(self, command: str, *words: str) -> list[str]:
+        """Where labs, reports and the image are goes before ``words``, which may say otherwise."""
+        guests = ["labs", "accel", "image"]
+        here = {"run": ["reports", *guests], "shell": guests, "template build": guests}
+        values = {"labs": str(self.labs), "reports": str(self.reports), "accel": "tcg", "image": str(self.image)}
+        options = [word for name in here.get(command, []) for word in (f"--{name}", values[name])]
+        return [sys.executable, "-m", "vmlab", *command.split(), *options, *words]
 
     def run(self, *words: str) -> Done:
         """A command in this process, which has imported all that it needs."""

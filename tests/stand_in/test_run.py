@@ -78,7 +78,7 @@ def test_a_second_run_clones_what_the_first_one_saved(machine: StandIn) -> None:
     assert [step["name"] for step in starts[1]["steps"]][-4:] == ["alive", "login", "identity", "first-command"]
     log = (machine.reports / "aa/latest/console.log").read_text()
     assert log.index("Linux version") < log.index("saved here; what follows is the clone's own")
-    (row,) = json.loads(machine.run("template", "list", "--json").stdout)
+    (row,) = json.loads(machine.run("template list", "--json").stdout)
     assert (row["image"], row["memory_mib"], row["accelerator"]) == ("file-tiny", 512, "tcg")
     assert leftovers(machine) == []
 
@@ -92,7 +92,7 @@ def test_a_template_whose_clone_dies_is_dropped_and_the_guest_booted(machine: St
     (guest,) = machine.report("aa")["guests"]
     assert guest["start"] == "cold"
     assert "a stand-in that was told to end" in guest["fallback"]
-    assert json.loads(machine.run("template", "list", "--json").stdout) == []
+    assert json.loads(machine.run("template list", "--json").stdout) == []
 
 
 def test_a_guest_that_cannot_be_saved_is_booted_and_says_why(machine: StandIn) -> None:

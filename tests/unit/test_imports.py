@@ -36,7 +36,7 @@ SOURCES = {module: path.read_text() for module, path in FILES.items()}
 
 def rows(table: str) -> list[list[str]]:
     """The names of a table, a list a row: what stands at the beginning of a line or of a second column, before at least two spaces."""
-    found = [re.findall(r"(?:^|\s{2,})(?<!\w)([a-z_]+)/?(?=\s{2,}\S)", line) for line in table.splitlines() if not line.startswith(" ")]
+    found = [re.findall(r"(?:^|\s{2,})(?<!\w)([a-z_0-9]+)/?(?=\s{2,}\S)", line) for line in table.splitlines() if not line.startswith(" ")]
     return [names for names in found if names]
 
 

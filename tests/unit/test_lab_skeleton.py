@@ -106,7 +106,7 @@ def test_half_a_lab_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.Monke
     broken.mkdir()
     (broken / "a.in").write_text("fine")
     (broken / "b.in").write_bytes(b"\xff\xfe not text")
-    monkeypatch.setattr(skeleton, "TEMPLATE", broken)
+    monkeypatch.setattr(skeleton, "FILES", broken)
     with pytest.raises(UnicodeDecodeError):
         create("mine", tmp_path)
     assert not (tmp_path / "mine").exists()

@@ -340,10 +340,10 @@ def then_silent(answers: int) -> Behaviour:
     def serve(server: Server, channel: paramiko.Channel) -> None:
         original = channel.recv
 
-        def recv(size: int) -> bytes:
+        def recv(nbytes: int) -> bytes:
             if next(seen) >= answers:
                 server.over.wait()
-            return original(size)
+            return original(nbytes)
 
         channel.recv = recv  # type: ignore[method-assign]
         serve_files(server, channel)

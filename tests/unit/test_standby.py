@@ -12,10 +12,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from tests.sshserver import within
 from vmlab.deadline import Deadline
 from vmlab.errors import TemplateError
 from vmlab.guest.clone import identity as standby
@@ -233,3 +235,34 @@ def test_what_firmware_wrote_to_the_port_is_thrown_away() -> None:
         # A last byte may come late.
         theirs.sendall(b'[{"waiting": true}\n')
         assert standby.Newborn(ours, "x", Deadline(5)).expect("waiting", noisy=True) == {"waiting": True}
+
+
+@contextlib.contextmanager
+def pouring(sock: socket.socket, data: bytes, every_s: float) -> Iterator[None]:
+    """Write this again and again for the length of a block."""
+    over = threading.Event()
+
+    def pour() -> None:
+        with contextlib.suppress(OSError):
+            while not over.wait(every_s):
+                sock.sendall(data)
+
+    thread = threading.Thread(target=pour, daemon=True)
+    thread.start()
+    yield
+    over.set()
+    # (It may be in the midst of writing to a port that nobody reads any more.)
+    sock.shutdown(socket.SHUT_RDWR)
+    thread.join(20)
+
+
+def test_a_guest_that_never_stops_talking_ends_no_wait() -> None:
+    babbling = cast(socket.socket, SimpleNamespace(setblocking=lambda flag: None, recv=lambda size: b"."))
+    with within(0.5, 1.0), pytest.raises(TemplateError, match="never quiet"):
+        standby._empty(babbling, Deadline(0.5))
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pouring(theirs, b".", 0.005), within(0.5, 1.0), pytest.raises(TemplateError, match="did not answer within"):
+        standby.Newborn(ours, "x", Deadline(0.5)).expect("waiting")
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pouring(theirs, b'{"time": 1}\n', 0.005), within(0.5, 1.0), pytest.raises(TemplateError, match=r"answer|takes"):
+        standby.Newborn(ours, "x", Deadline(0.5)).expect("waiting")

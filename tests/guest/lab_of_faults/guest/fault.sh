@@ -11,5 +11,13 @@ stderr) head -c 5000000 /dev/zero | tr '\0' 'e' >&2; echo '{"done": true}' ;;
 crash) echo 'it hurts' >&2; exit 7 ;;
 signal) kill -9 $$ ;;
 hang) sleep 1000 ;;
+stubborn)
+  # It, a child and a grandchild that lost its parent and its session go on for ever, and hear no signal that can be ignored.
+  trap '' TERM HUP INT
+  sh -c 'setsid sh -c ": stubborn; while :; do sleep 0.2; done" & :' &
+  sh -c ': stubborn; while :; do sleep 0.2; done' &
+  echo '{"started": true}'
+  while :; do sleep 0.2; done
+  ;;
 drop) kill -9 $PPID; sleep 1000 ;;
 esac

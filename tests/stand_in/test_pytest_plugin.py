@@ -1,4 +1,4 @@
-"""`pytest labs/`: a test a check, each lab run once, and nothing run that was not asked for. The labs start no guest but one."""
+"""`pytest labs/`: a test a check, each lab run once, and nothing run that was not asked for. The labs start no guest."""
 
 from __future__ import annotations
 
@@ -13,25 +13,30 @@ import junitparser
 import pytest
 
 from tests.conftest import ROOT
+from tests.stand_in.machine import StandIn
 from tests.tinylab import write_lab
 
-pytestmark = [pytest.mark.guest, pytest.mark.xdist_group("runs"), pytest.mark.usefixtures("debian13"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(200)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def place(machine: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with three labs, one of which has tests of its own."""
+    for name in ("PATH", "VMLAB_CACHE", "VMLAB_SLOTS"):
+        monkeypatch.setenv(name, machine.env[name])
     for name, does in (("sound", "pass"), ("wrong", "fail"), ("broken", "break")):
         write_lab(tmp_path / "labs", name, does)
     (tmp_path / "labs" / "sound" / "tests").mkdir()
     (tmp_path / "labs" / "sound" / "tests" / "test_control.py").write_text("def test_control():\n    pass\n")
-    (tmp_path / "pytest.ini").write_text("[pytest]\ntestpaths = labs\naddopts = -p no:cacheprovider -p no:randomly\n")
+    (tmp_path / "pytest.ini").write_text(
+        f"[pytest]\ntestpaths = labs\naddopts = -p no:cacheprovider -p no:randomly --accel tcg --lab-image {machine.image}\n"
+    )
     return tmp_path
 
 
 def run(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
     env = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
-    env |= {"PYTHONPATH": str(ROOT), "VMLAB_SLOTS": str(place / "slots"), "COLUMNS": "150"}
+    env |= {"PYTHONPATH": str(ROOT), "COLUMNS": "150"}
     argv = [sys.executable, "-m", "pytest", *words]
     return subprocess.run(argv, cwd=place, env=env, capture_output=True, text=True, timeout=200, check=False)
 
@@ -71,6 +76,7 @@ def test_each_verdict_is_what_pytest_calls_it(place: Path) -> None:
     assert kinds == {"wrong": "Failure", "broken": "Error"}
 
 
+@pytest.mark.slow
 def test_only_what_is_named_is_run(place: Path) -> None:
     assert "1 passed" in run(place).stdout, "the project's own tests, and no lab"
     assert "1 passed" in run(place, "labs/sound/tests").stdout
@@ -82,6 +88,7 @@ def test_only_what_is_named_is_run(place: Path) -> None:
     assert runs(place) == {"sound": 1, "wrong": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dist", [["--dist", "loadgroup"], [], ["--dist", "worksteal"]])
 def test_a_lab_runs_once_however_many_workers_there_are(place: Path, dist: list[str]) -> None:
     done = run(place, "labs", "-n", "3", *dist)
@@ -114,6 +121,7 @@ def test_a_mistake_is_said_in_words(place: Path, words: list[str], said: str) ->
     assert "Traceback" not in done.stdout
 
 
+@pytest.mark.slow
 def test_kvm_that_is_not_there_is_an_error_and_no_failure(place: Path) -> None:
     flags = (Path("/proc/cpuinfo").read_text() + " ").split()
     if "vmx" in flags or "svm" in flags:

@@ -1,6 +1,6 @@
 """Many labs through the command line: what is shown and written, what is tried again, and how it stops.
 
-The labs here take slots, and most start no guest; the image only has to be there.
+The labs here take slots, and most start no guest.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.conftest import ROOT
+from tests.stand_in.machine import Done, StandIn
 from tests.tinylab import write_lab
 from vmlab.report import batch
 from vmlab.report.batch import Batch, LabRow
 
-pytestmark = [pytest.mark.guest, pytest.mark.xdist_group("runs"), pytest.mark.usefixtures("debian13"), pytest.mark.timeout(400)]
+pytestmark = pytest.mark.timeout(200)
 
 
-class Place:
-    """A directory with labs and reports, and the command line."""
-
-    def __init__(self, root: Path) -> None:
-        self.labs = root / "labs"
-        self.reports = root / "reports"
-        self.env = {**os.environ, "PYTHONPATH": str(ROOT), "VMLAB_SLOTS": str(root / "slots")}
+class Place(StandIn):
+    """The command line for many labs: a process of its own each time, because their processes are forked from one that it starts."""
 
     def argv(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "vmlab", "run", *words, "--labs", str(self.labs), "--reports", str(self.reports)]
+        return super().argv("run", *words)
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.argv(*words), cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=300, check=False)
+    def run(self, *words: str) -> Done:
+        process = self.start(*words)
+        out, err = process.communicate(timeout=150)
+        return Done(process.returncode, out, err)
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        out = subprocess.PIPE
-        return subprocess.Popen(self.argv(*words), cwd=ROOT, env=self.env, stdout=out, stderr=out, text=True, start_new_session=True)
+        """A session of its own, so that a signal can go to all of it."""
+        argv, out = self.argv(*words), subprocess.PIPE
+        return subprocess.Popen(
+            argv, cwd=self.root, env=self.env, stdout=out, stderr=out, stdin=subprocess.DEVNULL, text=True, start_new_session=True
+        )
 
     @property
     def index(self) -> Batch:
@@ -143,12 +143,14 @@ def test_nothing_to_resume_is_said_so(place: Place) -> None:
     assert "there is no index.json" in done.stderr
 
 
+@pytest.mark.slow
 def test_json_is_all_that_is_printed(place: Place) -> None:
     write_lab(place.labs, "aa")
     done = place.run("aa", "aa", "--json")
     assert [report["lab"]["name"] for report in json.loads(done.stdout)] == ["aa", "aa"]
 
 
+@pytest.mark.slow
 def test_shards_are_run_apart_and_joined(place: Place) -> None:
     for name, does in (("aa", "pass"), ("bb", "fail"), ("cc", "pass")):
         write_lab(place.labs, name, does)
@@ -157,7 +159,7 @@ def test_shards_are_run_apart_and_joined(place: Place) -> None:
         assert place.run("aa", "bb", "cc", "--shard", f"{number}/2").returncode == code
     place.reports = joined
     argv = [sys.executable, "-m", "vmlab", "merge", str(first), str(second), "--into", str(joined)]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(argv, cwd=place.root, env=place.env, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert list(place.verdicts().items()) == [("aa", "pass"), ("bb", "fail"), ("cc", "pass")]
     assert done.stdout.splitlines()[0].startswith("bb: fail")
@@ -200,6 +202,7 @@ def test_the_first_interrupt_lets_what_has_begun_finish(place: Place) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_those_that_wait_for_a_slot_are_not_begun(place: Place) -> None:
     aa = write_lab(place.labs, "aa", "wait", exclusive=True)
     bb = write_lab(place.labs, "bb", "wait")
@@ -240,6 +243,7 @@ def test_the_second_interrupt_stops_at_once_and_leaves_nothing(place: Place, num
     assert list((place.reports.parent / "slots").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_killed_run_takes_its_guests_along_and_can_be_taken_up_again(place: Place) -> None:
     write_lab(place.labs, "aa")
     (bb,) = waiting_labs(place, "bb")
@@ -255,6 +259,7 @@ def test_a_killed_run_takes_its_guests_along_and_can_be_taken_up_again(place: Pl
     assert place.verdicts() == {"aa": "pass", "bb": "pass"}
 
 
+@pytest.mark.slow
 def test_labs_with_guests_share_the_machine_and_an_exclusive_one_has_it_alone(place: Place) -> None:
     write_lab(place.labs, "aa", "guest")
     write_lab(place.labs, "bb", "guest")
@@ -276,7 +281,7 @@ def test_a_terminal_shows_a_table(place: Place) -> None:
     write_lab(place.labs, "bb", "fail")
     ours, theirs = pty.openpty()
     env = {**place.env, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
-    run = subprocess.Popen(place.argv("aa", "bb"), cwd=ROOT, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
+    run = subprocess.Popen(place.argv("aa", "bb"), cwd=place.root, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     shown = b""
     while True:

@@ -14,22 +14,24 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT
+from tests.stand_in.machine import StandIn
 from tests.tinylab import write_lab
 from vmlab.report import batch
 
-pytestmark = [pytest.mark.guest, pytest.mark.xdist_group("runs"), pytest.mark.usefixtures("debian13"), pytest.mark.timeout(400)]
+pytestmark = pytest.mark.timeout(300)
 
 # A worker whose vmlab calls itself another version.
-STRANGER = "import sys, runner; vmlab.__version__ = '9.9'; from vmlab.many.cluster import serve; serve(sys.argv[1])"
+STRANGER = "import sys, vmlab; vmlab.__version__ = '9.9'; from vmlab.many.cluster import serve; serve(sys.argv[1])"
 
 
 class Cluster:
     """The processes, and the directory in which labs and reports are."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.labs, self.reports = root / "labs", root / "reports"
-        self.env = {**os.environ, "PYTHONPATH": str(ROOT), "VMLAB_TEST_PLACE": str(root), "COLUMNS": "200"}
+    def __init__(self, machine: StandIn) -> None:
+        self.machine = machine
+        self.root = root = machine.root
+        self.labs, self.reports = machine.labs, machine.reports
+        self.env = {**machine.env, "VMLAB_TEST_PLACE": str(root)}
         self.started: list[subprocess.Popen[str]] = []
         self.workers: list[subprocess.Popen[str]] = []
         told = root / "scheduler.json"
@@ -59,8 +61,7 @@ class Cluster:
         )
 
     def argv(self, *words: str, scheduler: str = "") -> list[str]:
-        where = ["--scheduler", scheduler or self.address, "--labs", str(self.labs), "--reports", str(self.reports)]
-        return [sys.executable, "-m", "vmlab", "run", *words, *where]
+        return self.machine.argv("run", "--scheduler", scheduler or self.address, *words)
 
     def verdicts(self) -> dict[str, str | None]:
         return {row.job: row.verdict for row in batch.load(self.reports).rows}
@@ -79,8 +80,8 @@ def until(true: Callable[[], bool], limit_s: float = 60) -> None:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    made = Cluster(tmp_path)
+def cluster(machine: StandIn) -> Iterator[Cluster]:
+    made = Cluster(machine)
     yield made
     made.close()
 
@@ -105,6 +106,7 @@ def test_labs_run_on_workers_and_their_reports_come_back(cluster: Cluster) -> No
     assert "✗ fail" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_labs_of_a_worker_that_is_killed_run_again_elsewhere(cluster: Cluster) -> None:
     write_lab(cluster.labs, "aa", "wait")
     victim = cluster.add_worker()
@@ -133,6 +135,7 @@ def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> N
         assert word in first + second
 
 
+@pytest.mark.slow
 def test_a_cluster_that_will_not_do_is_said_so_before_anything_runs(cluster: Cluster) -> None:
     write_lab(cluster.labs, "aa")
     refused(cluster.run("aa"), 3, "has no workers", f"vmlab worker {cluster.address}")
@@ -147,6 +150,7 @@ def test_a_cluster_that_will_not_do_is_said_so_before_anything_runs(cluster: Clu
     assert not cluster.reports.exists()
 
 
+@pytest.mark.slow
 def test_a_file_that_a_worker_lacks_is_said_with_the_workers_name(cluster: Cluster) -> None:
     write_lab(cluster.labs, "aa")
     cluster.add_worker()
@@ -158,6 +162,7 @@ def test_a_file_that_a_worker_lacks_is_said_with_the_workers_name(cluster: Clust
     assert "/nowhere/image.qcow2" in row.trouble.message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("address", "code", "words"),
     [
