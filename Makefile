@@ -33,8 +33,9 @@ SLOW = guest or browser or slow
 # The least part of statements and branches, in percent, that the fast tests run: of all, and of each module on which all runs rest.
 LEAST_OF_ALL = 85
 LEAST_OF_EACH = 80
-EACH = many/schedule many/pool run/lab guest/ssh
-COVERAGE = $(PYTEST) -m "not ($(SLOW))" --cov --cov-report= \
+EACH = many/schedule many/pool run/lab run/session run/screen run/shell run/prebuild guest/ssh guest/machine
+# Processes that tests start in other directories leave what they measured where all can be joined.
+COVERAGE = export COVERAGE_FILE=$(CURDIR)/.coverage && $(PYTEST) -m "not ($(SLOW))" --cov --cov-report= \
 	&& $(VENV)/coverage report --fail-under=$(LEAST_OF_ALL) \
 	&& for each in $(EACH); do \
 		printf '%s, percent: ' $$each && $(VENV)/coverage report --include="*/vmlab/$$each.py" --format=total --fail-under=$(LEAST_OF_EACH) || exit; done

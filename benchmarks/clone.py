@@ -32,7 +32,7 @@ from vmlab.guest.ssh import Connection
 from vmlab.guest.start import with_machine_type
 from vmlab.guest.workdir import WorkDir, work_dir
 from vmlab.image.store import ImageStore
-from vmlab.progress import Progress
+from vmlab.progress import Progress, notices
 
 Sample = dict[str, float]
 LIMIT_S = 400.0
@@ -136,7 +136,7 @@ def main() -> None:
     options.add_argument("--no-lab", action="store_true", help="do not run `make lab`")
     options.add_argument("--json", type=Path)
     chosen = options.parse_args()
-    image, store = ImageStore(tell=print).get(chosen.image, Deadline(1800)), TemplateStore(print)
+    image, store = ImageStore(progress=Progress(notices(print))).get(chosen.image, Deadline(1800)), TemplateStore(Progress(notices(print)))
     host = store.host
     request = with_machine_type(BootRequest("main", image, "tcg", cpus=chosen.cpus), store)
     results: dict[str, list[Sample]] = {}

@@ -33,7 +33,7 @@ from vmlab.guest.setting import Setting
 from vmlab.guest.workdir import work_dir
 from vmlab.image.image import Image
 from vmlab.image.store import ImageStore
-from vmlab.progress import Progress
+from vmlab.progress import Progress, notices
 
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # It logs a traceback for each attempt before sshd is there.
 
@@ -137,7 +137,7 @@ def main() -> None:
     options.add_argument("--mirror", default=os.environ.get("MIRROR", ""), help="for debvm-create")
     options.add_argument("--no-debvm", action="store_true")
     chosen = options.parse_args()
-    image = ImageStore(tell=print).get(chosen.image, Deadline(1800))
+    image = ImageStore(progress=Progress(notices(print))).get(chosen.image, Deadline(1800))
     ours: list[Sample] = []
     theirs: list[Sample] = []
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:

@@ -21,6 +21,7 @@ from vmlab.deadline import Deadline
 from vmlab.image import curl, download
 from vmlab.image.download import Wanted
 from vmlab.image.signature import check_file
+from vmlab.progress import Progress, notices
 
 OLD = os.urandom(3_000_000)
 NEW = os.urandom(3_000_000)
@@ -145,14 +146,14 @@ def wanted(*urls: str, body: bytes = OLD, limit_bytes: int = 1 << 24) -> Wanted:
 def fetch(
     target: Path, *urls: str, body: bytes = OLD, told: list[str] | None = None, seconds: float = 60, limit_bytes: int = 1 << 24
 ) -> bytes:
-    tell = (told if told is not None else []).append
-    download.fetch(wanted(*urls, body=body, limit_bytes=limit_bytes), target, tell, Deadline(seconds))
+    progress = Progress(notices((told if told is not None else []).append))
+    download.fetch(wanted(*urls, body=body, limit_bytes=limit_bytes), target, progress, Deadline(seconds))
     assert sorted(path.name for path in target.parent.iterdir()) == [target.name], "the part is gone"
     return target.read_bytes()
 
 
 def fetch_small(url: str, seconds: float = 60) -> bytes:
-    return download.fetch_small(url, print, Deadline(seconds))
+    return download.fetch_small(url, Progress(notices(print)), Deadline(seconds))
 
 
 @pytest.fixture

@@ -71,6 +71,16 @@ class Event:
 Listener = Callable[[Event], None]
 
 
+def notices(say: Callable[[str], None]) -> Listener:
+    """A listener that hands on what is worth a line, and nothing else."""
+
+    def listen(event: Event) -> None:
+        if event.kind is Kind.NOTICE:
+            say(event.text)
+
+    return listen
+
+
 class Progress:
     """Where the work tells what goes on. Safe to tell from any thread; events reach every listener in the same order."""
 

@@ -21,6 +21,7 @@ from vmlab.guest.intel.appliance import CMDLINE, Appliance, ApplianceStore
 from vmlab.guest.workdir import WorkDir
 from vmlab.host import probe
 from vmlab.image.image import Image
+from vmlab.progress import Progress
 
 pytestmark = pytest.mark.guest
 
@@ -33,7 +34,7 @@ def world(debian13: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="module")
 def made(world: World, debian13: Image) -> Appliance:
-    return ApplianceStore().get(debian13, lambda: world.bench._packer("main"), Deadline(BOOT_S))
+    return ApplianceStore(Progress()).get(debian13, lambda: world.bench._packer("main"), Deadline(BOOT_S))
 
 
 def counts(record: dict[str, Any]) -> dict[str, float]:

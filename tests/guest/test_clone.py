@@ -32,7 +32,7 @@ from vmlab.guest.start import start, with_machine_type
 from vmlab.guest.workdir import WorkDir, work_dir
 from vmlab.image.cache import Cache, sha256
 from vmlab.image.image import Image
-from vmlab.progress import Kind, Progress
+from vmlab.progress import Kind, Progress, notices
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(900), pytest.mark.xdist_group("clones")]
 
@@ -65,7 +65,7 @@ def starter(tmp_path: Path) -> Iterator[Callable[[TemplateStore], Starter]]:
 @pytest.fixture(scope="module")
 def store() -> TemplateStore:
     """The user's own templates: what one test has made, others (and labs) use too."""
-    return TemplateStore(print)
+    return TemplateStore(Progress(notices(print)))
 
 
 def run(machine: Machine, command: str, limit_s: float = 60) -> str:
@@ -254,8 +254,8 @@ def copy(debian13: Image, store: TemplateStore, tmp_path: Path) -> Iterator[tupl
     request = with_machine_type(BootRequest("main", debian13, "tcg"), store)
     with work_dir() as work:
         original = store.get(request, setting(work, tmp_path / "made.log", limit_s=BOOT_S))
-    mine = TemplateStore(print, directory=tmp_path / "templates")
-    entry = Cache(tmp_path / "templates", print).final(original.entry)
+    mine = TemplateStore(Progress(notices(print)), directory=tmp_path / "templates")
+    entry = Cache(tmp_path / "templates", Progress()).final(original.entry)
     subprocess.run(["cp", "-r", "--sparse=always", str(original.directory), str(entry)], check=True)
     entry.chmod(0o700)
     for name in FILES:

@@ -27,6 +27,7 @@ from vmlab.errors import HostError, ImageError
 from vmlab.image.builder import steps
 from vmlab.image.image import Image
 from vmlab.image.store import ImageStore
+from vmlab.progress import Progress, notices
 
 NAME = "debian-13"
 
@@ -38,7 +39,7 @@ class FakeBuild:
         self.calls = 0
         self.during = during
 
-    def __call__(self, order: steps.Order, tell: Callable[[str], None], deadline: Deadline) -> steps.Product:
+    def __call__(self, order: steps.Order, progress: Progress, deadline: Deadline) -> steps.Product:
         self.calls += 1
         (order.partial / "build.log").write_text(f"attempt {self.calls}\n")
         for name in ("disk.qcow2", "vmlinuz", "initrd.img"):
@@ -55,7 +56,7 @@ class Bench:
         self.root = root
         self.build = build or FakeBuild()
         self.told: list[str] = []
-        self.store = ImageStore(root, tell=self.told.append, build=self.build)
+        self.store = ImageStore(root, progress=Progress(notices(self.told.append)), build=self.build)
 
     def get(self) -> Image:
         return self.store.get(NAME, Deadline(60))

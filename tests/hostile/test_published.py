@@ -18,9 +18,9 @@ from tests.publisher import Publisher
 from vmlab.deadline import Deadline
 from vmlab.errors import ImageError, UsageError
 from vmlab.image import curl
-from vmlab.image.cache import Tell
 from vmlab.image.signature import Untrusted
 from vmlab.image.store import ImageStore
+from vmlab.progress import Progress, notices
 
 
 def disk(directory: Path, marker: str, *options: str) -> bytes:
@@ -43,7 +43,7 @@ def publisher(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def store_of(publisher: Publisher, root: Path, *, more: str = "", told: list[str] | None = None) -> ImageStore:
     catalog = publisher.catalog(root / "config", publisher.entry("theirs", more=more))
     lines = [] if told is None else told
-    return ImageStore(root / "cache", tell=lines.append, more=[catalog])
+    return ImageStore(root / "cache", progress=Progress(notices(lines.append)), more=[catalog])
 
 
 def marker_of(path: Path) -> bytes:
@@ -169,7 +169,7 @@ def test_a_file_of_the_users_own_is_never_taken_for_a_published_image(publisher:
     own = tmp_path / "own.qcow2"
     own.write_bytes(disk(tmp_path / "disks", "mine"))
     catalog = publisher.catalog(tmp_path / "config", publisher.entry("file-own"))
-    store = ImageStore(tmp_path / "cache", tell=lambda _: None, more=[catalog])
+    store = ImageStore(tmp_path / "cache", progress=Progress(notices(lambda _: None)), more=[catalog])
     assert store.get(str(own), Deadline(60)).name == "file-own"
     assert store.find("file-own") is None
     assert marker_of(store.get("file-own", Deadline(60)).disk) == b"first"
@@ -205,10 +205,10 @@ def test_what_is_made_otherwise_is_said_to_be(publisher: Publisher, tmp_path: Pa
 def test_a_download_that_is_interrupted_is_gone_on_from(publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     half, bring = disk(tmp_path / "disks", "first")[:100_000], curl.bring
 
-    def interrupted(url: str, part: Path, limit_bytes: int, tell: Tell, deadline: Deadline) -> None:
-        if url.endswith(("SHA512SUMS", ".gpg")):
-            return bring(url, part, limit_bytes, tell, deadline)
-        part.write_bytes(half)
+    def interrupted(request: curl.Request, progress: Progress, deadline: Deadline) -> None:
+        if request.url.endswith(("SHA512SUMS", ".gpg")):
+            return bring(request, progress, deadline)
+        request.part.write_bytes(half)
         raise KeyboardInterrupt
 
     store = store_of(publisher, tmp_path)
@@ -276,7 +276,7 @@ def test_two_pulls_at_once_fetch_one_file(publisher: Publisher, tmp_path: Path) 
 
 def test_a_pull_that_is_killed_hinders_nobody(publisher: Publisher, tmp_path: Path) -> None:
     catalog = publisher.catalog(tmp_path / "config", publisher.entry("theirs"))
-    store = ImageStore(tmp_path / "cache" / "images", tell=lambda _: None, more=[catalog])
+    store = ImageStore(tmp_path / "cache" / "images", progress=Progress(notices(lambda _: None)), more=[catalog])
     program = (
         "import os, signal, sys; from pathlib import Path\n"
         "from vmlab.deadline import Deadline; from vmlab.image import store; from vmlab.image.sources import published\n"

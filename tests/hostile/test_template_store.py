@@ -37,7 +37,7 @@ from vmlab.guest.machine import Birth, BootRequest, System
 from vmlab.guest.readiness import CloudInitStatus
 from vmlab.guest.seed import Identity
 from vmlab.guest.workdir import WorkDir
-from vmlab.progress import Kind, Progress
+from vmlab.progress import Kind, Progress, notices
 
 
 class Maker:
@@ -78,7 +78,7 @@ class World:
 
     def store(self, **changes: Any) -> TemplateStore:
         usual: dict[str, Any] = {"host": HOST, "directory": self.root / "templates", "limit_mib": 100}
-        return TemplateStore(self.told.append, **usual | changes)
+        return TemplateStore(Progress(notices(self.told.append)), **usual | changes)
 
     def get(self, request: BootRequest = REQUEST, *, limit_s: float = 30, **changes: Any) -> Template:
         return self.store(**changes).get(request, setting(self.work, self.root / "console.log", limit_s=limit_s))

@@ -9,6 +9,7 @@ import contextlib
 import io
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -127,6 +128,20 @@ class StandIn:
         """A command in a process of its own."""
         argv, out = self.argv(*words), subprocess.PIPE
         return subprocess.Popen(argv, cwd=self.root, env=self.env, stdout=out, stderr=out, stdin=subprocess.DEVNULL, text=True)
+
+    def on_terminal(self, *words: str) -> tuple[int, str]:
+        """A command on a terminal of its own: its exit status, and all that it drew."""
+        ours, theirs = pty.openpty()
+        env = {**self.env, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
+        process = subprocess.Popen(self.argv(*words), cwd=self.root, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        drawn = b""
+        # (Linux says that a terminal has no other end any more by an error.)
+        with contextlib.suppress(OSError):
+            while chunk := os.read(ours, 1 << 16):
+                drawn += chunk
+        os.close(ours)
+        return process.wait(60), drawn.decode()
 
     def report(self, lab: str) -> Any:
         """The lab's newest report."""

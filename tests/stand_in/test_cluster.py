@@ -86,6 +86,7 @@ def cluster(machine: StandIn) -> Iterator[Cluster]:
     made.close()
 
 
+@pytest.mark.slow
 def test_labs_run_on_workers_and_their_reports_come_back(cluster: Cluster) -> None:
     for name, does in (("aa", "pass"), ("bb", "fail"), ("cc", "break"), ("dd", "guest")):
         write_lab(cluster.labs, name, does)

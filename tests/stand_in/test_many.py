@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -279,22 +278,8 @@ def test_labs_with_guests_share_the_machine_and_an_exclusive_one_has_it_alone(pl
 def test_a_terminal_shows_a_table(place: Place) -> None:
     write_lab(place.labs, "aa")
     write_lab(place.labs, "bb", "fail")
-    ours, theirs = pty.openpty()
-    env = {**place.env, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
-    run = subprocess.Popen(place.argv("aa", "bb"), cwd=place.root, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    shown = b""
-    while True:
-        try:
-            chunk = os.read(ours, 1 << 16)
-        except OSError:
-            break
-        if not chunk:
-            break
-        shown += chunk
-    os.close(ours)
-    assert run.wait(60) == 1
-    text = shown.decode()
+    status, text = place.on_terminal("aa", "bb")
+    assert status == 1
     assert "✓ pass" in text
     assert text.index("starting") < text.rindex("✗ fail")
     assert "Of 2 labs, 1 fails" in text

@@ -27,6 +27,7 @@ from vmlab.guest.intel import console as appliance_console
 from vmlab.guest.intel.appliance import ApplianceStore
 from vmlab.guest.workdir import WorkDir
 from vmlab.image.image import Image
+from vmlab.progress import Progress
 
 
 def tar_of(members: dict[str, bytes | str]) -> bytes:
@@ -68,7 +69,7 @@ class Guest:
     def attributing(self) -> Iterator[None]:
         yield
 
-    def put_tree(self, files: dict[str, Path], directory: str) -> None:
+    def put_tree(self, files: dict[str, Path], directory: str, *, deadline: Deadline) -> None:
         assert {"pack.py", "appliance.py", "kvm/__main__.py"} <= set(files)
         assert all(path.is_file() for path in files.values())
 
@@ -76,7 +77,7 @@ class Guest:
         self.packed += 1
         return SimpleNamespace(status=self.status, stderr=self.stderr)
 
-    def get(self, remote: str, local: Path) -> None:
+    def get(self, remote: str, local: Path, *, deadline: Deadline) -> None:
         local.write_bytes(PACKED)
 
     @contextlib.contextmanager
@@ -93,7 +94,7 @@ def image(tmp_path: Path) -> Image:
 
 @pytest.fixture
 def store(tmp_path: Path) -> ApplianceStore:
-    return ApplianceStore(directory=tmp_path / "appliances")
+    return ApplianceStore(Progress(), directory=tmp_path / "appliances")
 
 
 def test_it_is_made_once_and_kept(store: ApplianceStore, image: Image) -> None:

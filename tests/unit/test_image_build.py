@@ -27,6 +27,7 @@ from vmlab.image.builder.steps import Order, build
 from vmlab.image.builder.workshop import Workshop
 from vmlab.packages import which
 from vmlab.process import Completed
+from vmlab.progress import Progress, notices
 
 RECIPE = Recipe(
     architecture="amd64",
@@ -313,7 +314,7 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Steps:
 
 
 def test_a_build_makes_all_files_of_an_image_and_says_what_it_does(steps: Steps, folder: Path) -> None:
-    product = build(steps.order(folder), steps.told.append, Deadline(60))
+    product = build(steps.order(folder), Progress(notices(steps.told.append)), Deadline(60))
     assert product.kernel_version == "6.1.0"
     assert steps.done == ["bootstrap", "initrd", "rootfs", "bootloader", "compress"]
     out = steps.root / "out"
@@ -338,25 +339,25 @@ def test_a_build_makes_all_files_of_an_image_and_says_what_it_does(steps: Steps,
 def test_a_build_that_was_broken_goes_on_from_the_installed_system(steps: Steps, folder: Path) -> None:
     steps.broken = "rootfs"
     with pytest.raises(ImageError, match="rootfs is broken"):
-        build(steps.order(folder), steps.told.append, Deadline(60))
+        build(steps.order(folder), Progress(notices(steps.told.append)), Deadline(60))
     steps.broken, steps.done = "", []
-    build(steps.order(folder), steps.told.append, Deadline(60))
+    build(steps.order(folder), Progress(notices(steps.told.append)), Deadline(60))
     assert steps.done == ["initrd", "rootfs", "bootloader", "compress"]
 
 
 def test_packages_that_were_not_all_installed_are_installed_again(steps: Steps, folder: Path) -> None:
     steps.broken = "bootstrap"
     with pytest.raises(ImageError, match="bootstrap is broken"):
-        build(steps.order(folder), steps.told.append, Deadline(60))
+        build(steps.order(folder), Progress(notices(steps.told.append)), Deadline(60))
     steps.broken, steps.done = "", []
-    build(steps.order(folder), steps.told.append, Deadline(60))
+    build(steps.order(folder), Progress(notices(steps.told.append)), Deadline(60))
     assert steps.done[0] == "bootstrap"
 
 
 def test_a_system_without_a_list_of_its_packages_is_none(steps: Steps, folder: Path) -> None:
     steps.status = None
     with pytest.raises(ImageError, match="no file /var/lib/dpkg/status"):
-        build(steps.order(folder), steps.told.append, Deadline(60))
+        build(steps.order(folder), Progress(notices(steps.told.append)), Deadline(60))
 
 
 def test_a_long_step_shows_the_last_line_of_its_log(steps: Steps, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,7 +376,7 @@ def test_a_long_step_shows_the_last_line_of_its_log(steps: Steps, folder: Path, 
     monkeypatch.setattr(module, "_HEARTBEAT_S", 0.02)
     monkeypatch.setattr(rootfs, "write", slow)
     began = time.monotonic()
-    build(steps.order(folder), listen, Deadline(60))
+    build(steps.order(folder), Progress(notices(listen)), Deadline(60))
     assert time.monotonic() - began < 10
     assert [line for line in steps.told if "making the root file system, 0 s so far: unpacking libc6" in line]
 

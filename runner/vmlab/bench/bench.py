@@ -188,7 +188,7 @@ class Bench:
         """
         emulator, here, began = bochs.find(), self._here, time.monotonic()
         setting = here.setting("console-intel_host.log", time_limit_s)
-        store = ApplianceStore(here.progress.waiting)
+        store = ApplianceStore(here.progress)
         with self.phase("Preparing a small Linux for the emulated Intel host"):
             made = store.get(here.images[guest], lambda: self._packer(guest), here.deadline)
         with self.phase(f"An Intel host, hardware walk emulated by Bochs {emulator.version}"):

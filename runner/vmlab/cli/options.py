@@ -83,13 +83,14 @@ def catalogs_of() -> tuple[Path, ...]:
     return named
 
 
-def images_of(tell: Callable[[str], None] | None = None) -> ImageStore:
-    """The images of all catalogues, those of the command line included; ``tell`` is given lines for the user."""
+def images_of(say: Callable[[str], None] | None = None) -> ImageStore:
+    """The images of all catalogues, those of the command line included; ``say`` is given lines for the user."""
     from vmlab.image.catalog import users_catalogs
     from vmlab.image.store import ImageStore
+    from vmlab.progress import Progress, notices
 
     more = [*users_catalogs(), *catalogs_of()]
-    return ImageStore(tell=tell, more=more) if tell else ImageStore(more=more)
+    return ImageStore(progress=Progress(notices(say)) if say else None, more=more)
 
 
 @dataclass(frozen=True)

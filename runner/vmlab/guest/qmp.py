@@ -108,6 +108,9 @@ class Qmp:
         # The other end may be gone already, which is what a disconnect is for.
         with contextlib.suppress(QMPError, OSError, EOFError):
             await self._client.disconnect()
-        for task in asyncio.all_tasks():
-            if task is not asyncio.current_task():
-                task.cancel()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        # The loop stops after this, and a task that has not ended by then would complain when it is collected.
+        if left:
+            await asyncio.wait(left, timeout=2)

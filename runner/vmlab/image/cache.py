@@ -17,7 +17,7 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,7 @@ from vmlab.deadline import Deadline
 from vmlab.errors import HostError
 from vmlab.image.builder import namespace
 from vmlab.lease import Lease
-
-Tell = Callable[[str], None]
+from vmlab.progress import Progress
 
 _TELL_EVERY_S = 10.0
 _OURS = ("partial", "locks", "seals")
@@ -36,9 +35,9 @@ _OURS = ("partial", "locks", "seals")
 class Cache:
     """The entries below one root, by name. Directories are made when they are first needed."""
 
-    def __init__(self, root: Path, tell: Tell) -> None:
+    def __init__(self, root: Path, progress: Progress) -> None:
         self._directory = root
-        self._tell = tell
+        self._progress = progress
 
     @property
     def root(self) -> Path:
@@ -73,7 +72,7 @@ class Cache:
                     f"another process is still building {what} after {deadline.budget_s:.0f} s",
                     hint="wait for it to finish, then try again",
                 )
-            self._tell(f"waiting for another process that is building {what}")
+            self._progress.notice(f"waiting for another process that is building {what}")
         with held:
             yield
 

@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
@@ -24,7 +25,7 @@ from urllib.parse import urlsplit
 from vmlab import process
 from vmlab.deadline import Deadline
 from vmlab.errors import HostError
-from vmlab.image.cache import Tell
+from vmlab.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -88,28 +89,38 @@ def host_of(url: str) -> str:
     return ""
 
 
-def bring(url: str, part: Path, limit_bytes: int, tell: Tell, deadline: Deadline) -> None:
-    """Ask one address for what is missing at the end of ``part`` (an absent file: for everything), and append it.
+@dataclass(frozen=True)
+class Request:
+    """What to ask an address for: all that is missing at the end of ``part`` (an absent file: everything)."""
 
-    What has come stays, however this ends; only a file that grew over ``limit_bytes`` is removed. Raises Failed, Refused, Absent or
+    url: str
+    part: Path
+    limit_bytes: int
+    """How long the file may be at most, all of it."""
+
+
+def bring(request: Request, progress: Progress, deadline: Deadline) -> None:
+    """Ask one address, and append what comes.
+
+    That stays, however this ends; only a file that grew over its limit is removed. Raises Failed, Refused, Absent or
     CannotGoOn, and HostError when curl is missing or the file cannot be written.
     """
-    had = length_of(part)
+    had = length_of(request.part)
     with tempfile.TemporaryFile() as said:
-        child = process.spawn(_argv(url, part, limit_bytes), stdout=said, stderr=subprocess.PIPE, env=_environment())
+        child = process.spawn(_argv(request), stdout=said, stderr=subprocess.PIPE, env=_environment())
         try:
             # --max-filesize is only heeded before the first byte, if the server says how long the file is (until curl 8.4). The kernel
             # heeds this one at each write: setrlimit(2), RLIMIT_FSIZE.
             with contextlib.suppress(ProcessLookupError):
-                resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
-            complaint = _wait(child, _Progress(url, part, had, said, tell), deadline)
+                resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (request.limit_bytes, request.limit_bytes))
+            complaint = _wait(child, _Heartbeat(request, had, said, progress), deadline)
         finally:
             process.stop(child)
         answer = _tail(said)
     log.debug("curl ended with %d: %s", child.returncode, complaint)
     # The last that curl prints is `--write-out`; a curl that was killed prints none.
     code = re.search(rb"\d{3}$", answer)
-    _judge(child.returncode, int(code[0]) if code else 0, part, limit_bytes, complaint)
+    _judge(child.returncode, int(code[0]) if code else 0, request, complaint)
 
 
 def exists(url: str, deadline: Deadline) -> bool:
@@ -126,7 +137,7 @@ _COMMON = ("curl", "--disable", "--globoff", "--silent", "--show-error", "--fail
            "--location", "--max-redirs", str(_REDIRECTS))  # fmt: skip
 
 
-def _argv(url: str, part: Path, limit_bytes: int) -> list[str]:
+def _argv(request: Request) -> list[str]:
     """curl's command line.
 
     A curl that tries again begins where it began before: what had come meanwhile it throws away. It may therefore only do so as long as
@@ -138,18 +149,18 @@ def _argv(url: str, part: Path, limit_bytes: int) -> list[str]:
         *_COMMON,
         "--proto", "=http,https",
         # Who asked over a connection that nobody can listen to must not be sent to one that anybody can.
-        "--proto-redir", "=https" if urlsplit(url).scheme == "https" else "=http,https",
+        "--proto-redir", "=https" if urlsplit(request.url).scheme == "https" else "=http,https",
         "--connect-timeout", stall_s,
         "--speed-limit", "1", "--speed-time", stall_s,
         "--retry", str(RETRIES), "--retry-max-time", stall_s,
-        "--max-filesize", str(limit_bytes),
+        "--max-filesize", str(request.limit_bytes),
         "--continue-at", "-",
         # What has come is in the file at once, should somebody be killed.
         "--no-buffer",
         "--dump-header", "-",
-        "--output", str(part),
+        "--output", str(request.part),
         "--write-out", "%{http_code}",
-        "--url", url,
+        "--url", request.url,
     ]  # fmt: skip
 
 
@@ -159,11 +170,12 @@ def _environment() -> dict[str, str]:
     return {"http_proxy": proxy} if proxy else {}
 
 
-class _Progress:
+class _Heartbeat:
     """How far a download is, for the user."""
 
-    def __init__(self, url: str, part: Path, had: int, said: IO[bytes], tell: Tell) -> None:
-        self._host, self._part, self._had, self._said, self._tell = host_of(url), part, had, said, tell
+    def __init__(self, request: Request, had: int, said: IO[bytes], progress: Progress) -> None:
+        self._host, self._part = host_of(request.url), request.part
+        self._had, self._said, self._progress = had, said, progress
         self._began = time.monotonic()
 
     def show(self) -> None:
@@ -173,10 +185,10 @@ class _Progress:
         lengths = re.findall(rb"(?im)^content-length:[ \t]*(\d{1,18})[ \t]*\r?$", _tail(self._said))
         whole = (self._had + int(lengths[-1])) >> 20 if lengths else "?"
         rate = (have - self._had) / (time.monotonic() - self._began) / (1 << 20)
-        self._tell(f"{self._host}: {have >> 20} of {whole} MiB, {rate:.1f} MiB/s")
+        self._progress.notice(f"{self._host}: {have >> 20} of {whole} MiB, {rate:.1f} MiB/s")
 
 
-def _wait(child: subprocess.Popen[bytes], progress: _Progress, deadline: Deadline) -> str:
+def _wait(child: subprocess.Popen[bytes], heartbeat: _Heartbeat, deadline: Deadline) -> str:
     """Wait for curl to end, showing how far it is; returns what it complained of. Failed when the deadline passes first."""
     while True:
         try:
@@ -184,11 +196,12 @@ def _wait(child: subprocess.Popen[bytes], progress: _Progress, deadline: Deadlin
         except subprocess.TimeoutExpired:
             if deadline.expired():
                 raise Failed("the time was up before everything had come") from None
-            progress.show()
+            heartbeat.show()
 
 
-def _judge(status: int, code: int, part: Path, limit_bytes: int, complaint: str) -> None:
+def _judge(status: int, code: int, request: Request, complaint: str) -> None:
     """Return when everything that was asked for has come, else raise what curl's exit ``status`` and the server's ``code`` mean."""
+    part, limit_bytes = request.part, request.limit_bytes
     overgrown = status in (_WRITE_ERROR, -signal.SIGXFSZ) and length_of(part) >= limit_bytes
     if status == _TOO_LONG or overgrown or length_of(part) > limit_bytes:
         with disk(part):

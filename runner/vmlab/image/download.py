@@ -21,8 +21,9 @@ from pathlib import Path
 from vmlab.deadline import Deadline
 from vmlab.errors import ImageError, UsageError
 from vmlab.image import curl
-from vmlab.image.cache import Tell, sync
+from vmlab.image.cache import sync
 from vmlab.image.signature import Untrusted
+from vmlab.progress import Progress
 
 ATTEMPTS = 4
 """Rounds over the addresses that bring nothing new. One that brings a MiB does not count: a line that breaks every minute will do."""
@@ -50,7 +51,7 @@ def back_off(attempt: int) -> float:
     return min(60.0, 2.0**attempt) * random.SystemRandom().uniform(0.5, 1.0)
 
 
-def fetch(wanted: Wanted, target: Path, tell: Tell, deadline: Deadline) -> None:
+def fetch(wanted: Wanted, target: Path, progress: Progress, deadline: Deadline) -> None:
     """Bring a file from the first address that gives it whole to ``target``, going on from what an interrupted attempt left.
 
     Raises UsageError for an address that is not http(s), `Missing` when no address has the file, `signature.Untrusted` when one has another
@@ -60,7 +61,7 @@ def fetch(wanted: Wanted, target: Path, tell: Tell, deadline: Deadline) -> None:
     for url in wanted.addresses or [""]:
         if not curl.host_of(url):
             raise UsageError(f"not an http or https address: {url!r}", hint="give an address such as https://example.org/disk.qcow2")
-    attempt = _Attempts(wanted, part_of(target), tell, deadline)
+    attempt = _Attempts(wanted, part_of(target), progress, deadline)
     if not attempt.is_whole():
         attempt.run()
     with curl.disk(target):
@@ -68,11 +69,11 @@ def fetch(wanted: Wanted, target: Path, tell: Tell, deadline: Deadline) -> None:
         attempt.part.replace(target)
 
 
-def fetch_small(address: str, tell: Tell, deadline: Deadline) -> bytes:
+def fetch_small(address: str, progress: Progress, deadline: Deadline) -> bytes:
     """The content of a small file (digests, a signature), by the rules and with the errors of `fetch`; nothing of it is kept."""
     with tempfile.TemporaryDirectory(prefix="vmlab-") as directory:
         target = Path(directory) / "small"
-        fetch(Wanted([address], limit_bytes=1 << 20), target, tell, deadline)
+        fetch(Wanted([address], limit_bytes=1 << 20), target, progress, deadline)
         return target.read_bytes()
 
 
@@ -84,9 +85,9 @@ def part_of(target: Path) -> Path:
 class _Attempts:
     """The rounds over the addresses."""
 
-    def __init__(self, wanted: Wanted, part: Path, tell: Tell, deadline: Deadline) -> None:
+    def __init__(self, wanted: Wanted, part: Path, progress: Progress, deadline: Deadline) -> None:
         self.part = part
-        self._wanted, self._tell, self._deadline = wanted, tell, deadline
+        self._wanted, self._progress, self._deadline = wanted, progress, deadline
         self._began_anew = False
         self._alive = list(dict.fromkeys(wanted.addresses))
         self._cause = "nobody was asked"
@@ -114,7 +115,7 @@ class _Attempts:
                 best, fruitless = have, 0
             if self._alive and fruitless < ATTEMPTS:
                 seconds = min(back_off(max(1, fruitless)), self._deadline.left_s())
-                self._tell(f"{self._cause}; trying again in {seconds:.0f} s")
+                self._progress.notice(f"{self._cause}; trying again in {seconds:.0f} s")
                 time.sleep(seconds)
         if self._wrong is not None:
             raise self._wrong
@@ -139,7 +140,7 @@ class _Attempts:
             else:
                 return True
             if self._alive and url != self._alive[-1]:
-                self._tell(f"{self._cause}; trying the next address")
+                self._progress.notice(f"{self._cause}; trying the next address")
         return False
 
     def _ask(self, url: str) -> None:
@@ -148,7 +149,7 @@ class _Attempts:
             self._drop()
         goes_on = curl.length_of(self.part) > 0
         try:
-            curl.bring(url, self.part, self._wanted.limit_bytes, self._tell, self._deadline)
+            curl.bring(curl.Request(url, self.part, self._wanted.limit_bytes), self._progress, self._deadline)
             if self._wanted.check is not None:
                 self._wanted.check(self.part)
         except curl.CannotGoOn:
@@ -162,7 +163,7 @@ class _Attempts:
             return
         if not goes_on:
             raise curl.Failed("it sends a part of the file that was not asked for")
-        self._tell(f"{curl.host_of(url)}: what it sends does not fit what has come; beginning anew")
+        self._progress.notice(f"{curl.host_of(url)}: what it sends does not fit what has come; beginning anew")
         self._ask(url)
 
     def _drop(self) -> None:

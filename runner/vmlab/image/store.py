@@ -20,11 +20,12 @@ from vmlab import paths, process
 from vmlab.deadline import Deadline
 from vmlab.errors import HostError, ImageError, UsageError, VmlabError
 from vmlab.image.builder import steps
-from vmlab.image.cache import Cache, Tell, remove, size_of
+from vmlab.image.cache import Cache, remove, size_of
 from vmlab.image.catalog import Catalog, users_catalogs
 from vmlab.image.image import Image, read_manifest, write_manifest
 from vmlab.image.shelf import Shelf
 from vmlab.image.sources import Build, Source, Version, Workplace, is_file_name, source_of
+from vmlab.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -42,14 +43,10 @@ class ImageStatus:
     kind: str = "recipe"
 
 
-def _log_line(line: str) -> None:
-    log.info("%s", line)
-
-
 class ImageStore:
     """The images of one catalogue, in one cache directory.
 
-    ``tell`` is called with short lines for the user while something takes long. ``build`` is the function that makes an image's files;
+    ``progress`` is told what takes long. ``build`` is the function that makes an image's files;
     tests put a quick one in its place. ``more`` are further catalogues, by default the user's own.
     """
 
@@ -57,7 +54,7 @@ class ImageStore:
         self,
         directory: Path | None = None,
         catalog: Path | None = None,
-        tell: Tell = _log_line,
+        progress: Progress | None = None,
         *,
         more: Sequence[Path] | None = None,
         build: Build = steps.build,
@@ -65,7 +62,7 @@ class ImageStore:
         self._catalog_path = catalog or paths.data_dir("images") / "catalog.yaml"
         self._more = users_catalogs() if more is None and catalog is None else list(more or ())
         self._directory = directory
-        self._tell = tell
+        self._progress = progress or Progress()
         self._build_files = build
 
     # --- the catalogue ----------------------------------------------------------------------------------------------------------
@@ -156,14 +153,14 @@ class ImageStore:
 
     def _get(self, source: Source, deadline: Deadline, *, force: bool = False) -> Image:
         """The newest version that the source has: made, unless it is there and nothing is wrong with it."""
-        version, cache = source.latest(self._tell, deadline), self._cache
+        version, cache = source.latest(self._progress, deadline), self._cache
         with cache.locked(version.entry, f"image {source.name}", deadline):
             problems = self._shelf.problems(version.entry)
             if not problems and not force:
-                self._tell(f"image {source.name} is {source.unchanged} (digest {version.key[:16]})")
+                self._progress.notice(f"image {source.name} is {source.unchanged} (digest {version.key[:16]})")
             else:
                 if cache.final(version.entry).exists() and not force:
-                    self._tell(f"image {source.name} in the cache is damaged ({problems[0]}): it is {source.made} again")
+                    self._progress.notice(f"image {source.name} in the cache is damaged ({problems[0]}): it is {source.made} again")
                 self._make(source, version, deadline, resume=not force)
             return self._shelf.image(source.name, version.entry)
 
@@ -175,14 +172,14 @@ class ImageStore:
         place.partial.mkdir(exist_ok=True)
         place.out.mkdir()
         try:
-            facts = source.make(version, place, self._tell, deadline)
+            facts = source.make(version, place, self._progress, deadline)
             write_manifest(place.out, {"name": version.name, "key": version.key, "kind": source.kind, **facts})
         except BaseException as exc:
             _give_up(source, place, exc)
             raise
         final = self._cache.publish(place.out, version.entry)
         remove(place.partial)
-        self._tell(f"image {source.name} is ready ({size_of(final) >> 20} MiB in {final})")
+        self._progress.notice(f"image {source.name} is ready ({size_of(final) >> 20} MiB in {final})")
 
     # --- places -----------------------------------------------------------------------------------------------------------------
 
@@ -192,7 +189,7 @@ class ImageStore:
 
     @property
     def _cache(self) -> Cache:
-        return Cache(self._directory or paths.cache_dir() / "images", self._tell)
+        return Cache(self._directory or paths.cache_dir() / "images", self._progress)
 
     @property
     def _shelf(self) -> Shelf:

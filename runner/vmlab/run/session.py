@@ -42,7 +42,7 @@ class Choice:
 
     def images(self, progress: Progress) -> ImageStore:
         """The images of all catalogues; ``progress`` is told what takes long."""
-        return ImageStore(tell=progress.notice, more=[*users_catalogs(), *self.catalogs])
+        return ImageStore(progress=progress, more=[*users_catalogs(), *self.catalogs])
 
 
 def share_of(guest: GuestRequest) -> Share:
@@ -86,7 +86,7 @@ def session(lab: Lab, choice: Choice, progress: Progress, need: Need, purpose: s
             accelerator=chosen,
             host=host,
             images=ready,
-            templates=None if choice.cold else TemplateStore(progress.notice),
+            templates=None if choice.cold else TemplateStore(progress),
             slot=slot,
             work=work,
             logs=work.path,

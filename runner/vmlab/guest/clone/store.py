@@ -18,8 +18,9 @@ from vmlab.guest.clone import template
 from vmlab.guest.clone.template import MANIFEST, Host, Template
 from vmlab.guest.machine import BootRequest
 from vmlab.guest.setting import Setting
-from vmlab.image.cache import Cache, Tell, remove, size_of
+from vmlab.image.cache import Cache, remove, size_of
 from vmlab.process import CommandError
+from vmlab.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +48,14 @@ class TemplateStatus:
 
 
 class TemplateStore:
-    """The templates in one cache directory that this machine can use. ``tell`` is called with lines for the user."""
+    """The templates in one cache directory that this machine can use. ``progress`` is told what takes long."""
 
-    def __init__(self, tell: Tell, *, host: Host | None = None, directory: Path | None = None, limit_mib: int | None = None) -> None:
+    def __init__(
+        self, progress: Progress, *, host: Host | None = None, directory: Path | None = None, limit_mib: int | None = None
+    ) -> None:
         self.host = host or Host.here()
-        self._cache = _cache(directory, tell)
-        self._tell = tell
+        self._cache = _cache(directory, progress)
+        self._progress = progress
         self._limit_bytes = _limit_bytes() if limit_mib is None else limit_mib << 20
 
     def find(self, request: BootRequest) -> Template | None:
@@ -67,7 +70,7 @@ class TemplateStore:
         if manifest is not None and manifest["key"] != key:
             problems.append(f"{MANIFEST} is that of another template")
         if manifest is None or problems:
-            self._tell(f"the saved guest in {directory} is damaged ({problems[0]}): it is made again")
+            self._progress.notice(f"the saved guest in {directory} is damaged ({problems[0]}): it is made again")
             self._cache.discard(entry)
             return None
         return template.load(entry, directory, manifest)
@@ -203,5 +206,5 @@ def _make_room(cache: Cache, limit_bytes: int, *, keep: str) -> int:
     return freed
 
 
-def _cache(directory: Path | None, tell: Tell = log.info) -> Cache:
-    return Cache(directory or paths.cache_dir() / "templates", tell)
+def _cache(directory: Path | None, progress: Progress | None = None) -> Cache:
+    return Cache(directory or paths.cache_dir() / "templates", progress or Progress())

@@ -28,8 +28,9 @@ from vmlab.guest.machine import Machine
 from vmlab.host import probe
 from vmlab.image.builder import bootloader, initrd
 from vmlab.image.builder.workshop import Workshop
-from vmlab.image.cache import Cache, Tell, remove, sha256
+from vmlab.image.cache import Cache, remove, sha256
 from vmlab.image.image import Image
+from vmlab.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +61,10 @@ class Appliance:
 
 
 class ApplianceStore:
-    """The appliances in one cache directory. ``tell`` is called with lines for the user."""
+    """The appliances in one cache directory. ``progress`` is told what takes long."""
 
-    def __init__(self, tell: Tell = log.info, directory: Path | None = None) -> None:
-        self._cache = Cache(directory or paths.cache_dir() / "appliances", tell)
+    def __init__(self, progress: Progress, directory: Path | None = None) -> None:
+        self._cache = Cache(directory or paths.cache_dir() / "appliances", progress)
 
     def find(self, image: Image) -> Appliance | None:
         """The appliance made from this image, when there is one and every byte of it is as it was made."""
@@ -147,7 +148,7 @@ def entry_name(image: Image) -> str:
 
 def prune(directory: Path | None = None) -> int:
     """Remove what killed makers left, and appliances that this version of vmlab does not use; returns the bytes freed."""
-    cache = Cache(directory or paths.cache_dir() / "appliances", log.info)
+    cache = Cache(directory or paths.cache_dir() / "appliances", Progress())
     return sum(cache.discard(entry, cache.partial(entry)) for entry in cache.leftovers()) + _drop_useless(cache)
 
 

@@ -19,7 +19,7 @@ from vmlab.errors import ImageError
 from vmlab.image.builder import bootloader, bootstrap, dates, initrd, mirror, rootfs
 from vmlab.image.builder.recipe import Parameters, Recipe
 from vmlab.image.builder.workshop import Workshop
-from vmlab.image.cache import Tell
+from vmlab.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Product:
     kernel_version: str
 
 
-def build(order: Order, tell: Tell, deadline: Deadline) -> Product:
+def build(order: Order, progress: Progress, deadline: Deadline) -> Product:
     """Make ``disk.qcow2``, ``vmlinuz``, ``initrd.img`` and ``packages.txt`` in ``order.out``.
 
     The tar of the installed system is the costly part. It is kept in ``order.partial`` once it is whole, so that a build that was
@@ -61,12 +61,12 @@ def build(order: Order, tell: Tell, deadline: Deadline) -> Product:
     work.mkdir()
     with (order.partial / "build.log").open("ab") as build_log:
         shop = Workshop(work, build_log, deadline)
-        progress = _Progress(order.name, tell, order.partial / "build.log", build_log)
+        heartbeat = _Heartbeat(order.name, progress, order.partial / "build.log", build_log)
         tar = order.partial / "system.tar"
         if not tar.exists():
-            with progress.step("installing packages"):
+            with heartbeat.step("installing packages"):
                 source = mirror.choose(order.parameters.suite, deadline)
-                tell(f"image {order.name}: packages come from {source.origin}")
+                progress.notice(f"image {order.name}: packages come from {source.origin}")
                 began_s, fresh, clamped = time.time(), work / "system.tar", work / "clamped.tar"
                 bootstrap.bootstrap(recipe, order.parameters, order.folder, mirror=source, tar=fresh, shop=shop)
                 dates.clamp(fresh, clamped, build_began_s=began_s)
@@ -75,7 +75,7 @@ def build(order: Order, tell: Tell, deadline: Deadline) -> Product:
         epoch_s = dates.newest_s(tar)
         shop = dataclasses.replace(shop, env=dates.environment(epoch_s))
 
-        with progress.step("making the initrd"):
+        with heartbeat.step("making the initrd"):
             files = initrd.from_system(tar, recipe.initrd_modules, (order.folder / "initrd.sh").read_bytes())
             (out / "vmlinuz").write_bytes(files.kernel)
             (out / "initrd.img").write_bytes(files.initrd)
@@ -86,32 +86,32 @@ def build(order: Order, tell: Tell, deadline: Deadline) -> Product:
         raw = work / "disk.raw"
         with raw.open("wb") as file:
             file.truncate(layout.disk_size)
-        with progress.step("making the root file system"):
+        with heartbeat.step("making the root file system"):
             rootfs.write(tar, raw, offset=layout.root_start, size=layout.root_size, uuid=str(seed), epoch_s=epoch_s, shop=shop)
-        with progress.step("making the boot loader"):
+        with heartbeat.step("making the boot loader"):
             config = bootloader.grub_config(recipe.cmdline, next(iter(recipe.inits.values())))
             bootloader.write(raw, layout, seed, kernel=out / "vmlinuz", initrd=out / "initrd.img", config=config, shop=shop)
-        with progress.step("compressing the disk"):
+        with heartbeat.step("compressing the disk"):
             shop.run(["qemu-img", "convert", "-c", "-O", "qcow2", "-o", "compression_type=zstd", raw, out / "disk.qcow2"])
         return Product(kernel_version=files.version)
 
 
-class _Progress:
+class _Heartbeat:
     """Says which step is running: at its start, and every ten seconds with the last line of the build's log."""
 
-    def __init__(self, name: str, tell: Tell, log_path: Path, build_log: IO[bytes]) -> None:
+    def __init__(self, name: str, progress: Progress, log_path: Path, build_log: IO[bytes]) -> None:
         self._name = name
-        self._tell = tell
+        self._progress = progress
         self._log_path = log_path
         self._log = build_log
 
     @contextmanager
     def step(self, what: str) -> Iterator[None]:
         start = time.monotonic()
-        self._tell(f"building image {self._name}: {what} (this is done once)")
+        self._progress.notice(f"building image {self._name}: {what} (this is done once)")
         self._write(f"== {what}")
         over = threading.Event()
-        beat = threading.Thread(target=self._beat, args=(what, start, over), name="vmlab-build-progress", daemon=True)
+        beat = threading.Thread(target=self._beat, args=(what, start, over), name="vmlab-build-heartbeat", daemon=True)
         beat.start()
         try:
             yield
@@ -123,7 +123,7 @@ class _Progress:
     def _beat(self, what: str, start: float, over: threading.Event) -> None:
         while not over.wait(_HEARTBEAT_S):
             last = last_line(self._log_path)
-            self._tell(f"building image {self._name}: {what}, {time.monotonic() - start:.0f} s so far: {last}")
+            self._progress.notice(f"building image {self._name}: {what}, {time.monotonic() - start:.0f} s so far: {last}")
 
     def _write(self, line: str) -> None:
         self._log.write(f"{line}\n".encode())

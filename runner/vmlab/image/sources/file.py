@@ -11,11 +11,12 @@ from typing import Any, ClassVar
 
 from vmlab.deadline import Deadline
 from vmlab.errors import UsageError
-from vmlab.image.cache import Tell, sha256
+from vmlab.image.cache import sha256
 from vmlab.image.image import DISK
 from vmlab.image.qcow2 import OWN_BOOT_LOADER, SPACE_NEEDED, make_disk
 from vmlab.image.shelf import Shelf
 from vmlab.image.sources.source import Version, Workplace
+from vmlab.progress import Progress
 
 
 def is_file_name(name: str) -> bool:
@@ -54,13 +55,13 @@ class FileSource:
         """See `Source`."""
         return self._version.entry
 
-    def latest(self, _tell: Tell, _deadline: Deadline) -> Version:
+    def latest(self, _progress: Progress, _deadline: Deadline) -> Version:
         """See `Source`."""
         return self._version
 
-    def make(self, version: Version, place: Workplace, tell: Tell, deadline: Deadline) -> Mapping[str, Any]:
+    def make(self, version: Version, place: Workplace, progress: Progress, deadline: Deadline) -> Mapping[str, Any]:
         """See `Source`. Raises what `make_disk` raises."""
-        tell(f"copying {self.path} into the cache")
+        progress.notice(f"copying {self.path} into the cache")
         make_disk(self.path, place.out / DISK, "", deadline)
         return {**OWN_BOOT_LOADER, "default_user": "student", "firmware": "bios", "origin": {"trusted_by": version.trusted_by}}
 

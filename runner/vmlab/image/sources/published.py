@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 from vmlab.deadline import Deadline
 from vmlab.errors import UsageError
 from vmlab.image import download, signature
-from vmlab.image.cache import Tell
 from vmlab.image.catalog import Digests, PublishedItem
 from vmlab.image.image import DISK
 from vmlab.image.qcow2 import OWN_BOOT_LOADER, SPACE_NEEDED, make_disk
 from vmlab.image.shelf import Shelf, entry_name
 from vmlab.image.sources.source import Version, Workplace
+from vmlab.progress import Progress
 
 # The largest published cloud images have about 1 GiB.
 LIMIT_BYTES = 16 << 30
@@ -56,7 +56,7 @@ class PublishedSource:
         found = [entry for entry in shelf.fetched(self.name) if not pin or entry == entry_name(self.name, pin)]
         return found[-1] if found else None
 
-    def latest(self, tell: Tell, deadline: Deadline) -> Version:
+    def latest(self, progress: Progress, deadline: Deadline) -> Version:
         """See `Source`: the pin, else the publisher's word of today.
 
         Raises `signature.Untrusted` for a digest file that is not the publisher's, and what `download.fetch_small` raises.
@@ -67,13 +67,13 @@ class PublishedSource:
         digests = self.item.digests
         if digests is None:
             raise UsageError(f"{self.item.title}: nothing says what its digest is")
-        signed = self._signed(digests, download.fetch_small(digests.address, tell, deadline), tell, deadline)
+        signed = self._signed(digests, download.fetch_small(digests.address, progress, deadline), progress, deadline)
         digest = signature.digest_in(signed.decode("utf-8", errors="replace"), self.item.file_name, digests.algorithm)
         keys = digests.signature.fingerprints if digests.signature else ()
         by = f"signed by {' or '.join(keys)}" if keys else "unsigned, by the publisher's server alone"
         return Version(self.name, digest, digests.algorithm, f"{digests.address}, {by}")
 
-    def make(self, version: Version, place: Workplace, tell: Tell, deadline: Deadline) -> Mapping[str, Any]:
+    def make(self, version: Version, place: Workplace, progress: Progress, deadline: Deadline) -> Mapping[str, Any]:
         """See `Source`. An interrupted download is gone on from.
 
         Raises `signature.Untrusted` when what is provided, or what the addresses give, is another file, and what `download.fetch` raises.
@@ -86,11 +86,11 @@ class PublishedSource:
             signature.check_file(self.provided, version.key, version.algorithm)
             file = self.provided
         else:
-            tell(f"fetching image {self.name}")
+            progress.notice(f"fetching image {self.name}")
             file = place.partial / _DOWNLOAD
             # It was found right before it was given this name. Whether it still is takes seconds to see, and a download takes minutes.
             if not (file.exists() and signature.file_digest(file, version.algorithm) == version.key):
-                download.fetch(download.Wanted(self.item.addresses, LIMIT_BYTES, check), file, tell, deadline)
+                download.fetch(download.Wanted(self.item.addresses, LIMIT_BYTES, check), file, progress, deadline)
         make_disk(file, place.out / DISK, self.item.format, deadline)
         return {
             **OWN_BOOT_LOADER,
@@ -99,11 +99,11 @@ class PublishedSource:
             "origin": {"trusted_by": version.trusted_by, "published_digest": f"{version.algorithm}:{version.key}"},
         }
 
-    def _signed(self, digests: Digests, text: bytes, tell: Tell, deadline: Deadline) -> bytes:
+    def _signed(self, digests: Digests, text: bytes, progress: Progress, deadline: Deadline) -> bytes:
         """The part of a digest file that is the publisher's word."""
         wanted = digests.signature
         if wanted is None:
             return text
-        proof = download.fetch_small(wanted.address, tell, deadline) if wanted.address else None
+        proof = download.fetch_small(wanted.address, progress, deadline) if wanted.address else None
         key = self.catalog.parent / wanted.key
         return signature.verified(text, proof, key, fingerprints=wanted.fingerprints, deadline=deadline)

@@ -12,12 +12,12 @@ from vmlab.deadline import Deadline
 from vmlab.errors import UsageError
 from vmlab.image.builder import steps
 from vmlab.image.builder.recipe import key_of, read_recipe
-from vmlab.image.cache import Tell
 from vmlab.image.catalog import RecipeItem
 from vmlab.image.shelf import Shelf
 from vmlab.image.sources.source import Version, Workplace
+from vmlab.progress import Progress
 
-Build = Callable[[steps.Order, Tell, Deadline], steps.Product]
+Build = Callable[[steps.Order, Progress, Deadline], steps.Product]
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class RecipeSource:
         """See `Source`."""
         return self._version().entry
 
-    def latest(self, _tell: Tell, _deadline: Deadline) -> Version:
+    def latest(self, _progress: Progress, _deadline: Deadline) -> Version:
         """See `Source`."""
         return self._version()
 
-    def make(self, version: Version, place: Workplace, tell: Tell, deadline: Deadline) -> Mapping[str, Any]:
+    def make(self, version: Version, place: Workplace, progress: Progress, deadline: Deadline) -> Mapping[str, Any]:
         """See `Source`. Raises `process.CommandError` and OSError."""
         folder = self._folder()
         recipe = read_recipe(folder)
@@ -67,7 +67,7 @@ class RecipeSource:
             partial=place.partial,
             out=place.out,
         )
-        product = self.build(order, tell, deadline)
+        product = self.build(order, progress, deadline)
         shutil.copyfile(place.partial / "build.log", place.out / "build.log")
         return {
             "kernel_version": product.kernel_version,

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from vmlab.deadline import Deadline
-from vmlab.image.cache import Tell
 from vmlab.image.shelf import Shelf, entry_name
 from vmlab.image.signature import Algorithm
+from vmlab.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ class Source(Protocol):
     def kept(self, shelf: Shelf) -> str | None:
         """The cache's entry that is this image until it is made anew, there or not; None when there is no telling without its publisher."""
 
-    def latest(self, tell: Tell, deadline: Deadline) -> Version:
+    def latest(self, progress: Progress, deadline: Deadline) -> Version:
         """The version that is to be had now."""
 
-    def make(self, version: Version, place: Workplace, tell: Tell, deadline: Deadline) -> Mapping[str, Any]:
+    def make(self, version: Version, place: Workplace, progress: Progress, deadline: Deadline) -> Mapping[str, Any]:
         """Put the image's files into ``place.out``, once they are found right; returns what the manifest says of them.
 
         Its fields beyond name, key and kind: cmdline, inits, default_user; optionally firmware and origin.
