@@ -96,8 +96,10 @@ class Qmp:
             future.result(5)
         except TimeoutError:
             future.cancel()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        finally:
+            # Whatever became of the farewell, the thread ends.
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(5)
         if not self._thread.is_alive():
             self._loop.close()
 
