@@ -69,7 +69,7 @@ doctor: ## what this machine is and can do for labs, and what is missing
 test: ## all tests; guests are booted, images are built; the fast ones with their coverage [WORKERS=2 ARGS=]
 	$(SETUP) test && $(if $(ARGS),exec $(PYTEST) $(ARGS),$(COVERAGE) && exec $(PYTEST) -m "$(SLOW)")
 
-test-fast: ## the tests without guests, browser and long measurements: about a minute [WORKERS=2 ARGS=]
+test-fast: ## the tests without guests, browser and long measurements [WORKERS=2 ARGS=]
 	$(SETUP) lint && exec $(PYTEST) -m "not ($(SLOW))" $(ARGS)
 
 coverage: ## what part of vmlab the fast tests run, branches too; fails below the limits that the Makefile sets [WORKERS=2]
