@@ -57,10 +57,6 @@ class Monitor:
         with contextlib.suppress(OSError):
             self._own.shutdown(socket.SHUT_RDWR)
 
-    def wait(self) -> None:
-        """Until the client has gone."""
-        self._thread.join()
-
     def close(self) -> None:
         self.hang_up()
         self._thread.join(5)

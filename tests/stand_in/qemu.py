@@ -401,9 +401,8 @@ def main(argv: list[str]) -> None:
     guest.start_sshd()
     if "-incoming" not in argv:
         _boot(guest, qemu)
-    # The monitor's other end is the runner: without it this ends too.
-    qemu.monitor.wait()
-    guest.end(0)
+    # As QEMU does, it goes on without anybody at its monitor; it ends when it is told to, and with the runner (`vmlab.process`).
+    threading.Event().wait()
 
 
 if __name__ == "__main__":

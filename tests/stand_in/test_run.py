@@ -112,7 +112,7 @@ def test_a_guest_that_cannot_be_saved_is_booted_and_says_why(machine: StandIn) -
     [
         ("exits", 60, "GuestExited", ["QEMU ended by itself", "a stand-in that was told to end"]),
         ("panics", 60, "GuestPanicked", ["Unable to mount root fs"]),
-        ("hangs", 2, "BootTimeout", ["hung at the step 'kernel'"]),
+        ("hangs", 6, "BootTimeout", ["hung at the step 'kernel'"]),
         ("cloud-init-fails", 60, "GuestError", ["cloud-init failed in the guest", "no such module"]),
     ],
 )

@@ -155,14 +155,14 @@ class Machine:
         self._migration = ""
         self._migrated = threading.Condition()
         threading.Thread(target=self._watch, name=f"vmlab-watch-{request.name}", daemon=True).start()
-        with self.attributing():
-            self.monitor = Qmp(self.sockets.qmp, name=request.name, on_event=self._on_event, deadline=deadline)
-            try:
+        with contextlib.ExitStack() as unless_made:
+            # A death that became known meanwhile is raised at the end of the inner block.
+            with self.attributing():
+                self.monitor = Qmp(self.sockets.qmp, name=request.name, on_event=self._on_event, deadline=deadline)
+                unless_made.callback(self.monitor.close)
                 self.note("qmp")
                 self._ports = self.monitor.forwarded_ports(deadline)
-            except BaseException:
-                self.monitor.close()
-                raise
+            unless_made.pop_all()
         # From now on the console's words can be looked into.
         self.console.watch(self._panic.hear)
 
