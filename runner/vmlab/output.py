@@ -33,6 +33,21 @@ def say(line: str, out: TextIO | None = None) -> None:
         print(spelt(printable(line), out.encoding), file=out, flush=True)
 
 
+def own(stream: TextIO | None) -> TextIO | None:
+    """Another stream to the same place, for a thread that may be held up or fail there; the stream itself when it leads to no file.
+
+    Others flush standard output too (multiprocessing does, before each process that it starts): were it the same stream, they would wait
+    for its lock or meet what it could not write.
+    """
+    try:
+        descriptor = os.dup(stream.fileno()) if stream is not None else -1
+    except (OSError, ValueError):
+        return stream
+    if stream is None:
+        return None
+    return os.fdopen(descriptor, "w", buffering=1, encoding=stream.encoding, errors=stream.errors)
+
+
 def complain(line: str) -> None:
     """Write a line to standard error, if that still takes one."""
     if sys.stderr is not None:

@@ -161,6 +161,11 @@ class Relay:
         self.broken: Exception | None = None
         """What the listener raised."""
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it still waits for its listener; after `close`: whether that will perhaps never come back."""
+        return self._thread.is_alive()
+
     def __call__(self, event: Event) -> None:
         """Hold an event for the listener."""
         if self.broken is None:

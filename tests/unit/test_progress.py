@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import threading
 import time
 
@@ -12,6 +15,7 @@ from vmlab.bench import Notebook
 from vmlab.lab.verdict import VerdictKind
 from vmlab.output import printable, spelt
 from vmlab.progress import Event, Kind, Progress, Relay, has_stuck_relay
+from vmlab.run.screen import PlainScreen
 
 
 def test_all_hear_the_same_in_the_same_order() -> None:
@@ -131,3 +135,35 @@ def test_what_an_encoding_lacks_is_written_in_another_way() -> None:
 
 def test_what_a_guest_says_moves_no_cursor() -> None:
     assert printable("a\x1b[2Jb\r\nc\u202ed") == "a [2Jb  c d"
+
+
+def full_pipe() -> tuple[int, int]:
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(write, bytes(1 << 12))
+    os.set_blocking(write, True)
+    return read, write
+
+
+def test_who_flushes_standard_output_neither_waits_for_a_screen_nor_meets_what_it_could_not_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As multiprocessing does before each process that it starts."""
+    read, write = full_pipe()
+    with os.fdopen(write, "w", encoding="utf-8") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        screen = PlainScreen()
+        relay = Relay(screen)
+        relay(Event(Kind.NOTICE, "nobody reads this"))
+        flushed = threading.Thread(target=out.flush, daemon=True)
+        time.sleep(0.2)
+        assert relay.is_stuck
+        flushed.start()
+        flushed.join(30)
+        assert not flushed.is_alive()
+        os.close(read)
+        relay.close()
+        assert isinstance(relay.broken, BrokenPipeError)
+        out.flush()
+    with contextlib.suppress(OSError):
+        screen.close()

@@ -19,7 +19,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from vmlab.lab.verdict import VerdictKind
-from vmlab.output import complain, printable, say, silence
+from vmlab.output import complain, own, printable, say
 from vmlab.progress import Event, Kind, Progress, Relay
 from vmlab.report.lines import closing_lines, summary, verdict_lines
 
@@ -54,32 +54,36 @@ def shown(progress: Progress, screen: Screen | None) -> Iterator[None]:
         yield
     finally:
         relay.close()
-        with contextlib.suppress(Exception):
-            screen.close()
+        # (To a terminal that stands still nothing can be given back, and trying would wait for it.)
+        if not relay.is_stuck:
+            with contextlib.suppress(Exception):
+                screen.close()
         # A reader that has gone (`vmlab run zombies | head`) knows it.
-        if relay.broken is not None:
-            silence(sys.stdout)
-            if not isinstance(relay.broken, BrokenPipeError):
-                complain(f"vmlab: standard output broke ({relay.broken}); the run went on without it")
+        if relay.broken is not None and not isinstance(relay.broken, BrokenPipeError):
+            complain(f"vmlab: standard output broke ({relay.broken}); the run went on without it")
 
 
 class Lines:
     """A stream that takes lines, each as its encoding can show it, and at once."""
 
     def __init__(self, out: TextIO | None = None) -> None:
-        self._out = out or sys.stdout
+        self._is_own = out is None
+        self._out = own(sys.stdout) if out is None else out
         self._started = time.monotonic()
 
     def say(self, line: str) -> None:
         """Write a line. OSError when nobody can read it any more."""
-        say(line, self._out)
+        if self._out is not None:
+            say(line, self._out)
 
     def stamped(self, line: str) -> None:
         """Write a line with the seconds since the start."""
         self.say(f"[{time.monotonic() - self._started:6.1f} s] {line}")
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Close what was opened for it."""
+        if self._is_own and self._out is not None and self._out is not sys.stdout:
+            self._out.close()
 
 
 class QuietScreen(Lines):
@@ -193,9 +197,10 @@ class LiveScreen:
 
 def live_console() -> Console | None:
     """The terminal, when standard output is one that can be drawn on. (FORCE_COLOR makes rich take any file for a terminal.)"""
-    console = Console(highlight=False)
-    on_terminal = sys.stdout is not None and sys.stdout.isatty()
-    return console if on_terminal and console.is_terminal and not console.is_dumb_terminal else None
+    if sys.stdout is None or not sys.stdout.isatty():
+        return None
+    console = Console(highlight=False, file=own(sys.stdout))
+    return console if console.is_terminal and not console.is_dumb_terminal else None
 
 
 def choose_screen(*, quiet: bool = False, as_json: bool = False) -> Screen:
