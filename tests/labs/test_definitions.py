@@ -12,7 +12,8 @@ import pytest
 from tests.conftest import ROOT
 from vmlab.lab.answers import form as answers_form
 from vmlab.lab.collection import read_lab
-from vmlab.lab.definition import Lab, Question, QuestionKind
+from vmlab.lab.definition import Question, QuestionKind
+from vmlab.lab.lab import Lab
 from vmlab.report.plots import drawings
 from vmlab.report.predictions import compare
 

@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from vmlab.lab.definition import Plot
+from vmlab.lab.pictures import Plot
 from vmlab.report.plots import draw, drawings
 
 KINDS = ["line", "points", "bars"]

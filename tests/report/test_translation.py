@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from vmlab.lab.definition import Translation
+from vmlab.lab.pictures import Translation
 from vmlab.report.translation import Picture, draw
 
 DEFINITION = Translation.model_validate(

@@ -24,7 +24,8 @@ from vmlab.guest.machine import BootRequest
 from vmlab.guest.setting import Setting
 from vmlab.image.image import Image
 from vmlab.lab.collection import read_lab
-from vmlab.lab.definition import GuestRequest, Lab
+from vmlab.lab.guests import GuestRequest
+from vmlab.lab.lab import Lab
 from vmlab.progress import Progress
 from vmlab.run.prebuild import make_templates
 from vmlab.run.request import Job as RunJob

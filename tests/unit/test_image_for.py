@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from vmlab.errors import UsageError
-from vmlab.lab.definition import GuestRequest
+from vmlab.lab.guests import GuestRequest
 from vmlab.progress import Progress
 from vmlab.run.session import image_for
 

@@ -12,7 +12,7 @@ from vmlab import paths
 from vmlab.errors import UsageError
 from vmlab.lab import Evidence, judge
 from vmlab.lab.collection import Collection, read_lab
-from vmlab.lab.definition import Lab
+from vmlab.lab.lab import Lab
 from vmlab.lab.skeleton import create
 
 

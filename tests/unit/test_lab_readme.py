@@ -16,7 +16,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from vmlab.lab import Record, checks, verdict
-from vmlab.lab.definition import Axis, Claim, GuestRequest, LabDefinition, Parameter, Plot, Question, Series, Stage, Translation
+from vmlab.lab.definition import Claim, LabDefinition, Parameter, Question
+from vmlab.lab.guests import GuestRequest
+from vmlab.lab.pictures import Axis, Plot, Series, Stage, Translation
 from vmlab.lab.skeleton import create
 
 GUIDE = Path(__file__).resolve().parents[2] / "labs" / "README.md"

@@ -22,7 +22,8 @@ from vmlab.guest.conversation import parse_line
 from vmlab.guest.machine import BootRequest
 from vmlab.host import facts, probe
 from vmlab.image.image import Image
-from vmlab.lab.definition import GuestRequest, Lab
+from vmlab.lab.guests import GuestRequest
+from vmlab.lab.lab import Lab
 from vmlab.process import CommandError
 from vmlab.yamlfile import load
 

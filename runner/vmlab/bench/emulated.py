@@ -19,7 +19,7 @@ from vmlab.guest.intel.appliance import ApplianceStore, Job
 from vmlab.guest.intel.bochs import EmulatedPc
 from vmlab.guest.machine import BootRequest, Machine
 from vmlab.host import probe
-from vmlab.lab.definition import Lab
+from vmlab.lab.lab import Lab
 from vmlab.report.model import GuestPart
 
 # A boot takes a minute and a half on a quiet machine.

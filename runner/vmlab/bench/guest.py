@@ -19,7 +19,7 @@ from vmlab.guest.look.statistics import kvm_statistics
 from vmlab.guest.machine import Machine
 from vmlab.guest.qemu import Virtualisation
 from vmlab.host import probe
-from vmlab.lab.definition import Lab
+from vmlab.lab.lab import Lab
 from vmlab.report.model import CloudInitPart, GuestPart, StepPart
 
 # What a script may print unless more is asked for.

@@ -3,7 +3,11 @@
 A lab's ``checks.py`` and its tests import everything they need from here.
 
 collection  which labs there are
-definition  lab.yaml and the folder around it
+lab         a lab's folder: its definition, its files, its parts
+definition  what lab.yaml says
+guests      what it says of a guest
+pictures    what it says of plots and translations
+strict      what the models of lab.yaml have in common
 loading     a lab's own Python files, run
 parameters  the parameters of a run
 answers     a student's predictions
@@ -16,8 +20,8 @@ skeleton    a lab that works, for `vmlab new`
 
 from vmlab.lab.checks import Check, check, judge
 from vmlab.lab.collection import read_lab
-from vmlab.lab.definition import Lab
 from vmlab.lab.evidence import Evidence, EvidenceProblem, Record
+from vmlab.lab.lab import Lab
 from vmlab.lab.statistics import Interval, median_interval, ratio_interval
 from vmlab.lab.verdict import Verdict, VerdictKind, failed, inconclusive, not_observable, passed
 from vmlab.probes import kvm

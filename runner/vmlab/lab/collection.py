@@ -8,7 +8,8 @@ from pathlib import Path
 
 from vmlab import paths
 from vmlab.errors import UsageError
-from vmlab.lab.definition import Lab, LabDefinition
+from vmlab.lab.definition import LabDefinition
+from vmlab.lab.lab import Lab
 from vmlab.suggest import nearest
 from vmlab.yamlfile import shown, validate
 

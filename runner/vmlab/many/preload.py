@@ -13,7 +13,7 @@ import jinja2
 import matplotlib.backends.backend_svg
 import matplotlib.figure
 
-from vmlab.lab.definition import Axis, Plot, Series
+from vmlab.lab.pictures import Axis, Plot, Series
 from vmlab.many import pool
 from vmlab.report import html, junit
 from vmlab.report.page import form

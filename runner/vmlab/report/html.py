@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from vmlab.lab.definition import Claim, Plot, Question, QuestionKind
+from vmlab.lab.definition import Claim, Question, QuestionKind
+from vmlab.lab.pictures import Plot
 from vmlab.lab.verdict import VerdictKind
 from vmlab.report import text, translation
 from vmlab.report.headline import Words, sentence

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vmlab.lab.definition import Claim, Plot, Question, Translation
+from vmlab.lab.definition import Claim, Question
+from vmlab.lab.pictures import Plot, Translation
 from vmlab.lab.verdict import VerdictKind
 
 

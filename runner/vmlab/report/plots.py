@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vmlab.lab.definition import Axis, Plot, Series
+from vmlab.lab.pictures import Axis, Plot, Series
 from vmlab.report import gantt
 from vmlab.report.predictions import as_number, look_up
 from vmlab.report.svg import GRID, INK, SERIES, SURFACE, for_the_page

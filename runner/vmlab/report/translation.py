@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from vmlab.lab.definition import Translation
+from vmlab.lab.pictures import Translation
 from vmlab.report.page import form
 from vmlab.report.predictions import look_up
 from vmlab.report.text import plain

@@ -19,8 +19,8 @@ from vmlab.host.capacity import Need
 from vmlab.host.slots import Slot
 from vmlab.host.view import HostView
 from vmlab.lab.checks import settled
-from vmlab.lab.definition import Lab
 from vmlab.lab.evidence import Evidence
+from vmlab.lab.lab import Lab
 from vmlab.progress import Event, Kind, Progress
 from vmlab.report import assemble, publish, store
 from vmlab.report.model import AcceleratorPart, ErrorPart, HostPart, Report, RunPart, SlotPart

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from vmlab.bench import START_LIMIT_S, boot_request
 from vmlab.deadline import Deadline
 from vmlab.guest.start import with_machine_type
-from vmlab.lab.definition import Lab
+from vmlab.lab.lab import Lab
 from vmlab.progress import Progress
 from vmlab.run.session import Choice, need_of, session
 

@@ -10,8 +10,8 @@ from vmlab.host.capacity import Need, check_fits
 from vmlab.lab.answers import Answer, read_answers
 from vmlab.lab.checks import Check
 from vmlab.lab.collection import Collection
-from vmlab.lab.definition import Experiment, Lab
 from vmlab.lab.evidence import digest
+from vmlab.lab.lab import Experiment, Lab
 from vmlab.lab.parameters import resolve
 from vmlab.run.session import Choice, check_emulators, share_of
 

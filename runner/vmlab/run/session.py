@@ -23,7 +23,8 @@ from vmlab.host.slots import Slots
 from vmlab.image.catalog import users_catalogs
 from vmlab.image.image import Image
 from vmlab.image.store import ImageStore
-from vmlab.lab.definition import GuestRequest, Lab
+from vmlab.lab.guests import GuestRequest
+from vmlab.lab.lab import Lab
 from vmlab.progress import Progress
 
 # Building an image takes about a minute; a slow network or a busy machine may make many of it.

@@ -15,7 +15,7 @@ from vmlab.bench import START_LIMIT_S, Bench
 from vmlab.deadline import Deadline
 from vmlab.errors import UsageError
 from vmlab.guest.machine import Machine
-from vmlab.lab.definition import Lab
+from vmlab.lab.lab import Lab
 from vmlab.progress import Progress
 from vmlab.run.session import Choice, need_of, session
 

@@ -1,0 +1,113 @@
+"""A lab's folder: its definition, its files and its parts."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from vmlab.errors import UsageError
+from vmlab.lab.checks import Check, checks_of
+from vmlab.lab.definition import LabDefinition
+from vmlab.lab.loading import LabPackage
+from vmlab.suggest import nearest
+from vmlab.yamlfile import shown
+
+Experiment = Callable[[Any], None]
+"""A lab's ``experiment(bench)``. The bench belongs to the other wing, so this one does not know its type."""
+
+
+class Lab:
+    """A lab's folder: its definition and its parts. `vmlab.lab.collection` finds it."""
+
+    def __init__(self, name: str, directory: Path, definition: LabDefinition) -> None:
+        self.name = name
+        self.directory = directory
+        self.definition = definition
+        self._loaded: tuple[str, LabPackage] | None = None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the names and contents of the lab's files; its tests and what editors and Python leave behind are not part of it."""
+        whole = hashlib.sha256()
+        for path in self.files():
+            name = path.relative_to(self.directory)
+            if name.parts[0] == "tests":
+                continue
+            try:
+                content = path.read_bytes()
+            except OSError as exc:
+                raise UsageError(f"{shown(path)} cannot be read: {exc.strerror}") from exc
+            whole.update(f"{name.as_posix()}\0{hashlib.sha256(content).hexdigest()}\n".encode())
+        return whole.hexdigest()
+
+    def files(self) -> list[Path]:
+        """All files of the lab, in the order of their names, without what editors and Python leave behind."""
+        return _files(self.directory)
+
+    def guest_files(self) -> list[Path]:
+        """What is put into the guest: every file under ``guest/``, in the order of their names."""
+        return _files(self.directory / "guest")
+
+    def load_checks(self) -> list[Check]:
+        """Read ``checks.py``, then each ``checks_*.py``; UsageError names what is wrong with them, or between them and ``lab.yaml``."""
+        package, checks = self._package(), list[Check]()
+        for path in [self.directory / "checks.py", *sorted(self.directory.glob("checks_*.py"))]:
+            checks += self._read_checks(package.module(path), path, checks)
+        self._match_questions([each.id for each in checks])
+        return checks
+
+    def _package(self) -> LabPackage:
+        """The lab's modules. They are run anew once a file of the lab has changed; until then experiment and checks share them."""
+        digest = self.digest
+        if self._loaded is None or self._loaded[0] != digest:
+            self._loaded = digest, LabPackage(self.directory)
+        return self._loaded[1]
+
+    def _read_checks(self, module: ModuleType, path: Path, above: list[Check]) -> list[Check]:
+        """The checks of one file, which may rest on those ``above``."""
+        try:
+            checks = checks_of(module, above)
+        except ValueError as exc:
+            raise UsageError(f"{shown(path)}: {exc}") from exc
+        if not checks:
+            raise UsageError(f"{shown(path)} declares no checks", hint="decorate a function: @check(points=1, claim=...)")
+        for each in checks:
+            at = f"{shown(path)}:{each.function.__code__.co_firstlineno}: the check {each.id}"
+            if each.claim not in self.definition.claims:
+                wrong = f"{at} tests the claim {each.claim!r}, which lab.yaml does not list{nearest(each.claim, self.definition.claims)}"
+                raise UsageError(wrong, hint="claims of this lab: " + ", ".join(self.definition.claims))
+            if not (math.isfinite(each.points) and each.points >= 0):
+                raise UsageError(f"{at} is worth {each.points} points: expected a number that is not negative")
+        return checks
+
+    def load_experiment(self) -> Experiment:
+        """Read ``experiment.py`` and return its function ``experiment(bench)``."""
+        path = self.directory / "experiment.py"
+        function: Experiment | None = getattr(self._package().module(path), "experiment", None)
+        if not callable(function):
+            raise UsageError(f"{shown(path)} has no function experiment(bench)", hint="labs/README.md shows one")
+        return function
+
+    def _match_questions(self, checks: list[str]) -> None:
+        for question in self.definition.questions:
+            if question.check and question.check not in checks:
+                raise UsageError(
+                    f"{shown(self.directory / 'lab.yaml')}: the question {question.id} is shown with the check {question.check!r}, "
+                    f"which checks.py does not declare{nearest(question.check, checks)}",
+                    hint="checks of this lab: " + ", ".join(checks),
+                )
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(path for path in _walk(directory) if path.is_file())
+
+
+def _walk(directory: Path) -> Iterable[Path]:
+    for path in directory.rglob("*"):
+        parts = path.relative_to(directory).parts
+        if not any(part.startswith(".") or part == "__pycache__" or part.endswith(("~", ".pyc")) for part in parts):
+            yield path
