@@ -9,6 +9,7 @@
         │   ├── BootTimeout          a step of readiness did not come true in time
         │   ├── GuestPanicked        the guest's kernel panicked
         │   ├── GuestExited          QEMU ended although nobody asked it to
+        │   ├── GuestEnded           the guest ended as the experiment wanted, and is asked for something more
         │   └── TemplateError        a booted guest cannot be saved, or none can be cloned from what was saved
         ├── SshError              the connection failed or was lost
         │   └── StrangerError         something else than our guest answers
@@ -82,6 +83,10 @@ class GuestPanicked(GuestError):
 
 class GuestExited(GuestError):
     """QEMU ended although nobody asked it to; ``detail`` is its output and the console's tail."""
+
+
+class GuestEnded(GuestError):
+    """The guest has ended, as the experiment wanted it to, and was asked for something more."""
 
 
 class UnsuitableImage(GuestError):

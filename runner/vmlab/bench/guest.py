@@ -14,6 +14,7 @@ from vmlab.errors import ScriptError, UsageError
 from vmlab.guest import frozen
 from vmlab.guest.command import CommandResult
 from vmlab.guest.conversation import Conversation, parse_line
+from vmlab.guest.look import outside
 from vmlab.guest.look.memory import MemoryView
 from vmlab.guest.look.statistics import kvm_statistics
 from vmlab.guest.machine import Machine
@@ -167,8 +168,8 @@ class Guest:
         return self.run(f"cat -- {shlex.quote(path)}").stdout
 
     def outside(self) -> dict[str, Any]:
-        """The host's look at this guest: ``status``, ``resident_bytes``, ``cpu_s``, ``panicked``."""
-        return self.machine.outside(self._deadline.within(10))
+        """The host's look at this guest: ``status``, ``resident_bytes``, ``cpu_s``, ``vcpu_cpu_s``, ``panicked``."""
+        return outside.outside(self.machine, self._deadline.within(10))
 
     @property
     def memory(self) -> MemoryView:
