@@ -5,17 +5,19 @@ imports anything of the other. Of the report the bench uses the model alone, who
 `many`, the commands) uses both wings too; a lab's experiment has only this room. labs/README.md describes it for authors.
 
 bench       guests by name, phases, the record
+request     from what lab.yaml asks for to what the machine wing understands
 guest       a running guest, as an experiment sees it
 emulated    one that Bochs emulates, which runs one script a boot
 notebook    what a run has written down so far
 session     what it all stands on: the machine, taken and ready
 """
 
-from vmlab.bench.bench import Bench, boot_request
+from vmlab.bench.bench import Bench
 from vmlab.bench.guest import GUEST_LAB_DIR, GUEST_PROBE_DIR, Guest, ScriptResult
 from vmlab.bench.notebook import Notebook
+from vmlab.bench.request import boot_request
 from vmlab.bench.session import Session
-from vmlab.errors import HostError
+from vmlab.errors import HostError, UnsuitableProcessor
 from vmlab.guest.frozen import FrozenDisk
 from vmlab.guest.start import START_LIMIT_S
 
@@ -30,5 +32,6 @@ __all__ = [
     "Notebook",
     "ScriptResult",
     "Session",
+    "UnsuitableProcessor",
     "boot_request",
 ]

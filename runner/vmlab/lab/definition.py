@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from vmlab.lab.guests import GuestRequest
+from vmlab.lab.hardware import NetworkName, NetworkRequest
 from vmlab.lab.pictures import Plot, Translation
 from vmlab.lab.strict import Id, Strict, Text
 
@@ -109,6 +110,9 @@ class LabDefinition(Strict):
     guests: dict[Id, GuestRequest] = Field(
         min_length=1, description="the guests it needs, by name; `main` is the one that `bench.guest()` gives"
     )
+    networks: dict[NetworkName, NetworkRequest] = Field(
+        default_factory=dict, max_length=16, description="private networks between its guests, by name"
+    )
     parameters: dict[Id, Parameter] = Field(default_factory=dict, description="what a run may set, by name")
     questions: list[Question] = Field(default_factory=list, description="what to predict before the run")
     plots: list[Plot] = Field(default_factory=list, description="pictures of the evidence")
@@ -126,6 +130,8 @@ class LabDefinition(Strict):
             if double:
                 raise ValueError(f"two {name}s have the id {double!r}")
         for guest in self.guests.values():
+            if not set(guest.networks) <= set(self.networks):
+                raise ValueError("a guest's networks must be among those of the lab (networks, with a name and {})")
             for name, values in guest.when.items():
                 if name not in self.parameters or not set(values) <= set(self.parameters[name].choices):
                     raise ValueError("a guest's when must name a parameter with choices, and some of these")

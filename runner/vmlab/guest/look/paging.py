@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 PRESENT = 1 << 0
 LARGE = 1 << 7
@@ -37,6 +37,14 @@ class Registers:
     cr3: int
     cr4: int
     efer: int
+    rflags: int = 0
+    general: Mapping[str, int] = field(default_factory=dict)
+    """``rax`` to ``r15``, by name."""
+
+    @property
+    def rsp(self) -> int:
+        """The stack pointer."""
+        return self.general["rsp"]
 
     @property
     def levels(self) -> int:
@@ -56,7 +64,9 @@ def registers_of(text: str) -> list[Registers]:
             **{name: re.search(rf"\b{name.upper()}=\s*([0-9a-f]+)", block) for name in ("rip", "cr0", "cr3", "cr4", "efer")},
             # A segment is printed as selector, base, limit, flags.
             "fs_base": re.search(r"(?m)^FS\s*=\s*[0-9a-f]+\s+([0-9a-f]+)", block),
+            "rflags": re.search(r"\bRFL=([0-9a-f]+)", block),
         }
+        general = {name: re.search(rf"\b{name.upper()}\s*=\s*([0-9a-f]{{16}})", block) for name in GENERAL}
         values = {name: int(word[1], 16) for name, word in words.items() if word}
         if number and len(values) == len(words):
             found.append(Registers(cpu=int(number[0]), **values))
