@@ -9,7 +9,7 @@ from vmlab.errors import UsageError
 from vmlab.guest.drive import Drive
 from vmlab.guest.link import Link
 from vmlab.guest.machine import BootRequest
-from vmlab.guest.processor import Processor
+from vmlab.guest.processor import ORDINARY, Processor
 from vmlab.host import facts
 from vmlab.image.image import Image
 from vmlab.lab.guests import GuestRequest
@@ -36,7 +36,7 @@ def boot_request(lab: Lab, name: str, wanted: GuestRequest, image: Image, accele
         cloud_init=wanted.cloud_init,
         small_pages=wanted.small_pages,
         firmware=facts.uefi_firmware() if image.kernel is None and image.firmware == "uefi" else None,
-        processor=Processor(cpu.la57, cpu.pcid, cpu.physical_bits or 0) if cpu else Processor(),
+        processor=Processor(cpu.la57, cpu.pcid, cpu.physical_bits or 0) if cpu else ORDINARY,
         drives=drives_of(lab, name, wanted),
         links=links_of(lab, name, wanted),
     )
@@ -57,7 +57,9 @@ def _content(directory: Path, name: str, size_mib: int, place: str) -> Path:
     if not path.is_file():
         raise UsageError(f"{place}: the lab has no file {name}", hint="name a file by its path from the lab's folder")
     if path.stat().st_size > size_mib << 20:
-        raise UsageError(f"{place}: {name} has {path.stat().st_size} bytes, and the disk {size_mib} MiB", hint="give the disk more size_mib")
+        raise UsageError(
+            f"{place}: {name} has {path.stat().st_size} bytes, and the disk {size_mib} MiB", hint="give the disk more size_mib"
+        )
     return path
 
 

@@ -27,7 +27,7 @@ class Account:
     home: str
 
     def running(self, command: str) -> str:
-        """A shell line that runs the shell line ``command`` as this user: in its home if it has one, by the shell that root's lines run by."""
+        """A shell line that runs ``command``, one too, as this user: in its home if it has one, by the shell that root's lines run by."""
         place = f"cd {shlex.quote(self.home)} 2>/dev/null || cd /"
         ids = f"--reuid={self.uid} --regid={self.gid} --init-groups"
         own = shlex.join(["env", f"HOME={self.home}", f"USER={self.name}", f"LOGNAME={self.name}"])

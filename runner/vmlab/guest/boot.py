@@ -49,10 +49,11 @@ def launch(
         # Each pair's second end goes to QEMU and is closed here once QEMU has it.
         pairs = [socket.socketpair() for _ in range(3)]
         with contextlib.ExitStack() as theirs:
-            fds = [theirs.enter_context(pair[1]).fileno() for pair in pairs]
+            fds = qmp, console_fd, identity_fd = [theirs.enter_context(pair[1]).fileno() for pair in pairs]
             cables = [stack.enter_context(network.cable(each.network, request.name, setting.networks)) for each in request.links]
             cable_fds = [theirs.enter_context(cable).fileno() for cable in cables]
-            guest = dataclasses.replace(spec(directory, qemu.Wires(*fds, networks=tuple(cable_fds))), drives_in=directory)
+            wires = qemu.Wires(qmp, console_fd, identity_fd, tuple(cable_fds))
+            guest = dataclasses.replace(spec(directory, wires), drives_in=directory)
             drive.make(guest.drives, directory)
             argv = qemu.argv(guest)
             prepared = time.monotonic()

@@ -73,7 +73,7 @@ def make(drives: Sequence[Drive], directory: Path) -> None:
 
 
 def require_untouched(drives: Sequence[Drive], directory: Path) -> None:
-    """TemplateError when a guest that is to be cloned has written to one of its drives: its clones would remember what theirs do not hold."""
+    """TemplateError when a guest that is to be cloned has written to a drive: its clones would remember what theirs do not hold."""
     for drive in drives:
         if drive.file(directory).stat().st_mtime_ns != _UNTOUCHED_NS:
             raise TemplateError(
@@ -90,6 +90,6 @@ def _require_direct(drive: Drive, path: Path) -> None:
         if exc.errno != errno.EINVAL:
             raise HostError(f"the drive {drive.name} cannot be opened in {path.parent}: {exc.strerror}") from exc
         raise HostError(
-            f"the drive {drive.name} asks for host_cache: false, and the file system of {path.parent} cannot go past the host's cache (O_DIRECT)",
-            hint="set VMLAB_CACHE to a directory on a disk (ext4, xfs); tmpfs is memory",
+            f"the drive {drive.name} has host_cache: false, and on the file system of {path.parent} there is no way past the host's cache",
+            hint="set VMLAB_CACHE to a directory on a disk (ext4, xfs): a tmpfs is memory, and knows no O_DIRECT",
         ) from exc

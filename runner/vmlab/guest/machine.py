@@ -24,7 +24,7 @@ from vmlab.guest.console import END_OF_PANIC, Console
 from vmlab.guest.drive import Drive
 from vmlab.guest.link import Link
 from vmlab.guest.panic import PanicWatch, Signs
-from vmlab.guest.processor import Processor
+from vmlab.guest.processor import ORDINARY, Processor
 from vmlab.guest.qmp import Qmp, QmpError
 from vmlab.guest.ssh import Connection, wait_for_banner
 from vmlab.image.image import Image
@@ -65,7 +65,7 @@ class BootRequest:
     own_loader: bool = False
     firmware: Path | None = None
     small_pages: bool = False
-    processor: Processor = Processor()
+    processor: Processor = ORDINARY
     drives: tuple[Drive, ...] = ()
     links: tuple[Link, ...] = ()
     cloud_init: dict[str, Any] = field(default_factory=dict)

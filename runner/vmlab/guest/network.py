@@ -87,7 +87,7 @@ class _Order:
         try:
             if self.matching is not None and not self.matching(packet):
                 return False
-        except Exception as exc:  # whatever a lab's function raises is raised where the lab can see it
+        except Exception as exc:  # noqa: BLE001  (Whatever a lab's function raises is raised again where the lab can see it.)
             self.fault = exc
             return False
         self.seen += 1

@@ -45,12 +45,15 @@ class Processor:
         return {name: value for name, value in (("la57", self.la57), ("pcid", self.pcid)) if value is not None}
 
 
+ORDINARY = Processor()
+
+
 def require(wanted: Processor, accelerator: Literal["kvm", "tcg"], deadline: Deadline, view: HostView | None = None) -> None:
     """UnsuitableProcessor when no such processor can be had here, so that nothing is left out without a word.
 
     QEMU itself is asked, by starting one that runs nothing: with ``enforce`` it ends where else it would warn and leave a feature out.
     """
-    if wanted == Processor():
+    if wanted == ORDINARY:
         return
     why = _beyond_the_host(wanted, view or HostView()) if accelerator == "kvm" else ""
     if not why:

@@ -134,9 +134,9 @@ class Connection:
             sftp.chmod(remote, mode)
 
     def put_tree(self, files: Mapping[str, Path], directory: str, *, deadline: Deadline) -> None:
-        """Copy files under a directory of the guest, by relative name; all may read them, and execute those that their owner may; directories are made as needed.
+        """Copy files under a directory of the guest, by relative name; directories are made as needed.
 
-        Raises as `put` does.
+        All may read them, and execute those that their owner may. Raises as `put` does.
         """
         with self._sftp(f"copy {len(files)} files to {directory}", deadline) as sftp:
             made: set[str] = set()
@@ -154,7 +154,7 @@ class Connection:
                 sftp.chmod(str(target), mode | 0o444 | (0o111 if mode & 0o100 else 0))
 
     def write(self, content: bytes, remote: str, *, mode: int, deadline: Deadline) -> None:
-        """Write a file of the guest in one step: whoever reads it meanwhile finds the old one or the new one, whole. Raises as `put` does."""
+        """Write a file of the guest in one step: whoever reads it meanwhile finds the old one or the new one. Raises as `put` does."""
         target = PurePosixPath(remote)
         partial = str(target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}"))
         with self._sftp(f"write {remote}", deadline) as sftp:

@@ -22,7 +22,8 @@ _INTERFACE = re.compile(r"lo|(eth|en|wl|veth|docker|br|tun|tap|dummy)[0-9a-z]*")
 def _drive_name(name: str) -> str:
     if not _NAME.fullmatch(name) or len(name) > _DRIVE_NAME_LIMIT or name == "root":
         raise ValueError(
-            f"a disk's name is lower-case letters, digits and underscores, a letter first, at most {_DRIVE_NAME_LIMIT} of them, and not root"
+            "a disk's name is lower-case letters, digits and underscores, a letter first, "
+            f"at most {_DRIVE_NAME_LIMIT} of them, and not root"
         )
     return name
 

@@ -24,10 +24,9 @@ _READ_LIMIT_BYTES = 16 << 20
 _CHUNK_BYTES = 1 << 20
 
 # Of QEMU's BlockDeviceStats (qapi/block-core.json), those that tell what the guest asked of the device.
-_COUNTERS = tuple(f"{what}_{kind}" for kind in ("operations", "bytes", "merged") for what in ("rd", "wr")) + (
-    "flush_operations",
-    "unmap_operations",
-    "unmap_bytes",
+_COUNTERS = (
+    *("rd_operations", "rd_bytes", "rd_merged", "wr_operations", "wr_bytes", "wr_merged"),
+    *("flush_operations", "unmap_operations", "unmap_bytes"),
 )
 # block_set_io_throttle wants all six, 0 for none; a total excludes limits for one direction.
 _LIMITS = ("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr")

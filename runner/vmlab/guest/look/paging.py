@@ -24,6 +24,9 @@ CR4_PAE = 1 << 5
 CR4_LA57 = 1 << 12
 EFER_LMA = 1 << 10
 
+GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{number}" for number in range(8, 16)))
+"""The general registers, in the order of QEMU's monitor."""
+
 
 @dataclass(frozen=True)
 class Registers:
@@ -66,10 +69,12 @@ def registers_of(text: str) -> list[Registers]:
             "fs_base": re.search(r"(?m)^FS\s*=\s*[0-9a-f]+\s+([0-9a-f]+)", block),
             "rflags": re.search(r"\bRFL=([0-9a-f]+)", block),
         }
-        general = {name: re.search(rf"\b{name.upper()}\s*=\s*([0-9a-f]{{16}})", block) for name in GENERAL}
         values = {name: int(word[1], 16) for name, word in words.items() if word}
-        if number and len(values) == len(words):
-            found.append(Registers(cpu=int(number[0]), **values))
+        # (A short name is filled up with a space: "R8 =".)
+        printed = {name: re.search(rf"\b{name.upper()} ?=([0-9a-f]{{16}})", block) for name in GENERAL}
+        general = {name: int(word[1], 16) for name, word in printed.items() if word}
+        if number and len(values) == len(words) and len(general) == len(GENERAL):
+            found.append(Registers(cpu=int(number[0]), general=general, **values))
     return found
 
 
