@@ -219,7 +219,7 @@ class Door(paramiko.ServerInterface):
         if "standby.py" in command:
             threading.Thread(target=self.guest.wait_to_be_saved, daemon=True).start()
             return 0
-        if "systemctl" in command:
+        if "systemctl" in command or "ip link set" in command:
             return 0
         if not MARK.sub("", command).startswith(ALLOWED):
             channel.sendall_stderr(f"the stand-in runs no such command: {command}\n".encode())
@@ -290,6 +290,20 @@ class Files(paramiko.SFTPServerInterface):
     def mkdir(self, path: str, attr: paramiko.SFTPAttributes) -> int:
         try:
             self.guest.here(path).mkdir()
+        except OSError as exc:
+            return paramiko.SFTPServer.convert_errno(exc.errno or 0)
+        return sftp.SFTP_OK
+
+    def posix_rename(self, oldpath: str, newpath: str) -> int:
+        try:
+            self.guest.here(oldpath).replace(self.guest.here(newpath))
+        except OSError as exc:
+            return paramiko.SFTPServer.convert_errno(exc.errno or 0)
+        return sftp.SFTP_OK
+
+    def remove(self, path: str) -> int:
+        try:
+            self.guest.here(path).unlink()
         except OSError as exc:
             return paramiko.SFTPServer.convert_errno(exc.errno or 0)
         return sftp.SFTP_OK
