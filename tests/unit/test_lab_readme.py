@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from vmlab.lab import Record, checks, verdict
 from vmlab.lab.definition import Claim, LabDefinition, Parameter, Question
 from vmlab.lab.guests import GuestRequest
+from vmlab.lab.hardware import DriveRequest, NetworkRequest, ProcessorRequest
 from vmlab.lab.pictures import Axis, Plot, Series, Stage, Translation
 from vmlab.lab.skeleton import create
 
@@ -26,6 +27,9 @@ MODELS: dict[str, type[BaseModel]] = {
     "lab.yaml": LabDefinition,
     "claims": Claim,
     "guests": GuestRequest,
+    "disks": DriveRequest,
+    "cpu": ProcessorRequest,
+    "networks": NetworkRequest,
     "parameters": Parameter,
     "questions": Question,
     "plots": Plot,

@@ -127,10 +127,9 @@ def key_of(request: BootRequest, host: Host) -> str:
         "firmware": sha256(request.firmware) if request.firmware else "",
         "seed": seed_files(request, nobody),
     }
-    contents = {each.name: sha256(each.content) for each in request.drives if each.content is not None}
-    if contents:
-        # The guest's kernel has looked at the beginning of each disk, and remembers it.
-        covered["drives"] = contents
+    if request.drives:
+        # The guest's kernel knows how large each disk is, and remembers what it has read of it.
+        covered["drives"] = {each.name: [each.size_bytes, sha256(each.content) if each.content else ""] for each in request.drives}
     return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()
 
 
