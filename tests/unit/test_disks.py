@@ -63,7 +63,7 @@ def test_no_way_past_the_hosts_cache_is_told_in_one_sentence(tmp_path: Path, mon
         assert flags & os.O_DIRECT
         raise OSError(22, "Invalid argument")
 
-    monkeypatch.setattr(drive.os, "open", refuses)
+    monkeypatch.setattr(os, "open", refuses)
     with pytest.raises(HostError, match="no way past the host's cache") as caught:
         drive.make([replace(DATA, host_cache=False)], tmp_path)
     assert "VMLAB_CACHE" in caught.value.hint

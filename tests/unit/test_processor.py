@@ -10,6 +10,7 @@ from typing import Literal
 import pytest
 
 from tests.unit.test_qemu_argv import SPEC, option
+from vmlab import process
 from vmlab.deadline import Deadline
 from vmlab.errors import UnsuitableProcessor
 from vmlab.guest import processor
@@ -53,7 +54,7 @@ def test_what_the_accelerator_has_not_is_told_in_its_words_before_anything_boots
         assert b"quit" in given["input"]
         raise CommandError("qemu-system-x86_64 failed with exit status 1", detail=PCID)
 
-    monkeypatch.setattr(processor.process, "run", refuses)
+    monkeypatch.setattr(process, "run", refuses)
     with pytest.raises(UnsuitableProcessor) as caught:
         processor.require(Processor(pcid=True), "tcg", Deadline(10))
     assert caught.value.message == (
@@ -64,7 +65,7 @@ def test_what_the_accelerator_has_not_is_told_in_its_words_before_anything_boots
 
 def test_more_physical_bits_than_the_hosts_are_refused_under_kvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(processor.process, "run", lambda command, **_: asked.append(command))
+    monkeypatch.setattr(process, "run", lambda command, **_: asked.append(command))
     view = host(tmp_path)
     with pytest.raises(UnsuitableProcessor, match="physical_bits: 47: this machine's own has 46"):
         processor.require(Processor(physical_bits=47), "kvm", Deadline(10), view)
@@ -74,7 +75,7 @@ def test_more_physical_bits_than_the_hosts_are_refused_under_kvm(tmp_path: Path,
 
 
 def test_who_asks_for_nothing_is_asked_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processor.process, "run", lambda *_, **__: pytest.fail("QEMU was started"))
+    monkeypatch.setattr(process, "run", lambda *_, **__: pytest.fail("QEMU was started"))
     processor.require(ORDINARY, "kvm", Deadline(10))
 
 

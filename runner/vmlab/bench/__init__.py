@@ -19,6 +19,9 @@ from vmlab.bench.request import boot_request
 from vmlab.bench.session import Session
 from vmlab.errors import HostError, UnsuitableProcessor
 from vmlab.guest.frozen import FrozenDisk
+from vmlab.guest.look.disk import DiskView
+from vmlab.guest.look.packets import Capture
+from vmlab.guest.network import Network
 from vmlab.guest.start import START_LIMIT_S
 
 __all__ = [
@@ -26,9 +29,12 @@ __all__ = [
     "GUEST_PROBE_DIR",
     "START_LIMIT_S",
     "Bench",
+    "Capture",
+    "DiskView",
     "FrozenDisk",
     "Guest",
     "HostError",
+    "Network",
     "Notebook",
     "ScriptResult",
     "Session",

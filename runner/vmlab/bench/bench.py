@@ -18,7 +18,7 @@ from vmlab.bench.request import boot_request
 from vmlab.bench.session import Session
 from vmlab.deadline import Deadline
 from vmlab.errors import ScriptError, UnsuitableImage, UsageError
-from vmlab.guest import frozen, processor, seed, start
+from vmlab.guest import frozen, network, processor, seed, start
 from vmlab.guest.conversation import parse_line
 from vmlab.guest.network import Network
 from vmlab.host import probe
@@ -101,7 +101,7 @@ class Bench:
             here.notebook.guests.append(guest.part())
             _require(guest, wanted.needs, here.images[name], here.deadline)
             guest.put_scripts()
-            guest.join(networks)
+            network.connect(guest.machine, networks, here.deadline)
             here.progress.waiting("")
         return guest
 

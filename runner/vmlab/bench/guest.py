@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict, Unpack
 
 from vmlab.deadline import Deadline
 from vmlab.errors import ScriptError, UsageError
-from vmlab.guest import frozen, link, qemu
+from vmlab.guest import frozen, qemu
 from vmlab.guest.account import Account, account
 from vmlab.guest.command import CommandResult
 from vmlab.guest.conversation import Conversation, parse_line
@@ -20,7 +20,6 @@ from vmlab.guest.look.memory import MemoryView
 from vmlab.guest.look.packets import Capture, captured
 from vmlab.guest.look.statistics import kvm_statistics
 from vmlab.guest.machine import Machine
-from vmlab.guest.network import Network
 from vmlab.guest.qemu import Virtualisation
 from vmlab.host import probe
 from vmlab.lab.lab import Lab
@@ -211,14 +210,6 @@ class Guest:
         """A block in which what passes its network interface is kept: the one by which the runner reaches it, or that to a ``network``."""
         interface = qemu.network_interface(self._link(network) + 1) if network else qemu.INTERFACE
         return captured(self.machine, interface, self._deadline)
-
-    def join(self, networks: Mapping[str, Network]) -> None:
-        """Set up its interfaces to these networks; from then on the others can hear it. GuestError when it cannot be."""
-        if networks:
-            with self.machine.attributing():
-                link.configure(self.machine.ssh, self.machine.request.links, self._deadline)
-        for network in networks.values():
-            network.join(self.name)
 
     def _link(self, network: str) -> int:
         names = [each.network for each in self.machine.request.links]

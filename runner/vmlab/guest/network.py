@@ -20,9 +20,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from vmlab.deadline import Deadline
 from vmlab.errors import ScriptError, UsageError
-from vmlab.guest import frames
+from vmlab.guest import frames, link
 from vmlab.guest.look.packets import LIMIT_BYTES, Capture
+from vmlab.guest.machine import Machine
 
 # The largest frame that QEMU sends (NET_BUFSIZE in its net/net.h).
 _FRAME_BYTES = (4 << 10) + (64 << 10)
@@ -118,6 +120,15 @@ class _Listener:
 def cable(name: str, guest: str, networks: Mapping[str, Network]) -> contextlib.AbstractContextManager[socket.socket]:
     """The end of a guest's cable to the network of this name that its QEMU is to inherit; where there is no such network, a loose one."""
     return networks[name].plugged(guest) if name in networks else _loose_cable()
+
+
+def connect(machine: Machine, networks: Mapping[str, Network], deadline: Deadline) -> None:
+    """Set up a ready guest's interfaces, and let it take part in these networks. GuestError when it cannot be set up."""
+    if networks:
+        with machine.attributing():
+            link.configure(machine.ssh, machine.request.links, deadline)
+    for network in networks.values():
+        network.join(machine.request.name)
 
 
 @contextlib.contextmanager
