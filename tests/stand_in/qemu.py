@@ -219,7 +219,7 @@ class Door(paramiko.ServerInterface):
         if "standby.py" in command:
             threading.Thread(target=self.guest.wait_to_be_saved, daemon=True).start()
             return 0
-        if "systemctl" in command or "ip link set" in command:
+        if "systemctl" in command or "ip -batch" in command:
             return 0
         if not MARK.sub("", command).startswith(ALLOWED):
             channel.sendall_stderr(f"the stand-in runs no such command: {command}\n".encode())

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from vmlab.errors import UsageError
+from vmlab.guest import network
 from vmlab.guest.network import Network, cable
 
 EVERYBODY = b"\xff" * 6
@@ -219,6 +220,17 @@ def test_a_guest_that_takes_nothing_costs_the_others_nothing_and_what_is_too_muc
         assert heard == list(range(len(heard)))
         assert len(heard) > 500
         assert here.network.statistics()["overflowed"] == 3000 - len(heard)
+
+
+def test_a_guest_that_floods_costs_no_more_than_so_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "_ON_THE_WAY", 10)
+    monkeypatch.setattr(network, "_ADDRESSES", 3)
+    with wire("a", "b", delay_ms=300) as here:
+        for number in range(30):
+            here.ends["a"].send(EVERYBODY + bytes([2, 0, 0, 0, 0, number]) + b"\x08\x00%d" % number)
+        assert here.heard("b", 0.6) == [b"%d" % number for number in range(10)]
+        assert here.network.statistics()["overflowed"] == 20
+        assert len(here.network._knows) <= 3
 
 
 def test_a_guest_that_ends_is_pulled_out_and_may_come_again() -> None:

@@ -30,7 +30,7 @@ class Account:
         """A shell line that runs ``command``, one too, as this user: in its home if it has one, by the shell that root's lines run by."""
         place = f"cd {shlex.quote(self.home)} 2>/dev/null || cd /"
         ids = f"--reuid={self.uid} --regid={self.gid} --init-groups"
-        own = shlex.join(["env", f"HOME={self.home}", f"USER={self.name}", f"LOGNAME={self.name}"])
+        own = shlex.join(["env", "-u", "MAIL", f"HOME={self.home}", f"USER={self.name}", f"LOGNAME={self.name}"])
         return f'exec setpriv {ids} -- {own} "${{SHELL:-/bin/sh}}" -c {shlex.quote(f"{place}; {command}")}'
 
 

@@ -23,12 +23,21 @@ for each in /sys/class/net/*; do
     if [ "$address" = {placeholder} ]; then link=${{each##*/}}; fi
 done
 if [ -z "$link" ]; then echo "no interface has the address {placeholder}" >&2; exit 1; fi
-ip link set dev "$link" down
-ip address flush dev "$link"
-ip link set dev "$link" name {name} address {mac}
-if [ -e /proc/sys/net/ipv6/conf/{name}/disable_ipv6 ]; then echo 1 >/proc/sys/net/ipv6/conf/{name}/disable_ipv6; fi
-ip address add {address}/24 dev {name}
-ip link set dev {name} up
+silent=/proc/sys/net/ipv6/conf/$link/disable_ipv6
+if [ -e "$silent" ]; then echo 1 >"$silent"; fi
+ip -batch - <<END
+link set dev $link down
+address flush dev $link
+link set dev $link name {name} address {mac}
+address add {address}/24 dev {name}
+link set dev {name} up
+END
+tries=0
+until read -r up </sys/class/net/{name}/carrier && [ "$up" = 1 ]; do
+    tries=$((tries + 1))
+    if [ $tries -gt 200 ]; then echo "the interface {name} has no carrier" >&2; exit 1; fi
+    sleep 0.05
+done
 """
 
 

@@ -30,6 +30,9 @@ from vmlab.guest.machine import Machine
 _FRAME_BYTES = (4 << 10) + (64 << 10)
 # How many frames wait for a guest that does not take them (it stands still, say) before more are dropped, as a switch drops them.
 _BACKLOG = 1024
+# How many may be on their way at once, and from how many addresses: more is a guest that floods.
+_ON_THE_WAY = 1 << 14
+_ADDRESSES = 1 << 10
 # So many frames of one guest are taken in one go, so that one which sends without end does not keep the others waiting.
 _TURN = 64
 
@@ -319,6 +322,8 @@ class Network:
     def _forward(self, port: _Port, frame: bytes) -> None:
         now, counters = time.monotonic(), self._counters
         counters.sent += 1
+        if len(self._knows) >= _ADDRESSES:
+            self._knows.clear()
         self._knows[frame[6:12]] = port
         # (Each order counts for itself, and so does chance: what one takes is seen by the others.)
         ordered = [order.takes(port.guest, frame) for order in self._orders]
@@ -331,7 +336,11 @@ class Network:
             due = max(now + self._delay_s, self._due[-1][0] if self._due else 0.0)
             known = self._knows.get(frame[:6])
             others = [each for each in self._ports if each is not port and each.is_open]
-            self._due += [(due, each, frame) for each in (others if known is None else [known]) if each in others]
+            hearers = [each for each in (others if known is None else [known]) if each in others]
+            if len(self._due) + len(hearers) > _ON_THE_WAY:
+                counters.overflowed += len(hearers)
+            else:
+                self._due += [(due, each, frame) for each in hearers]
 
     def _deliver(self) -> float | None:
         """Hand over what is due. The seconds until more is; None when nothing is on its way."""
