@@ -68,6 +68,7 @@ def trouble(word: str) -> bool:
     degraded           cloud-init ends with a warning
     cloud-init-fails   cloud-init ends with an error
     unsaved            QEMU refuses to save its state
+    writes             the guest writes to its drive named data while it boots
     clone-exits        a QEMU that is to go on from a state ends at once
     """
     return word in os.environ.get("VMLAB_STAND_IN", "").split()
@@ -389,6 +390,9 @@ def _boot(guest: Guest, qemu: Qemu) -> None:
         guest.console.sendall(PANIC)
         qemu.monitor.tell("GUEST_PANICKED", action="run")
         return
+    if trouble("writes"):
+        with Path(guest.option("id=drive-data,if=none,file=", until=",format").replace(",,", ",")).open("r+b") as drive:
+            drive.write(b"by cloud-init, say")
     guest.identity.sendall(b"stand-in: up\n")
     guest.sshd_is_up.set()
     guest.console.sendall(b"guest login: ")

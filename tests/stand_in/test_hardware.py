@@ -49,6 +49,21 @@ def test_booted_or_cloned_a_guest_has_a_fresh_drive_and_is_on_its_network(machin
     assert leftovers(machine) == []
 
 
+def test_a_guest_that_writes_to_its_drive_while_it_boots_is_not_cloned(machine: StandIn) -> None:
+    hardware_lab(machine, 'seen["found"] = guest.disk("data").find(b"by cloud-init")')
+    machine.trouble("writes")
+    done = machine.run("run", "aa")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (guest,) = machine.report("aa")["guests"]
+    assert (guest["start"], guest["fallback"]) == (
+        "cold",
+        "the drive data was written to while the guest booted, and a clone gets a fresh one",
+    )
+    # What it wrote is there: it was booted, and the drive is its own.
+    assert seen(machine)["found"] == 0
+    assert not list((machine.root / "cache/templates").glob("*/manifest.json"))
+
+
 MISTAKES = {
     'guest.disk("dat")': "guest main has no disk named 'dat'",
     "guest.disk().read(0, 1)": "the root disk cannot be read",

@@ -63,7 +63,7 @@ class Bench:
 
     @property
     def accelerator(self) -> Literal["kvm", "tcg"]:
-        """What runs the guests of this run (but for those that lab.yaml gives a processor of their own: ``virtualisation``)."""
+        """What runs the guests of this run (but for those that lab.yaml has emulated: ``virtualisation``, ``accelerator``)."""
         return self._here.accelerator.name
 
     def guest(self, name: str = "main", *, cloud_init: Mapping[str, Any] | None = None) -> Guest:
