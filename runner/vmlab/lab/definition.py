@@ -129,9 +129,12 @@ class LabDefinition(Strict):
             double = next((each for each in ids if ids.count(each) > 1), None)
             if double:
                 raise ValueError(f"two {name}s have the id {double!r}")
-        for guest in self.guests.values():
-            if not set(guest.networks) <= set(self.networks):
-                raise ValueError("a guest's networks must be among those of the lab (networks, with a name and {})")
+        for guest_name, guest in self.guests.items():
+            unknown = next((network for network in guest.networks if network not in self.networks), None)
+            if unknown:
+                raise ValueError(
+                    f"the guest {guest_name} is on the network {unknown}, which the lab must declare: networks: {{{unknown}: {{}}}}"
+                )
             for name, values in guest.when.items():
                 if name not in self.parameters or not set(values) <= set(self.parameters[name].choices):
                     raise ValueError("a guest's when must name a parameter with choices, and some of these")
