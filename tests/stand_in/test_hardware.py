@@ -72,6 +72,8 @@ MISTAKES = {
     'bench.network("wires")': "declares no network named 'wires'",
     'guest.write_text("relative", "x")': "names no file in the guest",
     'guest.write_text("/tmp/", "x")': "names no file in the guest",
+    'guest.write_text("/.", "x")': "names no file in the guest",
+    'guest.write_text("/tmp/x", "\\ud800")': "is no UTF-8",
     'guest.write_text("/tmp/x", "x", 0o10000)': "is no file's mode",
     'guest.run("true", user="nobody\\n")': "the guest has no user",
 }
@@ -113,7 +115,7 @@ def test_a_file_is_written_in_one_step_whatever_is_in_it(machine: StandIn) -> No
     assert done.returncode == 0, done.stdout + done.stderr
     found = seen(machine)
     assert (found["same"], found["mode"]) == (True, 0o640)
-    assert found["refused"].startswith("cannot write /tmp/none/x")
+    assert found["refused"] == "x cannot be written: the guest has no directory /tmp/none"
     assert found["files"] == [".keep", "a file"]
 
 

@@ -177,13 +177,16 @@ class Guest:
 
     def write_text(self, path: str, text: str, mode: int = 0o644) -> None:
         """Write a file in the guest, whole or not at all; it is root's. A file that was there is replaced, not changed."""
-        if not PurePosixPath(path).is_absolute() or path.endswith("/") or "\0" in path:
+        if not PurePosixPath(path).is_absolute() or not PurePosixPath(path).name or path.endswith("/") or "\0" in path:
             raise UsageError(f"{path!r} names no file in the guest", hint="give its whole path, from / on")
         if not 0 <= mode <= 0o7777:
             raise UsageError(f"{mode:o} is no file's mode", hint="for example 0o644, which all may read")
+        try:
+            content = text.encode()
+        except UnicodeEncodeError as exc:
+            raise UsageError(f"the text for {path} has a half of a character in it (a lone surrogate), which is no UTF-8") from exc
         with self.machine.attributing():
-            # (What read_text or a script gave that was no UTF-8 becomes the same bytes again.)
-            self.machine.ssh.write(text.encode(errors="surrogateescape"), path, mode=mode, deadline=self._deadline)
+            self.machine.ssh.write(content, path, mode=mode, deadline=self._deadline)
 
     def read_text(self, path: str) -> str:
         """The text of a file in the guest, 1 MiB at most."""

@@ -154,7 +154,9 @@ class Connection:
                 sftp.chmod(str(target), mode | 0o444 | (0o111 if mode & 0o100 else 0))
 
     def write(self, content: bytes, remote: str, *, mode: int, deadline: Deadline) -> None:
-        """Write a file of the guest in one step: whoever reads it meanwhile finds the old one or the new one. Raises as `put` does."""
+        """Write a file of the guest in one step: whoever reads it meanwhile finds the old one or the new one. Raises as `put` does, and
+        ScriptError when there is no such directory.
+        """
         target = PurePosixPath(remote)
         partial = str(target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}"))
         with self._sftp(f"write {remote}", deadline) as sftp:
@@ -164,6 +166,11 @@ class Connection:
                     file.write(content)
                 sftp.chmod(partial, mode)
                 sftp.posix_rename(partial, remote)
+            except FileNotFoundError as exc:
+                where = str(target.parent)
+                raise ScriptError(
+                    f"{target.name} cannot be written: the guest has no directory {where}", hint=f"make it first: mkdir -p {where}"
+                ) from exc
             except OSError:
                 with contextlib.suppress(OSError):
                     sftp.remove(partial)
