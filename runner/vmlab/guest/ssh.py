@@ -154,8 +154,9 @@ class Connection:
                 sftp.chmod(str(target), mode | 0o444 | (0o111 if mode & 0o100 else 0))
 
     def write(self, content: bytes, remote: str, *, mode: int, deadline: Deadline) -> None:
-        """Write a file of the guest in one step: whoever reads it meanwhile finds the old one or the new one. Raises as `put` does, and
-        ScriptError when there is no such directory.
+        """Write a file of the guest in one step: whoever reads it meanwhile finds the old one or the new one.
+
+        Raises as `put` does, and ScriptError when there is no such directory.
         """
         target = PurePosixPath(remote)
         partial = str(target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}"))
