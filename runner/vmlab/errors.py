@@ -10,6 +10,9 @@
         │   ├── GuestPanicked        the guest's kernel panicked
         │   ├── GuestExited          QEMU ended although nobody asked it to
         │   ├── GuestEnded           the guest ended as the experiment wanted, and is asked for something more
+        │   ├── Unsuitable           what the lab would show is not observable in this guest
+        │   │   ├── UnsuitableImage     its image lacks a program
+        │   │   └── UnsuitableProcessor its processor lacks a feature
         │   └── TemplateError        a booted guest cannot be saved, or none can be cloned from what was saved
         ├── SshError              the connection failed or was lost
         │   └── StrangerError         something else than our guest answers
@@ -89,8 +92,16 @@ class GuestEnded(GuestError):
     """The guest has ended, as the experiment wanted it to, and was asked for something more."""
 
 
-class UnsuitableImage(GuestError):
-    """The image lacks a program that the lab needs: what the lab would show is not observable in it."""
+class Unsuitable(GuestError):
+    """The guest lacks what the lab needs: what the lab would show is not observable in it."""
+
+
+class UnsuitableImage(Unsuitable):
+    """The image lacks a program."""
+
+
+class UnsuitableProcessor(Unsuitable):
+    """The accelerator cannot give it a processor with the features that lab.yaml asks for."""
 
 
 class TemplateError(GuestError):
