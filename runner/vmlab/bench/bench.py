@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Required, TypedDict, Unpack
 
 import jinja2
@@ -14,6 +14,8 @@ import jinja2
 from vmlab import process
 from vmlab.bench.emulated import emulate
 from vmlab.bench.guest import Guest
+from vmlab.bench.noise import NoiseMeter
+from vmlab.bench.power import Supply
 from vmlab.bench.request import boot_request
 from vmlab.bench.session import Session
 from vmlab.deadline import Deadline
@@ -92,12 +94,12 @@ class Bench:
         with self.phase(f"{'Booting' if templates is None else 'Cloning'} guest {name}"):
             # Registered before the guest, so that it runs after the guest's end.
             here.guests.callback(self._note_end, name)
-            setting = here.setting("console.log" if name == "main" else f"console-{name}.log", start.START_LIMIT_S)
             request = boot_request(self._lab, name, wanted, here.images[name], self.accelerator)
             processor.require(request.processor, request.accelerator, here.deadline)
             networks = {each.network: self.network(each.network) for each in request.links}
-            setting = dataclasses.replace(setting, networks=networks)
-            guest = Guest(name, start.start(here.guests, request, setting, templates), self._lab, here.deadline)
+            supply = Supply(here, networks, "console.log" if name == "main" else f"console-{name}.log")
+            running = start.start(here.guests, request, supply.setting(start.START_LIMIT_S), templates)
+            guest = Guest(name, running, self._lab, here.deadline, supply)
             here.notebook.guests.append(guest.part())
             _require(guest, wanted.needs, here.images[name], here.deadline)
             guest.put_scripts()
@@ -184,6 +186,7 @@ class Bench:
         for part in self._here.notebook.guests:
             if part.name == name and name in self._guests:
                 part.ended = self._guests[name].machine.ended_how
+                part.history = self._guests[name].history(self._here.notebook.started)
 
     def phase(self, title: str) -> contextlib.AbstractContextManager[None]:
         """Name what is going on: shown while it lasts, and timed in the report."""
@@ -213,6 +216,18 @@ class Bench:
         """Write down one observation under a name that is used once. ScriptError when it is not JSON or too large."""
         self._here.notebook.record(name, data)
         self._here.progress.recorded(name)
+
+    @contextlib.contextmanager
+    def noise(self) -> Iterator[NoiseMeter]:
+        """A block in which it is measured what else this machine does while the guests run: `NoiseMeter.record`, after the block."""
+        meter = NoiseMeter(self._pids())
+        try:
+            yield meter
+        finally:
+            meter.stop(self._pids())
+
+    def _pids(self) -> list[int]:
+        return [guest.machine.pid for guest in self._guests.values() if guest.has_qemu]
 
     def wait(self, seconds: float, why: str) -> None:
         """Let time pass; the live view says why."""

@@ -26,6 +26,8 @@ SSH_PATIENCE_S = 2.0
 TOGETHER_S = 0.3
 _MONITOR_S = 10.0
 
+STILL_RUNS = "still runs"
+
 _HOW = {"guest-reset": "reset", "guest-shutdown": "switched off"}
 """What the guest did by QEMU's word (the reason of its SHUTDOWN event). By ``-no-reboot`` a reset ends QEMU too."""
 
@@ -93,7 +95,7 @@ class ExpectedEnd:
             return "panicked"
         if status is None:
             # (A death that is neither panic nor exit is ours: a full disk. It is raised, not recorded.)
-            return "still runs"
+            return STILL_RUNS
         return next((_HOW[reason] for reason in reasons if reason in _HOW), "qemu ended")
 
     def _asked(self, command: str) -> str | None:
@@ -132,7 +134,7 @@ def expected(machine: Machine, deadline: Deadline) -> Iterator[ExpectedEnd]:
     if death is not None and not isinstance(death, GuestPanicked | GuestExited):
         machine.check_alive()
     ended = end.record()["ended"]
-    if ended != "still runs":
+    if ended != STILL_RUNS:
         machine.fate.is_over(f"{ended}, as was expected")
         machine.hang_up()
 

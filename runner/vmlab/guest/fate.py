@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from vmlab.deadline import Deadline
 from vmlab.errors import GuestEnded, GuestPanicked, RunError
 from vmlab.guest import panic
 from vmlab.guest.console import END_OF_PANIC, Console
@@ -41,11 +42,13 @@ class Fate:
     def __init__(self, console: Console, wake: Callable[[], None]) -> None:
         self._console = console
         self._wake = wake
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._events: deque[Told] = deque(maxlen=_KEPT_EVENTS)
+        self._counts: dict[str, int] = {}
         self._death: RunError | None = None
         self._died_at = 0.0
         self._over = ""
+        self._hint = ""
         self.stopping = False
         """We end it; whatever happens to it from now on is our doing."""
         self.may_end = False
@@ -65,11 +68,24 @@ class Fate:
         """QEMU has told this."""
         with self._lock:
             self._events.append(Told(event, data, time.monotonic()))
+            self._counts[event] = self._counts.get(event, 0) + 1
+            self._lock.notify_all()
 
     def told(self, since: float) -> list[Told]:
         """What QEMU has told since a moment of the monotonic clock."""
         with self._lock:
             return [each for each in self._events if each.at >= since]
+
+    def count(self, event: str) -> int:
+        """How often QEMU has told this."""
+        with self._lock:
+            return self._counts.get(event, 0)
+
+    def wait_for(self, event: str, count: int, deadline: Deadline) -> bool:
+        """Wait until QEMU has told this so often; False when it has not by the deadline, or the guest died first."""
+        with self._lock:
+            self._lock.wait_for(lambda: self._counts.get(event, 0) >= count or self._death is not None, min(deadline.left_s(), 1e6))
+            return self._counts.get(event, 0) >= count
 
     def die(self, death: RunError) -> None:
         """It has died of this, unless it had died before or is being ended."""
@@ -78,11 +94,12 @@ class Fate:
                 return
             self._death = death
             self._died_at = time.monotonic()
+            self._lock.notify_all()
         self._wake()
 
-    def is_over(self, why: str) -> None:
+    def is_over(self, why: str, hint: str = "the experiment wanted that, and can ask it for nothing more") -> None:
         """It has ended as the experiment wanted: from now on whoever asks it for anything is told so."""
-        self._over = why
+        self._over, self._hint = why, hint
 
     @property
     def over(self) -> str:
@@ -92,7 +109,7 @@ class Fate:
     def check(self) -> None:
         """Raise what ended the guest (GuestPanicked, GuestExited, HostError, GuestEnded), if anything did, with the console's tail."""
         if self._over:
-            raise GuestEnded(f"the guest has ended: {self._over}", hint="the experiment wanted that, and can ask it for nothing more")
+            raise GuestEnded(f"the guest has ended: {self._over}", hint=self._hint)
         death = self._death
         if death is None:
             return

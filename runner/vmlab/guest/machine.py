@@ -182,16 +182,21 @@ class Machine:
         return self._birth
 
     def be_born(self, birth: Birth) -> None:
-        """It is ready, which happens once."""
-        if self._birth is not None:
-            raise RuntimeError("a guest is born once")
+        """It is ready: once, and once more after each reset."""
         self._birth = birth
+
+    @property
+    def is_clone(self) -> bool:
+        """Whether its state was loaded, so that its QEMU has nothing to boot it from but its disk's own loader."""
+        return "-incoming" in self.argv
 
     @property
     def ssh(self) -> Connection:
         """The one connection of this run."""
         if self._connection is None:
-            raise SshError("the guest is not logged in yet")
+            raise SshError(
+                "the guest is not logged in to", hint="after a reset or a power cycle: guest.wait_until_ready() boots it and logs in"
+            )
         return self._connection
 
     @property
@@ -300,7 +305,7 @@ class Machine:
         except (SshError, QmpError, TemplateError) as exc:
             for _ in range(10):
                 # A connection is often lost a moment before its cause is known.
-                if self.fate.death is not None:
+                if self.fate.death is not None or self.fate.over:
                     break
                 if isinstance(exc, SshError) and self._connection is not None and self._connection.alive():
                     # Nothing was lost: the guest lives, and did not do in time what it was asked for.
@@ -426,6 +431,14 @@ class Machine:
         self.check_alive()
         self.ended_how = "switched off"
         return True
+
+    def cut(self) -> None:
+        """Take its power away: QEMU is killed, and has no time to finish anything. Its directory and its disks stay."""
+        self.fate.stopping = True
+        self.fate.is_over("its power was cut", "guest.power_cycle() starts it again")
+        self._child.kill()
+        self._child.wait()
+        self.stop()
 
     def stop(self) -> None:
         """End the guest: QMP ``quit``, then SIGTERM, then SIGKILL. How it ended is kept in ``ended_how``."""
