@@ -132,6 +132,7 @@ class Bench:
         disk: frozen.FrozenDisk,
         *,
         until: str | None = None,
+        any_end: bool = False,
         time_limit_s: float = 180.0,
         **differs: Unpack[Differs],
     ) -> dict[str, Any]:
@@ -140,8 +141,11 @@ class Bench:
         It ends when a line of the guest's second serial port matches the regular expression ``until``; without one, when the guest
         has switched itself off. Returns ``console`` and ``port``, the lines of both ports as {"at_s", "text"} with the seconds since QEMU
         was executed; ``argv``; ``noise``, what else the host did (`vmlab.host.noise.Noise`); and ``broken``, the consoles' last lines
-        of boots before it that the emulator broke: they were thrown away. Raises BootTimeout, GuestPanicked or GuestExited, which need
-        not be caught.
+        of boots before it that the emulator broke: they were thrown away; and ``ended``, "line" or "switched off". Raises BootTimeout,
+        GuestPanicked or GuestExited, which need not be caught.
+
+        With ``any_end`` none of these is raised: ``ended`` may also be "panicked", "reset", "qemu ended" or "still runs" (at the time
+        limit), and ``end`` is what `ExpectedEnd.record` has; None when the line came.
         """
         before, here = disk.request, self._here
         request = dataclasses.replace(
@@ -153,13 +157,14 @@ class Bench:
         )
         # Its console is evidence by what is returned; no log is kept of it.
         setting = here.setting("", time_limit_s).with_log(here.work.path / f"{request.name}.console")
-        found = frozen.cold_boot(disk, request, setting, until)
+        found = frozen.cold_boot(disk, request, setting, frozen.Until(until, any_end))
         here.progress.waiting("")
         lines = {
             name: [{"at_s": line.at, "text": line.text} for line in said]
             for name, said in (("console", found.console), ("port", found.port))
         }
-        return {"argv": found.argv, **lines, "noise": dataclasses.asdict(found.noise), "broken": found.broken}
+        said = {"ended": found.ended} | ({"end": found.end} if any_end else {})
+        return {"argv": found.argv, **lines, "noise": dataclasses.asdict(found.noise), "broken": found.broken, **said}
 
     def data(self, name: str) -> Any:
         """What a YAML file of the lab's folder holds; UsageError with the line when it is no YAML of the kind that lab.yaml is."""

@@ -26,9 +26,11 @@ SSH_PATIENCE_S = 2.0
 TOGETHER_S = 0.3
 _MONITOR_S = 10.0
 
+PANICKED = "panicked"
+SWITCHED_OFF = "switched off"
 STILL_RUNS = "still runs"
 
-_HOW = {"guest-reset": "reset", "guest-shutdown": "switched off"}
+_HOW = {"guest-reset": "reset", "guest-shutdown": SWITCHED_OFF}
 """What the guest did by QEMU's word (the reason of its SHUTDOWN event). By ``-no-reboot`` a reset ends QEMU too."""
 
 
@@ -92,7 +94,7 @@ class ExpectedEnd:
     def _how(self, status: int | None, reasons: list[str], *, panicked: bool) -> str:
         # Words on the console before QEMU's end do not count here: what they are worth, a check can judge.
         if panicked or self._machine.panic_signs.lifeless_at:
-            return "panicked"
+            return PANICKED
         if status is None:
             # (A death that is neither panic nor exit is ours: a full disk. It is raised, not recorded.)
             return STILL_RUNS
