@@ -18,6 +18,7 @@ from vmlab.bench.session import Session
 from vmlab.errors import HostError
 from vmlab.guest.frozen import FrozenDisk
 from vmlab.guest.start import START_LIMIT_S
+from vmlab.lab.experiment import part
 
 __all__ = [
     "GUEST_LAB_DIR",
@@ -31,4 +32,5 @@ __all__ = [
     "ScriptResult",
     "Session",
     "boot_request",
+    "part",
 ]
