@@ -7,7 +7,7 @@ lab         a lab's folder: its definition, its files, its parts
 definition  what lab.yaml says
 guests      what it says of a guest
 pictures    what it says of plots and translations
-refutations what it says of worlds in which a claim is false
+broken      what it says of worlds in which a claim is false
 strict      what the models of lab.yaml have in common
 experiment  a lab's experiment, whole or in parts
 worlds      the worlds that a lab is tried in, and what must come out

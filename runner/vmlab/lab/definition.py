@@ -12,9 +12,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from vmlab.lab.broken import MOST_CONTROLS, Control
 from vmlab.lab.guests import GuestRequest
 from vmlab.lab.pictures import Plot, Translation
-from vmlab.lab.refutations import MOST_CONTROLS, Control
 from vmlab.lab.strict import Id, Strict, Text
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vmlab.errors import UsageError
+from vmlab.lab.broken import SOUND
 from vmlab.lab.checks import Check
 from vmlab.lab.definition import LabDefinition
 from vmlab.lab.experiment import Experiment
 from vmlab.lab.parameters import Value, as_text, objection
-from vmlab.lab.refutations import SOUND
 from vmlab.lab.verdict import VerdictKind
 from vmlab.suggest import nearest
 from vmlab.yamlfile import Place, load, refusal
@@ -94,12 +94,8 @@ def disagreement(wanted: VerdictKind, seen: Seen, sound: VerdictKind | None) -> 
         return ""
     if seen.kind is NOT_OBSERVABLE and (wanted is not FAIL or sound is NOT_OBSERVABLE):
         return ""
-    if wanted is PASS:
-        return {FAIL: "fails", INCONCLUSIVE: "is inconclusive"}[seen.kind] + ", and is not named"
-    must = {FAIL: "must fail", INCONCLUSIVE: "must be inconclusive"}[wanted]
-    return (
-        f"{must}, but " + {PASS: "passes", FAIL: "fails", INCONCLUSIVE: "is inconclusive", NOT_OBSERVABLE: "is not observable"}[seen.kind]
-    )
+    did = {PASS: "passes", FAIL: "fails", INCONCLUSIVE: "is inconclusive", NOT_OBSERVABLE: "is not observable"}[seen.kind]
+    return f"must {'pass' if wanted is PASS else 'fail' if wanted is FAIL else 'be inconclusive'}, but {did}"
 
 
 def is_noise(world: World, checks: Sequence[Check], seen: Mapping[str, Seen]) -> bool:
@@ -129,21 +125,17 @@ def doubts_about_parameters(definition: LabDefinition) -> list[Doubt]:
         place: Place = ("controls", name)
         if name == SOUND:
             found.append((place, f"the world in which nothing is broken is called {SOUND}; give the control another name"))
-        wrong = [
-            ((*place, "set", each), text)
-            for each, value in control.set.items()
-            if (text := _wrong_value(definition, each, value)) is not None
-        ]
+        wrong = [((*place, "set", each), text) for each, value in control.set.items() if (text := _wrong_value(definition, each, value))]
         found += wrong
         if not wrong and all(definition.parameters[each].default == value for each, value in control.set.items()):
             found.append(((*place, "set"), "these are the parameters' defaults, so that nothing is broken in this world"))
     return found
 
 
-def _wrong_value(definition: LabDefinition, name: str, value: Value) -> str | None:
+def _wrong_value(definition: LabDefinition, name: str, value: Value) -> str:
     if name not in definition.parameters:
         return f"there is no parameter named {name!r}{nearest(name, definition.parameters)}"
-    return objection(definition.parameters[name], value) or None
+    return objection(definition.parameters[name], value)
 
 
 def doubts_about_checks(definition: LabDefinition, checks: Sequence[Check]) -> list[Doubt]:

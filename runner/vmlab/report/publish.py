@@ -13,6 +13,8 @@ from vmlab.report.batch import INDEX_NAME, Batch
 from vmlab.report.html import report_html
 from vmlab.report.index import INDEX_PAGE, index_html
 from vmlab.report.junit import junit_of_rows, junit_xml
+from vmlab.report.matrix import MATRIX_NAME, MATRIX_PAGE, Matrix
+from vmlab.report.matrix_page import matrix_html
 from vmlab.report.model import Report
 from vmlab.report.summary import SUMMARY_NAME, summary_markdown
 
@@ -45,3 +47,12 @@ def save_summaries(batch: Batch, base: Path) -> None:
     """Write what CI services read, once all labs are done: junit.xml over all reports, and a summary in Markdown."""
     store.write_atomically(base / store.JUNIT_NAME, junit_of_rows(batch, base))
     store.write_atomically(base / SUMMARY_NAME, summary_markdown(batch).encode())
+
+
+def save_matrix(matrix: Matrix, directory: Path) -> Path:
+    """Write controls.json and its rendering. Returns the page's path. HostError when the disk is full or may not be written."""
+    store.make_directory(directory)
+    store.write_atomically(directory / MATRIX_NAME, (matrix.model_dump_json(indent=2) + "\n").encode())
+    page = directory / MATRIX_PAGE
+    store.write_atomically(page, matrix_html(matrix).encode())
+    return page
