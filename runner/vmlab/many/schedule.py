@@ -88,6 +88,7 @@ class Schedule:
         self._running: set[str] = set()
         self._interrupts = 0
         self._stopping = False
+        self._is_to_drop = False
         self._began = time.monotonic()
         self._batch = Batch(
             started_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -129,6 +130,9 @@ class Schedule:
             with self._patient_interrupts(), contextlib.closing(self._workers):
                 while self._running or (self._queue and not self._stopping):
                     self._fill()
+                    if self._is_to_drop:
+                        self._is_to_drop = False
+                        self._drop_those_that_wait()
                     for said in self._workers.said(_PATIENCE_S):
                         self._take(said)
         except KeyboardInterrupt:
@@ -215,8 +219,9 @@ class Schedule:
             if self._interrupts > 1:
                 raise KeyboardInterrupt
             self._stopping = True
+            # (Not here: this may be in the middle of starting one.)
+            self._is_to_drop = True
             self._progress.notice("interrupted: the labs that have begun finish first; Ctrl-C again stops them at once")
-            self._drop_those_that_wait()
 
         before = signal.signal(signal.SIGINT, interrupted)
         try:
