@@ -258,7 +258,7 @@ def test_the_document_follows_its_schema_and_can_be_read_again(samples: Any, tmp
     (tmp_path / "zoo" / "controls.json").write_text(json.dumps(value))
     with pytest.raises(UsageError, match="standing"):
         matrix.load(tmp_path / "zoo")
-    with pytest.raises(UsageError, match="there is no controls.json"):
+    with pytest.raises(UsageError, match=r"there is no controls\.json"):
         matrix.load(tmp_path)
 
 

@@ -165,20 +165,27 @@ def refusal(call: Callable[[], Any]) -> UsageError:
     return caught.value
 
 
+W = "controls:\n  w: "
 READING = {
-    "controls:\n  w:\n    breaks: x\n    set: {siez: 3}\n    fails: [first]\n": ":15: controls.w.set.siez: there is no parameter named 'siez'; did you mean",
-    "controls:\n  w:\n    breaks: x\n    set:\n      size: 10\n    fails: [first]\n": ":16: controls.w.set.size: expected at most 9, found '10'",
-    "controls:\n  w: {breaks: x, set: {size: 3.5}, fails: [first]}\n": ":13: controls.w.set.size: expected a whole number, found 3.5",
-    "controls:\n  w: {breaks: x, set: {size: '3'}, fails: [first]}\n": "expected a whole number, found '3'",
-    "controls:\n  w: {breaks: x, set: {flag: 1}, fails: [first]}\n": "expected true or false, found 1",
-    "controls:\n  w: {breaks: x, set: {way: up}, fails: [first]}\n": "expected one of left, right, found 'up'",
-    "controls:\n  w: {breaks: x, set: {size: 5, rate: 1.0}, fails: [first]}\n": "these are the parameters' defaults",
-    "controls:\n  sound: {breaks: x, set: {size: 3}, fails: [first]}\n": ":13: controls.sound: the world in which nothing is broken is called sound",
-    "controls:\n  w: {breaks: x, set: {}, fails: [first]}\n": "controls.w.set: expected at least 1 members",
-    "controls:\n  w: {breaks: x, set: {size: 3}, fails: []}\n": "controls.w.fails: expected at least 1 members",
-    "controls:\n  w: {breaks: x, set: {size: 3}}\n": "controls.w.fails: is missing",
-    "controls:\n  w: {set: {size: 3}, fails: [first]}\n": "controls.w.breaks: is missing",
-    "controls:\n  w: {breaks: x, set: {size: 3}, fails: [first], part: [growth]}\n": "unknown key; did you mean 'parts'?",
+    "controls:\n  w:\n    breaks: x\n    set: {siez: 3}\n    fails: [first]\n": (
+        ":15: controls.w.set.siez: there is no parameter named 'siez'; did you mean 'size'?"
+    ),
+    "controls:\n  w:\n    set:\n      size: 10\n    breaks: x\n    fails: [first]\n": (
+        ":15: controls.w.set.size: expected at most 9, found '10'"
+    ),
+    W + "{breaks: x, set: {size: 3.5}, fails: [first]}\n": ":13: controls.w.set.size: expected a whole number, found 3.5",
+    W + "{breaks: x, set: {size: '3'}, fails: [first]}\n": "expected a whole number, found '3'",
+    W + "{breaks: x, set: {flag: 1}, fails: [first]}\n": "expected true or false, found 1",
+    W + "{breaks: x, set: {way: up}, fails: [first]}\n": "expected one of left, right, found 'up'",
+    W + "{breaks: x, set: {size: 5, rate: 1.0}, fails: [first]}\n": "these are the parameters' defaults",
+    "controls:\n  sound: {breaks: x, set: {size: 3}, fails: [first]}\n": (
+        ":13: controls.sound: the world in which nothing is broken is called sound"
+    ),
+    W + "{breaks: x, set: {}, fails: [first]}\n": "controls.w.set: expected at least 1 members",
+    W + "{breaks: x, set: {size: 3}, fails: []}\n": "controls.w.fails: expected at least 1 members",
+    W + "{breaks: x, set: {size: 3}}\n": "controls.w.fails: is missing",
+    W + "{set: {size: 3}, fails: [first]}\n": "controls.w.breaks: is missing",
+    W + "{breaks: x, set: {size: 3}, fails: [first], part: [growth]}\n": "unknown key; did you mean 'parts'?",
     "unrefuted: {first: ''}\n": "unrefuted.first: expected at least 1 characters",
 }
 
