@@ -511,6 +511,14 @@ setting(AFTER, FAIL, "alone.service.Wants", "network.target")
 setting(AFTER, FAIL, "alone.service.After", "basic.target")
 setting(AFTER, FAIL, "together.service.ExecMainStartTimestampMonotonic", "1")
 setting(AFTER, NOT_OBSERVABLE, "alone.network.ActiveState", "active")
+
+
+@control(AFTER)
+def the_service_brought_the_network_along(world: World) -> None:
+    alone = world["page_unit"]["alone"]
+    alone["service"]["Wants"], alone["network"]["ActiveState"] = "network.target", "active"
+
+
 setting(AFTER, INCONCLUSIVE, "together.network.ActiveEnterTimestampMonotonic", "0")
 
 
