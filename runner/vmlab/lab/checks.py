@@ -135,7 +135,9 @@ def _ask(each: Check, evidence: Evidence, missing: Missing) -> Verdict:
         return _conclude(each, evidence)
     except NotRecorded as problem:
         if missing.unsuitable:
-            return not_observable(f"This guest cannot show it: {missing.unsuitable}.", hint="choose another image with --image")
+            return not_observable(
+                f"This guest cannot show it: {missing.unsuitable}.", hint="choose another image with --image, or another machine"
+            )
         if missing.broken_by:
             return Verdict(VerdictKind.ERROR, f"The run broke before this could be observed: {missing.broken_by}")
         if missing.left_out:
