@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from vmlab.errors import EXIT_COULD_NOT_RUN, EXIT_FAIL, EXIT_PASS, UsageError
 from vmlab.lab.checks import Check
@@ -277,8 +277,4 @@ def load(path: Path) -> Matrix:
     file = path / MATRIX_NAME if path.is_dir() else path
     if not file.is_file():
         raise UsageError(f"there is no {MATRIX_NAME} at {path}", hint="`vmlab controls LAB` writes one")
-    try:
-        return Matrix.model_validate(store.read_json(file))
-    except ValidationError as exc:
-        hint = "it was changed, or another vmlab wrote it"
-        raise UsageError(f"{file} is no matrix of controls: {store.problems_of(exc)}", hint=hint) from exc
+    return store.read_part(file, Matrix, "a matrix of controls")
