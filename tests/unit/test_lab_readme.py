@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from vmlab.lab import Record, checks, verdict
+from vmlab.lab.broken import Control
 from vmlab.lab.definition import Claim, LabDefinition, Parameter, Question
 from vmlab.lab.guests import GuestRequest
 from vmlab.lab.hardware import DriveRequest, NetworkRequest, ProcessorRequest
@@ -37,6 +38,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "series": Series,
     "translations": Translation,
     "stages": Stage,
+    "controls": Control,
 }
 SIMPLE = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "anything"}
 

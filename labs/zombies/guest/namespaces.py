@@ -29,7 +29,7 @@ CLONE_NEWPID = 0x20000000
 class World:
     """One PID namespace, and its PID 1 as the outer namespace numbers it."""
 
-    def __init__(self, kind: str, orphans: int, gate: int, gate_in: int) -> None:
+    def __init__(self, kind: str, orphans: int, gate: int, gate_in: int, *, acts: str = "") -> None:
         self.kind = kind
         orders, self.orders = os.pipe()
         answers, answers_in = os.pipe()
@@ -42,7 +42,7 @@ class World:
                 raise OSError(ctypes.get_errno(), "unshare(CLONE_NEWPID)")
             init = os.fork()
             if init == 0:
-                be_pid_1(kind, orphans, orders, gate)
+                be_pid_1(acts or kind, orphans, orders, gate)
             os.write(answers_in, f"{init}\n".encode())
             os.waitpid(init, 0)
             os._exit(0)
@@ -95,10 +95,12 @@ def main() -> None:
     parser.add_argument("--orphans", type=int, default=20)
     parser.add_argument("--patience", type=float, default=3.0, help="seconds to watch the zombies stay")
     parser.add_argument("--kinds", nargs="*", default=["never", "abandoned", "reaps"])
+    parser.add_argument("--swap", default=":", metavar="KIND:ACTS", help="control: the PID 1 of one kind acts as that of another")
     options = parser.parse_args()
+    swapped, _, acts = options.swap.partition(":")
 
     gate, gate_in = os.pipe()
-    worlds = [World(kind, options.orphans, gate, gate_in) for kind in options.kinds]
+    worlds = [World(kind, options.orphans, gate, gate_in, acts=acts if kind == swapped else "") for kind in options.kinds]
     try:
         wait_until(lambda: all(world.has_adopted(options.orphans) for world in worlds))
         found = {world.kind: before_the_end(world) for world in worlds}

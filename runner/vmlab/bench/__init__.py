@@ -37,6 +37,7 @@ from vmlab.guest.look.disk import DiskView
 from vmlab.guest.look.packets import Capture
 from vmlab.guest.network import Network
 from vmlab.guest.start import START_LIMIT_S
+from vmlab.lab.experiment import part
 
 __all__ = [
     "GUEST_LAB_DIR",
@@ -63,4 +64,5 @@ __all__ = [
     "SshError",
     "UnsuitableProcessor",
     "boot_request",
+    "part",
 ]

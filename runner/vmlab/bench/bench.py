@@ -6,8 +6,8 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, Required, TypedDict, Unpack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Required, TypedDict, TypeVar, Unpack
 
 import jinja2
 
@@ -29,6 +29,8 @@ from vmlab.lab.guests import GuestRequest
 from vmlab.lab.lab import Lab
 from vmlab.process import CommandError
 from vmlab.yamlfile import load
+
+Made = TypeVar("Made")
 
 
 def _require(guest: Guest, needs: Sequence[str], image: Image, deadline: Deadline) -> None:
@@ -61,7 +63,15 @@ class Bench:
         self._lab = lab
         self._here = here
         self._guests: dict[str, Guest] = {}
+        self._made: dict[Callable[[Bench], Any], Any] = {}
         self._networks: dict[str, Network] = {}
+
+    def once(self, make: Callable[[Bench], Made]) -> Made:
+        """What a function of the experiment makes of this bench, made at the first call: for what several parts need, whichever are run."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        made: Made = self._made[make]
+        return made
 
     @property
     def accelerator(self) -> Literal["kvm", "tcg"]:

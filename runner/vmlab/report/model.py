@@ -58,6 +58,8 @@ class RunPart(Part):
     error: ErrorPart | None = None
     slot: SlotPart | None = Field(default=None, description="the right to run guests; null in reports of vmlab before it had slots")
     unsuitable: str = Field(default="", description="why the image could not show what the lab is about; empty when it could")
+    parts: list[str] = Field(default_factory=list, description="the parts of the experiment that were run; empty where it has none")
+    left_out: list[str] = Field(default_factory=list, description="the parts that the run was asked to leave out")
 
     @property
     def waited_s(self) -> float:
@@ -196,6 +198,7 @@ class CheckPart(Part):
     expected: str = ""
     measured: str = ""
     hint: str = ""
+    left_out: bool = Field(default=False, description="its evidence belongs to parts of the experiment that the run left out")
 
 
 class FilePart(Part):
