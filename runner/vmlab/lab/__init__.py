@@ -16,6 +16,7 @@ loading     a lab's own Python files, run
 parameters  the parameters of a run
 answers     a student's predictions
 evidence    what was observed, read with types
+reads       what of it a check looked at
 checks      from evidence to verdicts
 verdict     the five verdicts, and what each means for whoever handles it
 statistics  medians and ratios with their intervals
