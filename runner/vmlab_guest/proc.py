@@ -214,6 +214,21 @@ def children_of(parent: int) -> tuple[set[int], set[int]]:
     return zombies, living
 
 
+def tasks() -> tuple[list[tuple[int, int]], set[int]]:
+    """Every process with its real uid, and every number in use: processes, threads, and the process groups and sessions they are in."""
+    owners: list[tuple[int, int]] = []
+    numbers: set[int] = set()
+    for pid in processes():
+        try:
+            owners.append((pid, os.stat(f"/proc/{pid}").st_uid))
+            fields = stat(pid)
+            numbers.update(threads(pid))
+        except GONE:
+            continue
+        numbers.update((pid, int(fields["pgrp"]), int(fields["session"])))
+    return owners, numbers
+
+
 def tasks_in_kernel() -> int:
     """All tasks that the kernel counts against threads-max, zombies too: the number after the slash in /proc/loadavg."""
     return int(read_once("/proc/loadavg").split()[3].split(b"/")[1])

@@ -134,8 +134,9 @@ class Connection:
             sftp.chmod(remote, mode)
 
     def put_tree(self, files: Mapping[str, Path], directory: str, *, deadline: Deadline) -> None:
-        """Copy files under a directory of the guest, by relative name and each with its local mode; directories are made as needed.
+        """Copy files under a directory of the guest, by relative name; directories are made as needed.
 
+        Whatever the mode of the local file, every user of the guest may read it, and run it if its owner may.
         Raises as `put` does.
         """
         with self._sftp(f"copy {len(files)} files to {directory}", deadline) as sftp:
@@ -149,7 +150,7 @@ class Connection:
                             sftp.mkdir(str(parent))
                         made.add(str(parent))
                 sftp.put(str(local), str(target), confirm=False)
-                sftp.chmod(str(target), local.stat().st_mode & 0o777)
+                sftp.chmod(str(target), 0o755 if local.stat().st_mode & 0o100 else 0o644)
 
     def get(self, remote: str, local: Path, *, deadline: Deadline, limit_bytes: int = 64 << 20) -> None:
         """Copy a file out of the guest; SshError as of `put`, ScriptError when it is larger than ``limit_bytes``."""

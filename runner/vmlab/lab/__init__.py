@@ -8,6 +8,7 @@ definition  what lab.yaml says
 guests      what it says of a guest
 pictures    what it says of plots and translations
 strict      what the models of lab.yaml have in common
+library     the files that lie beside its guest scripts
 loading     a lab's own Python files, run
 parameters  the parameters of a run
 answers     a student's predictions
