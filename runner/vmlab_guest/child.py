@@ -12,7 +12,7 @@ from vmlab_guest.wait import wait_to_read, wait_until
 TYPE_CHECKING = False  # (mypy takes it for true; the real one is in typing, which takes 18 ms.)
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
+    from typing import NoReturn, Self
 
 NOBODY = 65534
 """The user and the group that own nothing, by the number that Debian gives them (and the kernel: overflowuid)."""
@@ -92,7 +92,7 @@ class Child:
         self._work = work
         self._ending: dict[str, object] | None = None
 
-    def __enter__(self) -> "Child":
+    def __enter__(self) -> "Self":
         self._reading, writing = os.pipe()
 
         def work_and_report() -> None:

@@ -17,6 +17,7 @@ from vmlab_guest.wait import wait_to_read, wait_until
 TYPE_CHECKING = False  # (mypy takes it for true; the real one is in typing, which takes 18 ms.)
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Self
 
 KINDS = {
     "cgroup": syscalls.CLONE_NEWCGROUP,
@@ -56,7 +57,7 @@ class World:
         self._keepers: dict[int, int] = {}
         self._ended = False
 
-    def __enter__(self) -> "World":
+    def __enter__(self) -> "Self":
         reading, writing = os.pipe()
 
         def be_the_helper() -> None:

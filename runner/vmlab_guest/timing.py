@@ -11,6 +11,7 @@ import time
 TYPE_CHECKING = False  # (mypy takes it for true; the real one is in typing, which takes 18 ms.)
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Self
 
 
 def pin(cpu: int | None = None) -> int:
@@ -31,7 +32,7 @@ class Stopwatch:
     def __init__(self) -> None:
         self.sample: dict[str, int] = {}
 
-    def __enter__(self) -> "Stopwatch":
+    def __enter__(self) -> "Self":
         self._before = resource.getrusage(resource.RUSAGE_THREAD)
         self._cpu_ns = time.thread_time_ns()
         self._wall_ns = time.monotonic_ns()  # (Last here and first there: the time of looking is not in it.)
