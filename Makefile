@@ -45,7 +45,7 @@ export PYTHON
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: lab labs shell report doctor test test-fast test-kvm coverage lint clean help
+.PHONY: lab labs shell report doctor test test-fast test-kvm mutants coverage lint clean help
 .SILENT:
 
 lab: ## run a lab, or several: make lab LAB=zombies [IMAGE= ACCEL=kvm|tcg ANSWERS=file STUDENT=id QUIET=1 COLD=1 PARAMETER=value ARGS=]
@@ -71,6 +71,10 @@ test: ## all tests; guests are booted, images are built; the fast ones with thei
 
 test-fast: ## the tests without guests, browser and long measurements [WORKERS=2 ARGS=]
 	$(SETUP) lint && exec $(PYTEST) -m "not ($(SLOW))" $(ARGS)
+
+mutants: ## every small mistake in a lab's checks that its tests do not notice; minutes: make mutants LAB=zombies [WORKERS=2 ARGS=]
+	$(call need_lab,mutants)
+	$(SETUP) lint && exec $(VENV)/python -m tests.mutants $(call quoted,LAB) --jobs $(WORKERS) $(ARGS)
 
 coverage: ## what part of vmlab the fast tests run, branches too; fails below the limits that the Makefile sets [WORKERS=2]
 	$(SETUP) lint && $(COVERAGE)

@@ -9,6 +9,9 @@
         │   ├── BootTimeout          a step of readiness did not come true in time
         │   ├── GuestPanicked        the guest's kernel panicked
         │   ├── GuestExited          QEMU ended although nobody asked it to
+        │   ├── Unsuitable           what the lab would show is not observable in this guest
+        │   │   ├── UnsuitableImage     its image lacks a program
+        │   │   └── UnsuitableProcessor its processor lacks a feature
         │   └── TemplateError        a booted guest cannot be saved, or none can be cloned from what was saved
         ├── SshError              the connection failed or was lost
         │   └── StrangerError         something else than our guest answers
@@ -84,8 +87,16 @@ class GuestExited(GuestError):
     """QEMU ended although nobody asked it to; ``detail`` is its output and the console's tail."""
 
 
-class UnsuitableImage(GuestError):
-    """The image lacks a program that the lab needs: what the lab would show is not observable in it."""
+class Unsuitable(GuestError):
+    """The guest lacks what the lab needs: what the lab would show is not observable in it."""
+
+
+class UnsuitableImage(Unsuitable):
+    """The image lacks a program."""
+
+
+class UnsuitableProcessor(Unsuitable):
+    """The accelerator cannot give it a processor with the features that lab.yaml asks for."""
 
 
 class TemplateError(GuestError):

@@ -15,7 +15,7 @@ from tests.guest.conftest import World, world_of
 from tests.stage import setting
 from vmlab import process
 from vmlab.bench import GUEST_LAB_DIR, GUEST_PROBE_DIR
-from vmlab.bench.bench import boot_request
+from vmlab.bench.request import boot_request
 from vmlab.deadline import Deadline
 from vmlab.guest import qemu, start
 from vmlab.guest.intel import console as appliance_console
@@ -43,7 +43,7 @@ def made(world: World, debian13: Image) -> Appliance:
 
     @contextlib.contextmanager
     def packer() -> Iterator[Machine]:
-        request = boot_request("packer", world.bench._lab.definition.guests["intel"], debian13, "tcg")
+        request = boot_request(world.bench._lab, "packer", world.bench._lab.definition.guests["intel"], debian13, "tcg")
         with contextlib.ExitStack() as stack:
             yield start.start(stack, request, setting(world.work, world.logs / "packer.log", limit_s=BOOT_S), None)
 

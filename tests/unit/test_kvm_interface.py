@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vmlab.host import probe
-from vmlab.host.kvm import claims, counters, interface, machine, programs
+from vmlab.host.kvm import claims, counters, interface, programs, tiny_guest
 from vmlab.probes import kvm
 
 
@@ -117,31 +117,31 @@ def test_what_stood_still_is_left_out() -> None:
 
 
 def test_page_table_encodings() -> None:
-    assert machine.entry(0x680000) == 0x680003
-    assert machine.indices(0) == (0, 0, 0, 0)
-    assert machine.indices(machine.WINDOW) == (0, 0, 1, 0)
-    assert machine.indices(0x7FFF_FFFF_F000) == (255, 511, 511, 511)
-    assert machine.interrupt_gate(0x1234_5678_9ABC).hex() == "bc9a0800008e7856" + "34120000" + "00000000"
+    assert tiny_guest.entry(0x680000) == 0x680003
+    assert tiny_guest.indices(0) == (0, 0, 0, 0)
+    assert tiny_guest.indices(tiny_guest.WINDOW) == (0, 0, 1, 0)
+    assert tiny_guest.indices(0x7FFF_FFFF_F000) == (255, 511, 511, 511)
+    assert tiny_guest.interrupt_gate(0x1234_5678_9ABC).hex() == "bc9a0800008e7856" + "34120000" + "00000000"
 
 
 def test_registers_switch_long_mode_on() -> None:
-    assert (machine.CR0, machine.CR4, machine.EFER) == (0x80050033, 0x20, 0x500)
+    assert (tiny_guest.CR0, tiny_guest.CR4, tiny_guest.EFER) == (0x80050033, 0x20, 0x500)
 
 
 def test_no_two_pages_that_count_share_a_group_of_eight() -> None:
     """KVM may map present neighbours within an aligned group of eight pages together, which would hide faults."""
     pages = [
-        *machine.WALK,
-        machine.PAGE_A,
-        machine.PAGE_B,
-        machine.CODE,
-        machine.HANDLER,
-        machine.STACK_TOP,
-        machine.GDT,
-        machine.IDT,
-        machine.LOW_TABLE,
+        *tiny_guest.WALK,
+        tiny_guest.PAGE_A,
+        tiny_guest.PAGE_B,
+        tiny_guest.CODE,
+        tiny_guest.HANDLER,
+        tiny_guest.STACK_TOP,
+        tiny_guest.GDT,
+        tiny_guest.IDT,
+        tiny_guest.LOW_TABLE,
     ]
-    assert len({page // (8 * machine.PAGE) for page in pages}) == len(pages)
+    assert len({page // (8 * tiny_guest.PAGE) for page in pages}) == len(pages)
 
 
 def test_the_programs_end_in_hlt_and_loop_to_their_start() -> None:

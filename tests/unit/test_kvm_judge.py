@@ -15,7 +15,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from vmlab.host.kvm import phases
+from vmlab.host.kvm import measurements
 from vmlab.host.probe_view import render
 from vmlab.probes import kvm
 from vmlab.probes.kvm import EXPECTED, Judgement, failure, read
@@ -285,5 +285,5 @@ def test_a_record_of_another_form_says_where(change: Callable[[Record], None], p
 def test_how_often_the_probe_does_a_thing_is_in_its_record() -> None:
     """What a reader of the record relies on: that ``n`` is what the probe was written to do."""
     done = {name: phase["n"] for name, phase in load("npt-6.12")["phases"].items()}
-    assert done["swap_walk"] == done["swap_data"] == phases.SWAPS
-    assert done["remap"] == phases.LOOP_N
+    assert done["swap_walk"] == done["swap_data"] == measurements.SWAPS
+    assert done["remap"] == measurements.LOOP_N

@@ -86,8 +86,8 @@ import contextlib, json, time
 from vmlab.host.kvm import __main__ as probe
 probe.interface.opened = lambda path: contextlib.nullcontext(0)
 probe.interface.ask = lambda *_: 12
-probe.machine.create = lambda _: contextlib.nullcontext(type("Guest", (), {"counts": True}))
-probe.phases.measure = lambda _: (time.sleep(60) for _ in range(2))
+probe.tiny_guest.create = lambda _: contextlib.nullcontext(type("Guest", (), {"counts": True}))
+probe.measurements.measure = lambda _: (time.sleep(60) for _ in range(2))
 print(json.dumps(probe.probe(limit_s=1)))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=probe.KVM.package.parents[2], capture_output=True, timeout=30, check=True)

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from vmlab.lab import Record, checks, verdict
 from vmlab.lab.definition import Claim, LabDefinition, Parameter, Question
 from vmlab.lab.guests import GuestRequest
+from vmlab.lab.hardware import DriveRequest, NetworkRequest, ProcessorRequest
 from vmlab.lab.pictures import Axis, Plot, Series, Stage, Translation
 from vmlab.lab.skeleton import create
 
@@ -26,6 +27,9 @@ MODELS: dict[str, type[BaseModel]] = {
     "lab.yaml": LabDefinition,
     "claims": Claim,
     "guests": GuestRequest,
+    "disks": DriveRequest,
+    "cpu": ProcessorRequest,
+    "networks": NetworkRequest,
     "parameters": Parameter,
     "questions": Question,
     "plots": Plot,
@@ -128,16 +132,22 @@ def test_every_verdict_and_reader_is_described() -> None:
     assert not missing
 
 
-def test_every_call_of_the_bench_is_described() -> None:
-    bench = pytest.importorskip("vmlab.bench", reason="the bench is not there yet")
+def kinds(bench: Any) -> dict[str, type]:
+    """What the guide's words stand for."""
     from vmlab.guest.conversation import Conversation
     from vmlab.guest.look.memory import MemoryView
 
+    looks = {"memory": MemoryView, "disk": bench.DiskView, "network": bench.Network, "capture": bench.Capture}
+    return {"bench": bench.Bench, "guest": bench.Guest, "talk": Conversation, **looks}
+
+
+def test_every_call_of_the_bench_is_described() -> None:
+    bench = pytest.importorskip("vmlab.bench", reason="the bench is not there yet")
     guide = GUIDE.read_text()
-    ours = {"part", "put_scripts", "check_alive"}  # (For the runner, not for an experiment.)
+    ours = {"part", "put_scripts", "check_alive", "plugged", "join", "close"}  # (For the runner, not for an experiment.)
     calls = [
         f"{word}.{name}("
-        for word, kind in (("bench", bench.Bench), ("guest", bench.Guest), ("talk", Conversation), ("memory", MemoryView))
+        for word, kind in kinds(bench).items()
         for name, member in vars(kind).items()
         if inspect.isfunction(member) and not name.startswith("_") and name not in ours
     ]
@@ -146,14 +156,12 @@ def test_every_call_of_the_bench_is_described() -> None:
 
 def test_no_call_is_described_that_is_not_there() -> None:
     bench = pytest.importorskip("vmlab.bench", reason="the bench is not there yet")
-    from vmlab.guest.conversation import Conversation
-    from vmlab.guest.look.memory import MemoryView
-
-    kinds = {"bench": bench.Bench, "guest": bench.Guest, "talk": Conversation, "memory": MemoryView}
-    # (In the example lab, "memory" is an observation.)
-    called = re.findall(r"\b(bench|guest|talk|memory)\.([a-z_]+)\(", GUIDE.read_text())
+    # (In the example lab, "memory" is an observation; FrozenDisk is a disk too.)
+    known = kinds(bench)
+    called = re.findall(rf"\b({'|'.join(known)})\.([a-z_]+)\(", GUIDE.read_text())
     assert len(called) > 10
-    assert not [f"{word}.{name}" for word, name in called if not hasattr(kinds[word], name) and not hasattr(Record, name)]
+    others = (Record, bench.FrozenDisk)
+    assert not [f"{word}.{name}" for word, name in called if not any(hasattr(kind, name) for kind in (known[word], *others))]
 
 
 def test_every_command_is_there() -> None:

@@ -15,7 +15,7 @@ import pytest
 from tests.stand_in.monitor import Monitor, monitor
 from vmlab.deadline import Deadline
 from vmlab.errors import GuestError
-from vmlab.guest.look import memory
+from vmlab.guest.look import memory, paging
 from vmlab.guest.look.memory import MemoryView
 from vmlab.guest.look.paging import Registers
 from vmlab.guest.look.statistics import kvm_statistics
@@ -26,10 +26,13 @@ FS_BASE = 0x7F00DEADB000
 CPU_1 = Registers(cpu=1, cpl=3, rip=0, fs_base=0, cr0=0x80050033, cr3=0x1000000, cr4=0x6F0, efer=0xD01)
 
 
+GENERAL = "".join(f"{name.upper():3}={index:016x}\r\n" for index, name in enumerate(paging.GENERAL))
+
+
 def registers(*levels: int) -> str:
     """What ``info registers -a`` prints of so many processors, each at this privilege level."""
     return "".join(
-        f"\r\nCPU#{number}\r\nRIP=ffffffff81000000 RFL=00000246 [---Z-P-] CPL={level} II=0 A20=1 SMM=0 HLT=0\r\n"
+        f"\r\nCPU#{number}\r\n{GENERAL}RIP=ffffffff81000000 RFL=00000246 [---Z-P-] CPL={level} II=0 A20=1 SMM=0 HLT=0\r\n"
         f"FS =0000 {FS_BASE + number:016x} 00000000 00000000\r\n"
         "CR0=80050033 CR2=0000000000000000 CR3=0000000001000000 CR4=000006f0\r\nEFER=0000000000000d01\r\n"
         for number, level in enumerate(levels)
@@ -137,6 +140,13 @@ def test_a_walk_reads_the_tables_out_of_physical_memory(tmp_path: Path) -> None:
     with view_of(tmp_path, lambda line: "", save=entry) as (view, _):
         walked = view.walk(CPU_1, 0x123)
         assert (walked.physical, walked.page_bytes, len(walked.steps)) == (0x1000123, 4096, 4)
+
+
+def test_a_walk_may_begin_at_the_tables_of_a_process_that_does_not_run(tmp_path: Path) -> None:
+    with view_of(tmp_path, lambda line: "", save=(0x2000000 | 1).to_bytes(8, "little")) as (view, qemu):
+        view.walk(CPU_1, 0, cr3=0x2000000)
+        first = next(arguments["val"] for command, arguments in qemu.heard if command == "pmemsave")
+        assert first == 0x2000000
 
 
 def test_memory_of_the_process_is_read_written_and_found_in_its_mapping(tmp_path: Path) -> None:

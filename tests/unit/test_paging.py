@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from vmlab.guest.look.paging import Registers, registers_of, walk
+from vmlab.guest.look.paging import GENERAL, Registers, registers_of, walk
 
 PRESENT, LARGE = 1, 1 << 7
 
@@ -100,7 +100,9 @@ def test_how_many_levels_a_processor_walks(registers: Registers, levels: int) ->
 PRINTED = """
 CPU#0
 RAX=0000000000000000 RBX=00007f8b9d6003c0 RCX=0000000000000000 RDX=0000000000000000
-R8 =0000000000000000 R9 =0000000000000000 R10=0000000000000000 R11=0000000000000246
+RSI=0000000000000001 RDI=0000000000000002 RBP=00007ffd10203040 RSP=00007ffd10203000
+R8 =0000000000000008 R9 =0000000000000000 R10=0000000000000000 R11=0000000000000246
+R12=0000000000000000 R13=0000000000000000 R14=0000000000000000 R15=00000000000000ff
 RIP=00000000005612b0 RFL=00000246 [---Z-P-] CPL=3 II=0 A20=1 SMM=0 HLT=0
 ES =0000 0000000000000000 ffffffff 00000000
 CS =0033 0000000000000000 ffffffff 00affb00 DPL=3 CS64 [-RA]
@@ -112,6 +114,10 @@ EFER=0000000000000d01
 FCW=037f FSW=0000 [ST=0] FTW=00 MXCSR=00001f80
 
 CPU#1
+RAX=0000000000000000 RBX=0000000000000000 RCX=0000000000000000 RDX=0000000000000000
+RSI=0000000000000000 RDI=0000000000000000 RBP=0000000000000000 RSP=ffffffff82003e98
+R8 =0000000000000000 R9 =0000000000000000 R10=0000000000000000 R11=0000000000000000
+R12=0000000000000000 R13=0000000000000000 R14=0000000000000000 R15=0000000000000000
 RIP=ffffffff8103f2b4 RFL=00000246 [---Z-P-] CPL=0 II=0 A20=1 SMM=0 HLT=1
 FS =0000 0000000000000000 ffffffff 00000000
 CR0=80050033 CR2=0000000000000000 CR3=0000000002a0a000 CR4=00751ef0
@@ -124,8 +130,16 @@ RIP=000000000000fff0 RFL=00000002 [-------] CPL=0
 
 def test_registers_as_qemu_prints_them() -> None:
     first, second = registers_of(PRINTED)
-    assert first == Registers(cpu=0, cpl=3, rip=0x5612B0, fs_base=0x7F8B9E102780, cr0=0x80050033, cr3=0x260C000, cr4=0x751EF0, efer=0xD01)
+    table = {"cr0": 0x80050033, "cr3": 0x260C000, "cr4": 0x751EF0, "efer": 0xD01}
+    general = dict.fromkeys(GENERAL, 0) | {"rbx": 0x7F8B9D6003C0, "rsi": 1, "rdi": 2, "r8": 8, "r11": 0x246, "r15": 0xFF}
+    general |= {"rbp": 0x7FFD10203040, "rsp": 0x7FFD10203000}
+    assert first == Registers(cpu=0, cpl=3, rip=0x5612B0, fs_base=0x7F8B9E102780, rflags=0x246, general=general, **table)
+    assert first.rsp == 0x7FFD10203000
     assert (second.cpu, second.cpl, second.cr3) == (1, 0, 0x2A0A000)
+
+
+def test_a_processor_of_which_a_register_is_not_printed_is_left_out() -> None:
+    assert [each.cpu for each in registers_of(PRINTED.replace(" R15=", " R16=", 1))] == [1]
 
 
 @pytest.mark.parametrize("text", ["", "CPU#", "no such command", "CPU#0\nRIP=zz CPL=3"])

@@ -13,7 +13,10 @@ from vmlab.guest import boot, qemu
 from vmlab.guest.clone import identity as standby
 from vmlab.guest.clone import template
 from vmlab.guest.clone.template import Host, key_of
+from vmlab.guest.drive import Drive
+from vmlab.guest.link import Link
 from vmlab.guest.machine import BootRequest
+from vmlab.guest.processor import Processor
 from vmlab.host.facts import Qemu
 from vmlab.image.image import Image
 
@@ -32,6 +35,8 @@ IMAGE = Image(
 )
 REQUEST = BootRequest("main", IMAGE, "tcg")
 HOST = Host(Qemu("/usr/bin/qemu-system-x86_64", "7.2.22", "QEMU emulator version 7.2.22 (Debian 1)"), "vendor_id A; flags fpu", "6.1.0")
+
+LINK = Link("wire", "52:54:00:77:01:01", "10.77.1.1")
 
 Change = Callable[[BootRequest, Host], tuple[BootRequest, Host]]
 
@@ -64,6 +69,14 @@ MATTERS: dict[str, Change] = {
     "a way out": asked(internet=True),
     "cloud-init": asked(cloud_init={"bootcmd": ["true"]}),
     "how it boots": asked(own_loader=True),
+    "a feature of its processor": asked(processor=Processor(la57=False)),
+    "a drive": asked(drives=(Drive("data", 64),)),
+    "a drive's size": asked(drives=(Drive("data", 65),)),
+    "a drive's name": asked(drives=(Drive("other", 64),)),
+    "a drive's cache": asked(drives=(Drive("data", 64, host_cache=False),)),
+    "whether a drive may be written": asked(drives=(Drive("data", 64, read_only=True),)),
+    "an interface to a network": asked(links=(LINK,)),
+    "a second interface": asked(links=(LINK, LINK)),
     "the disk": other_file("disk.qcow2"),
     "the kernel": other_file("vmlinuz"),
     "the initrd": other_file("initrd.img"),
@@ -111,6 +124,20 @@ def test_firmware_counts_by_its_content(tmp_path: Path) -> None:
         path.write_bytes(content)
     keys = [key_of(replace(REQUEST, own_loader=True, firmware=path), HOST) for path in (one, same, other)]
     assert keys[0] == keys[1] != keys[2]
+
+
+def test_guests_with_as_many_interfaces_share_a_template_whatever_networks_they_lead_to() -> None:
+    one, other = (replace(REQUEST, links=(link,)) for link in (LINK, Link("bridge", "52:54:00:77:02:03", "10.77.2.3")))
+    assert key_of(one, HOST) == key_of(other, HOST)
+
+
+def test_a_drive_counts_by_its_content_not_by_where_it_lies(tmp_path: Path) -> None:
+    one, same, other = (tmp_path / name for name in ("one", "same", "other"))
+    for path, content in ((one, b"1"), (same, b"1"), (other, b"2")):
+        path.write_bytes(content)
+    keys = [key_of(replace(REQUEST, drives=(Drive("data", 64, content=path),)), HOST) for path in (one, same, other)]
+    assert keys[0] == keys[1] != keys[2]
+    assert keys[0] != key_of(replace(REQUEST, drives=(Drive("data", 64),)), HOST)
 
 
 @pytest.mark.parametrize("what", ["format", "settle", "inside"])

@@ -5,18 +5,23 @@ imports anything of the other. Of the report the bench uses the model alone, who
 `many`, the commands) uses both wings too; a lab's experiment has only this room. labs/README.md describes it for authors.
 
 bench       guests by name, phases, the record
+request     from what lab.yaml asks for to what the machine wing understands
 guest       a running guest, as an experiment sees it
 emulated    one that Bochs emulates, which runs one script a boot
 notebook    what a run has written down so far
 session     what it all stands on: the machine, taken and ready
 """
 
-from vmlab.bench.bench import Bench, boot_request
+from vmlab.bench.bench import Bench
 from vmlab.bench.guest import GUEST_LAB_DIR, GUEST_PROBE_DIR, Guest, ScriptResult
 from vmlab.bench.notebook import Notebook
+from vmlab.bench.request import boot_request
 from vmlab.bench.session import Session
-from vmlab.errors import HostError
+from vmlab.errors import HostError, UnsuitableProcessor
 from vmlab.guest.frozen import FrozenDisk
+from vmlab.guest.look.disk import DiskView
+from vmlab.guest.look.packets import Capture
+from vmlab.guest.network import Network
 from vmlab.guest.start import START_LIMIT_S
 
 __all__ = [
@@ -24,11 +29,15 @@ __all__ = [
     "GUEST_PROBE_DIR",
     "START_LIMIT_S",
     "Bench",
+    "Capture",
+    "DiskView",
     "FrozenDisk",
     "Guest",
     "HostError",
+    "Network",
     "Notebook",
     "ScriptResult",
     "Session",
+    "UnsuitableProcessor",
     "boot_request",
 ]

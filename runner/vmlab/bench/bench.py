@@ -15,37 +15,20 @@ import jinja2
 from vmlab import process
 from vmlab.bench.emulated import emulate
 from vmlab.bench.guest import Guest
+from vmlab.bench.request import boot_request
 from vmlab.bench.session import Session
 from vmlab.deadline import Deadline
 from vmlab.errors import ScriptError, UnsuitableImage, UsageError
-from vmlab.guest import frozen, seed, start
+from vmlab.guest import frozen, network, processor, seed, start
 from vmlab.guest.conversation import parse_line
-from vmlab.guest.machine import BootRequest
-from vmlab.host import facts, probe
+from vmlab.guest.network import Network
+from vmlab.host import probe
 from vmlab.image.image import Image
 from vmlab.lab.guests import GuestRequest
 from vmlab.lab.lab import Lab
 from vmlab.paths import guest_library
 from vmlab.process import CommandError
 from vmlab.yamlfile import load
-
-
-def boot_request(name: str, wanted: GuestRequest, image: Image, accelerator: Literal["kvm", "tcg"]) -> BootRequest:
-    """What lab.yaml asks for, as the machine wing understands it."""
-    return BootRequest(
-        name=name,
-        image=image,
-        accelerator=accelerator if wanted.virtualisation == "none" else "tcg",
-        memory_mib=wanted.memory_mib,
-        cpus=wanted.cpus,
-        virtualisation=wanted.virtualisation,
-        init=wanted.init,
-        kernel_args=wanted.kernel_args,
-        internet=wanted.internet,
-        cloud_init=wanted.cloud_init,
-        small_pages=wanted.small_pages,
-        firmware=facts.uefi_firmware() if image.kernel is None and image.firmware == "uefi" else None,
-    )
 
 
 def _require(guest: Guest, needs: Sequence[str], image: Image, deadline: Deadline) -> None:
@@ -83,10 +66,11 @@ class Bench:
         self._lab = lab
         self._here = here
         self._guests: dict[str, Guest] = {}
+        self._networks: dict[str, Network] = {}
 
     @property
     def accelerator(self) -> Literal["kvm", "tcg"]:
-        """What runs the guests of this run (but for those that lab.yaml gives a processor of their own: ``virtualisation``)."""
+        """What runs the guests of this run (but for those that lab.yaml has emulated: ``virtualisation``, ``accelerator``)."""
         return self._here.accelerator.name
 
     def guest(self, name: str = "main", *, cloud_init: Mapping[str, Any] | None = None) -> Guest:
@@ -116,17 +100,35 @@ class Bench:
             # Registered before the guest, so that it runs after the guest's end.
             here.guests.callback(self._note_end, name)
             setting = here.setting("console.log" if name == "main" else f"console-{name}.log", start.START_LIMIT_S)
-            request = boot_request(name, wanted, here.images[name], self.accelerator)
+            request = boot_request(self._lab, name, wanted, here.images[name], self.accelerator)
+            processor.require(request.processor, request.accelerator, here.deadline)
+            networks = {each.network: self.network(each.network) for each in request.links}
+            setting = dataclasses.replace(setting, networks=networks)
             guest = Guest(name, start.start(here.guests, request, setting, templates), self._lab, here.deadline)
             here.notebook.guests.append(guest.part())
             _require(guest, wanted.needs, here.images[name], here.deadline)
             guest.put_scripts()
+            network.connect(guest.machine, networks, here.deadline)
             here.progress.waiting("")
         return guest
 
+    def network(self, name: str) -> Network:
+        """The network between guests that lab.yaml declares under this name, with what it loses and delays."""
+        if name not in self._networks:
+            declared = self._lab.definition.networks
+            if name not in declared:
+                raise UsageError(
+                    f"lab.yaml of {self._lab.name} declares no network named {name!r}", hint=f"it has: {', '.join(declared) or 'none'}"
+                )
+            wanted = declared[name]
+            self._networks[name] = Network(name, loss_percent=wanted.loss_percent, delay_ms=wanted.delay_ms)
+            # (It outlives the guests that are on it: the stack ends the youngest first.)
+            self._here.guests.callback(self._networks[name].close)
+        return self._networks[name]
+
     def _emulate(self, name: str, wanted: GuestRequest) -> Guest:
         here = self._here
-        guest = emulate(boot_request(name, wanted, here.images[name], self.accelerator), self._lab, here)
+        guest = emulate(boot_request(self._lab, name, wanted, here.images[name], self.accelerator), self._lab, here)
         here.notebook.guests.append(guest.part())
         return guest
 

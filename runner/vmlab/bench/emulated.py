@@ -66,6 +66,8 @@ class EmulatedGuest(Guest):
 
         Raises what it does in any guest, and what a boot does.
         """
+        if limits.get("user"):
+            raise UsageError(f"there is nobody but root in guest {self.name}, which Bochs emulates", hint="leave user out")
         words = self._words(name, args)
         if words[0] != "python3":
             raise UsageError(f"{name} cannot be run in guest {self.name}, which Bochs emulates", hint="there is no shell in it: use Python")

@@ -6,15 +6,18 @@ import contextlib
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict, Unpack
 
 from vmlab.deadline import Deadline
 from vmlab.errors import ScriptError, UsageError
-from vmlab.guest import frozen
+from vmlab.guest import frozen, qemu
+from vmlab.guest.account import Account, account
 from vmlab.guest.command import CommandResult
 from vmlab.guest.conversation import Conversation, parse_line
+from vmlab.guest.look.disk import ROOT, DiskView
 from vmlab.guest.look.memory import MemoryView
+from vmlab.guest.look.packets import Capture, captured
 from vmlab.guest.look.statistics import kvm_statistics
 from vmlab.guest.machine import Machine
 from vmlab.guest.qemu import Virtualisation
@@ -65,11 +68,15 @@ def script_result(name: str, result: CommandResult, *, hint: str) -> ScriptResul
 
 
 class Limits(TypedDict, total=False):
-    """What a script is given and how much it may take; in a guest that boots: nothing, 60 s, and 4 MiB of output."""
+    """What a command or script is given, how much it may take, and as whom it runs: nothing, 60 s (in a guest that boots), and root.
+
+    ``output_limit_bytes`` is 1 MiB for a command, and 4 MiB for a script.
+    """
 
     input: str | bytes | None
     time_limit_s: float
     output_limit_bytes: int
+    user: str
 
 
 class Guest:
@@ -81,6 +88,7 @@ class Guest:
         self._lab = lab
         self._deadline = deadline
         self._scripts_are_there = False
+        self._accounts: dict[str, Account] = {}
 
     @property
     def machine(self) -> Machine:
@@ -105,16 +113,19 @@ class Guest:
         self,
         command: str,
         *,
-        input: str | bytes | None = None,  # noqa: A002  (the name that subprocess.run taught everyone)
-        time_limit_s: float = 60.0,
-        output_limit_bytes: int = 1 << 20,
         check: bool = True,
+        **limits: Unpack[Limits],
     ) -> CommandResult:
         """Run a shell line. ScriptError when it fails (unless ``check`` is false), takes too long or prints too much."""
-        stdin = input.encode() if isinstance(input, str) else input or b""
+        given = limits.get("input")
+        stdin = given.encode() if isinstance(given, str) else given or b""
+        deadline = self._deadline.within(limits.get("time_limit_s", 60.0))
         with self.machine.attributing():
             result = self.machine.ssh.execute(
-                command, stdin=stdin, deadline=self._deadline.within(time_limit_s), output_limit_bytes=output_limit_bytes
+                self._as_user(command, limits.get("user", "")),
+                stdin=stdin,
+                deadline=deadline,
+                output_limit_bytes=limits.get("output_limit_bytes", 1 << 20),
             )
         if check and result.status != 0:
             raise ScriptError(
@@ -136,10 +147,12 @@ class Guest:
         return script_result(name, result, hint=f"try it by hand: vmlab shell {self._lab.name}, then run it in {GUEST_LAB_DIR}")
 
     @contextlib.contextmanager
-    def start(self, name: str, *args: str | int | float) -> Iterator[Conversation]:
-        """Start one of the lab's guest scripts and talk to it while it runs."""
-        with self.machine.attributing(), self.machine.ssh.start(self._command(name, args), deadline=self._deadline) as conversation:
-            yield conversation
+    def start(self, name: str, *args: str | int | float, user: str = "") -> Iterator[Conversation]:
+        """Start one of the lab's guest scripts, as root or another user, and talk to it while it runs."""
+        with self.machine.attributing():
+            command = self._as_user(self._command(name, args), user)
+            with self.machine.ssh.start(command, deadline=self._deadline) as conversation:
+                yield conversation
 
     def probe(self, name: str, *, time_limit_s: float = 60.0) -> dict[str, Any]:
         """What one of the engine's probes finds in this guest: its record, validated and ``judged`` by the host (`vmlab.host.probe`).
@@ -163,6 +176,19 @@ class Guest:
         with self.machine.attributing():
             self.machine.ssh.get(remote, local, deadline=self._deadline)
 
+    def write_text(self, path: str, text: str, mode: int = 0o644) -> None:
+        """Write a file in the guest, whole or not at all; it is root's. A file that was there is replaced, not changed."""
+        if not PurePosixPath(path).is_absolute() or not PurePosixPath(path).name or path.endswith("/") or "\0" in path:
+            raise UsageError(f"{path!r} names no file in the guest", hint="give its whole path, from / on")
+        if not 0 <= mode <= 0o7777:
+            raise UsageError(f"{mode:o} is no file's mode", hint="for example 0o644, which all may read")
+        try:
+            content = text.encode()
+        except UnicodeEncodeError as exc:
+            raise UsageError(f"the text for {path} has a half of a character in it (a lone surrogate), which is no UTF-8") from exc
+        with self.machine.attributing():
+            self.machine.ssh.write(content, path, mode=mode, deadline=self._deadline)
+
     def read_text(self, path: str) -> str:
         """The text of a file in the guest, 1 MiB at most."""
         return self.run(f"cat -- {shlex.quote(path)}").stdout
@@ -175,6 +201,36 @@ class Guest:
     def memory(self) -> MemoryView:
         """The look from outside at this guest's memory."""
         return MemoryView(self.machine, self.machine.directory, self._deadline)
+
+    def disk(self, name: str = ROOT) -> DiskView:
+        """The look from outside at one of its disks: the root disk, or one that lab.yaml gives it (``disks``)."""
+        return DiskView(self.machine, name, self._deadline)
+
+    def address(self, network: str) -> str:
+        """Its IPv4 address on one of its networks, the same in each run."""
+        return self.machine.request.links[self._link(network)].address
+
+    def packets(self, network: str = "") -> contextlib.AbstractContextManager[Capture]:
+        """A block in which what passes its network interface is kept: the one by which the runner reaches it, or that to a ``network``."""
+        interface = qemu.network_interface(self._link(network) + 1) if network else qemu.INTERFACE
+        return captured(self.machine, interface, self._deadline)
+
+    def _link(self, network: str) -> int:
+        names = [each.network for each in self.machine.request.links]
+        if network not in names:
+            raise UsageError(
+                f"guest {self.name} is on no network named {network!r}",
+                hint=f"it is on: {', '.join(names) or 'none'}; lab.yaml says which (guests.{self.name}.networks)",
+            )
+        return names.index(network)
+
+    def _as_user(self, command: str, user: str) -> str:
+        """The same shell line for another user than root. ScriptError when the guest has no such user."""
+        if not user:
+            return command
+        if user not in self._accounts:
+            self._accounts[user] = account(self.machine.ssh, user, self._deadline)
+        return self._accounts[user].running(command)
 
     def kvm_statistics(self) -> dict[str, int]:
         """What KVM has counted for this guest since its start, by the kernel's names; empty when KVM does not run it."""

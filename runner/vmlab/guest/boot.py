@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 import shutil
 import socket
@@ -14,7 +15,7 @@ from pathlib import Path
 from vmlab import process
 from vmlab.deadline import Deadline
 from vmlab.errors import GuestError, GuestPanicked, HostError
-from vmlab.guest import qemu, seed
+from vmlab.guest import drive, link, network, qemu, seed
 from vmlab.guest.console import PANIC, Console
 from vmlab.guest.machine import Birth, BootRequest, Launched, Machine, Sockets
 from vmlab.guest.setting import Setting
@@ -48,14 +49,18 @@ def launch(
         # Each pair's second end goes to QEMU and is closed here once QEMU has it.
         pairs = [socket.socketpair() for _ in range(3)]
         with contextlib.ExitStack() as theirs:
-            fds = [theirs.enter_context(pair[1]).fileno() for pair in pairs]
-            guest = spec(directory, qemu.Wires(*fds))
+            fds = qmp, console_fd, identity_fd = [theirs.enter_context(pair[1]).fileno() for pair in pairs]
+            cables = [stack.enter_context(network.cable(each.network, request.name, setting.networks)) for each in request.links]
+            cable_fds = [theirs.enter_context(cable).fileno() for cable in cables]
+            wires = qemu.Wires(qmp, console_fd, identity_fd, tuple(cable_fds))
+            guest = dataclasses.replace(spec(directory, wires), drives_in=directory)
+            drive.make(guest.drives, directory)
             argv = qemu.argv(guest)
             prepared = time.monotonic()
             output = directory / "qemu.log"
             setting.progress.waiting("QEMU")
             with output.open("wb") as log_file:
-                inherited = [*fds, setting.work.guests_fd]
+                inherited = [*fds, *cable_fds, setting.work.guests_fd]
                 child = process.spawn(argv, stdout=log_file, stderr=log_file, pass_fds=inherited, huge_pages=not request.small_pages)
         # (Each may be ended twice: by the machine, and here if there is none.)
         stack.callback(process.stop, child)
@@ -83,7 +88,7 @@ def boot(
     def spec(directory: Path, wires: qemu.Wires) -> qemu.GuestSpec:
         place = keep_in or directory
         (place / "ram").unlink(missing_ok=True)
-        seed.write_iso(seed.render(identity, user=request.image.default_user, extra=request.cloud_init), place / "seed.iso")
+        seed.write_iso(seed_files(request, identity), place / "seed.iso")
         overlay(request.image.disk, place / "disk.qcow2", setting.deadline)
         return cold_spec(request, place, wires, ram=qemu.RamFile(keep_in / "ram") if keep_in else None)
 
@@ -91,6 +96,12 @@ def boot(
         cloud_init = machine.wait_until_ready(setting.deadline, setting.progress)
         machine.be_born(Birth(machine.ask_system(setting.deadline), cloud_init, fallback=fallback))
         yield machine
+
+
+def seed_files(request: BootRequest, identity: seed.Identity) -> dict[str, str]:
+    """The files of the seed of such a guest."""
+    idle = [link.placeholder(number) for number, _ in enumerate(request.links, 1)]
+    return seed.render(identity, user=request.image.default_user, extra=request.cloud_init, idle=idle)
 
 
 def cold_spec(request: BootRequest, place: Path, wires: qemu.Wires, *, ram: qemu.RamFile | None = None) -> qemu.GuestSpec:
@@ -123,6 +134,8 @@ def cold_spec(request: BootRequest, place: Path, wires: qemu.Wires, *, ram: qemu
         cmdline=" ".join(word for word in words if word) if direct else "",
         firmware=request.firmware,
         internet=request.internet,
+        cpu_options=request.processor.options(request.accelerator),
+        drives=request.drives,
     )
 
 
@@ -163,12 +176,16 @@ def is_emulators_fault(death: GuestPanicked, accelerator: str) -> bool:
     return PANIC.search(said.encode()) is None or _EMULATORS_FAULT.search(said) is not None
 
 
-def require_space(directory: Path) -> None:
-    """HostError when the host's disk is almost full: a guest whose disk cannot grow would stop in the middle of a lab."""
-    free = shutil.disk_usage(directory).free
-    if free < LEAST_FREE_BYTES:
+def require_space(directory: Path, drives_bytes: int = 0) -> None:
+    """HostError when the host's disk is almost full: a guest whose disk cannot grow would stop in the middle of a lab.
+
+    ``drives_bytes`` is what the lab's own drives hold when they are full.
+    """
+    free, needed = shutil.disk_usage(directory).free, LEAST_FREE_BYTES + drives_bytes
+    if free < needed:
+        drives = f", its drives included ({drives_bytes >> 20})" if drives_bytes else ""
         raise HostError(
-            f"only {free >> 20} MiB are free in {directory}, and a guest's disk needs at least {LEAST_FREE_BYTES >> 20}",
+            f"only {free >> 20} MiB are free in {directory}, and a guest's disk needs at least {needed >> 20}{drives}",
             hint="free some disk space, or set VMLAB_CACHE to a directory on a larger disk",
         )
 

@@ -21,7 +21,10 @@ from vmlab.deadline import Deadline
 from vmlab.errors import GuestError, GuestExited, GuestPanicked, HostError, RunError, SshError, StrangerError, TemplateError
 from vmlab.guest import panic, qemu, readiness, seed
 from vmlab.guest.console import END_OF_PANIC, Console
+from vmlab.guest.drive import Drive
+from vmlab.guest.link import Link
 from vmlab.guest.panic import PanicWatch, Signs
+from vmlab.guest.processor import ORDINARY, Processor
 from vmlab.guest.qmp import Qmp, QmpError
 from vmlab.guest.ssh import Connection, wait_for_banner
 from vmlab.image.image import Image
@@ -62,6 +65,9 @@ class BootRequest:
     own_loader: bool = False
     firmware: Path | None = None
     small_pages: bool = False
+    processor: Processor = ORDINARY
+    drives: tuple[Drive, ...] = ()
+    links: tuple[Link, ...] = ()
     cloud_init: dict[str, Any] = field(default_factory=dict)
 
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from vmlab.guest import link
+from vmlab.guest.drive import Drive
+
 PROGRAM = "qemu-system-x86_64"
 
 # TCG keeps translated code in this buffer. QEMU's default grows with the host's memory to more than 1 GB a guest, for no gain in speed
@@ -16,6 +19,9 @@ TCG_BUFFER_MIB = 192
 # All that QEMU can emulate but AVX: C libraries choose it for copying and comparing where a processor has it, and emulated it is slower
 # than what they choose otherwise. No Debian package needs it.
 EMULATED_CPU = "max,-avx,-avx2"
+
+# The processor that each accelerator gives a guest which asks for nothing else.
+MODELS: dict[Literal["kvm", "tcg"], str] = {"tcg": EMULATED_CPU, "kvm": "host"}
 
 # An emulated processor may be late: on a crowded machine QEMU is not let run while the kernel counts whether its first timer interrupts
 # come (Linux, arch/x86/kernel/apic/io_apic.c, timer_irq_works), and the kernel panics over a board that is not broken. It need not count.
@@ -41,6 +47,9 @@ IDENTITY_DEVICE = "/dev/ttyS1"
 # (ip_local_port_range, 32768 to 60999) and that services have names for.
 CONTROL_PORT = 61022
 
+# What QEMU calls the interface by which the runner reaches the guest, and the guest the internet if it may.
+INTERFACE = "net"
+
 
 @dataclass(frozen=True)
 class Wires:
@@ -49,6 +58,8 @@ class Wires:
     qmp: int
     console: int
     identity: int
+    networks: tuple[int, ...] = ()
+    """To a switch of ours: a socket of datagrams, each a frame."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +83,8 @@ class GuestSpec:
 
     ``kernel`` set means direct kernel boot with ``cmdline``; None means the disk's own boot loader (by ``firmware`` when that is given,
     a UEFI image, else by QEMU's BIOS). ``ram`` None is memory that belongs to the process. ``incoming`` makes a QEMU that waits for
-    the state of another, instead of one that boots.
+    the state of another, instead of one that boots. ``cpu_options`` follow the processor's name; the files of ``drives`` lie in the
+    directory ``drives_in``.
     """
 
     name: str
@@ -92,6 +104,9 @@ class GuestSpec:
     cmdline: str = ""
     firmware: Path | None = None
     internet: bool = False
+    cpu_options: str = ""
+    drives: tuple[Drive, ...] = ()
+    drives_in: Path = Path()
 
 
 def argv(spec: GuestSpec) -> list[str]:
@@ -129,8 +144,11 @@ def argv(spec: GuestSpec) -> list[str]:
         *("-device", "virtio-blk-pci,drive=disk,bootindex=1"),
         *("-drive", f"id=seed,if=none,file={_comma(spec.seed)},format=raw,readonly=on"),
         *("-device", "virtio-blk-pci,drive=seed"),
-        *("-netdev", f"user,id=net,restrict={'off' if spec.internet else 'on'},{_forward(22)},{_forward(CONTROL_PORT)}"),
-        *("-device", "virtio-net-pci,netdev=net,romfile="),
+        *("-netdev", f"user,id={INTERFACE},restrict={'off' if spec.internet else 'on'},{_forward(22)},{_forward(CONTROL_PORT)}"),
+        *("-device", f"virtio-net-pci,netdev={INTERFACE},romfile="),
+        # What only some guests have comes last: PCI addresses are given in this order, and the others keep theirs.
+        *(word for drive in spec.drives for word in _drive(drive, spec.drives_in)),
+        *(word for number, descriptor in enumerate(spec.wires.networks, 1) for word in _network(number, descriptor)),
     ]
     if spec.firmware is not None:
         command += ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_comma(spec.firmware)}"]
@@ -154,7 +172,26 @@ def _cpu(spec: GuestSpec) -> str:
         if spec.accelerator != "tcg":
             raise ValueError("a processor with SVM is emulated by TCG, not passed through")
         return SVM_CPU
-    return EMULATED_CPU if spec.accelerator == "tcg" else "host"
+    return MODELS[spec.accelerator] + spec.cpu_options
+
+
+def _drive(drive: Drive, directory: Path) -> list[str]:
+    # It is as lost after the run as the root disk; a guest that is to meet the host's disk asks for no cache at all.
+    cache = "unsafe" if drive.host_cache else "none"
+    access = ",readonly=on" if drive.read_only else ""
+    file = f"file={_comma(drive.file(directory))},format=raw,cache={cache},discard=unmap{access}"
+    return ["-drive", f"id={drive.id},if=none,{file}", "-device", f"virtio-blk-pci,drive={drive.id},serial={drive.name}"]
+
+
+def network_interface(number: int) -> str:
+    """What QEMU calls a guest's first (1), second, ... interface to a network."""
+    return f"{INTERFACE}{number}"
+
+
+def _network(number: int, descriptor: int) -> list[str]:
+    name = network_interface(number)
+    device = f"virtio-net-pci,netdev={name},mac={link.placeholder(number)},romfile="
+    return ["-netdev", f"socket,id={name},fd={descriptor}", "-device", device]
 
 
 def _ram(ram: RamFile, memory_mib: int) -> str:

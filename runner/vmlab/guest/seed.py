@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import secrets
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,15 +56,18 @@ def new_hostname(name: str) -> str:
     return f"{name}-{secrets.token_hex(3)}"
 
 
-def render(identity: Identity, *, user: str, extra: Mapping[str, Any]) -> dict[str, str]:
-    """The files of the seed by name; ``extra`` is the lab's own cloud-config, merged into ours (lists are joined, ours first)."""
+def render(identity: Identity, *, user: str, extra: Mapping[str, Any], idle: Sequence[str] = ()) -> dict[str, str]:
+    """The files of the seed by name; ``extra`` is the lab's own cloud-config, merged into ours (lists are joined, ours first).
+
+    ``idle`` are the MAC addresses of interfaces that the guest's boot is to leave alone.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(data_dir("cloud-init")),
         undefined=jinja2.StrictUndefined,
         autoescape=False,  # noqa: S701  (they make YAML; each value passes through tojson, and JSON is YAML)
         keep_trailing_newline=True,
     )
-    values = {"identity": identity, "user": user}
+    values = {"identity": identity, "user": user, "idle": idle}
     files = {name: environment.get_template(f"{name}.j2").render(values) for name in ("user-data", "meta-data", "network-config")}
     if extra:
         merged = merge(yaml.safe_load(files["user-data"]), extra)

@@ -1,24 +1,30 @@
-"""What every guest of a run shares with the others: a place, a clock, and somebody to tell."""
+"""What every guest of a run shares with the others: a place, a clock, somebody to tell, and wires between them."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vmlab.deadline import Deadline
+from vmlab.guest.network import Network
 from vmlab.guest.workdir import WorkDir
 from vmlab.progress import Progress
 
 
 @dataclass(frozen=True)
 class Setting:
-    """In what a guest is started: ``work`` holds its files, ``console_log`` what it prints, and all of it ends by ``deadline``."""
+    """In what a guest is started: ``work`` holds its files, ``console_log`` what it prints, and all of it ends by ``deadline``.
+
+    A guest whose link leads to none of the ``networks`` has a loose cable there.
+    """
 
     work: WorkDir
     console_log: Path
     deadline: Deadline
     progress: Progress
+    networks: Mapping[str, Network] = field(default_factory=dict)
 
     def within(self, seconds: float) -> Setting:
         """The same with a deadline for a part: ``seconds`` from now, but never later than this one's."""

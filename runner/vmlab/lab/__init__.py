@@ -6,6 +6,7 @@ collection  which labs there are
 lab         a lab's folder: its definition, its files, its parts
 definition  what lab.yaml says
 guests      what it says of a guest
+hardware    what it says of drives, processors and networks
 pictures    what it says of plots and translations
 strict      what the models of lab.yaml have in common
 library     the files that lie beside its guest scripts

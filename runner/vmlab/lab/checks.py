@@ -91,7 +91,7 @@ def checks_of(module: ModuleType, above: Sequence[Check] = ()) -> list[Check]:
 def judge(checks: Sequence[Check], evidence: Evidence, *, broken_by: str = "", unsuitable: str = "") -> list[Judgement]:
     """Every check's verdict on the evidence.
 
-    ``broken_by`` is the message of the error that ended the run early, if one did; ``unsuitable`` says why the image could not show the
+    ``broken_by`` is the message of the error that ended the run early, if one did; ``unsuitable`` says why the guest could not show the
     rest, if it could not.
     """
     verdicts: dict[str, Verdict] = {}
@@ -126,7 +126,7 @@ def _ask(each: Check, evidence: Evidence, broken_by: str, unsuitable: str) -> Ve
         return _conclude(each, evidence)
     except NotRecorded as problem:
         if unsuitable:
-            return not_observable(f"This guest cannot show it: {unsuitable}.", hint="choose another image with --image")
+            return not_observable(f"This guest cannot show it: {unsuitable}.", hint="choose another image with --image, or another machine")
         if broken_by:
             return Verdict(VerdictKind.ERROR, f"The run broke before this could be observed: {broken_by}")
         return Verdict(VerdictKind.INCONCLUSIVE, f"The evidence does not decide this: {problem}.")

@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from vmlab.lab.guests import GuestRequest
+from vmlab.lab.hardware import NetworkName, NetworkRequest
 from vmlab.lab.pictures import Plot, Translation
 from vmlab.lab.strict import Id, Strict, Text
 
@@ -109,6 +110,9 @@ class LabDefinition(Strict):
     guests: dict[Id, GuestRequest] = Field(
         min_length=1, description="the guests it needs, by name; `main` is the one that `bench.guest()` gives"
     )
+    networks: dict[NetworkName, NetworkRequest] = Field(
+        default_factory=dict, max_length=16, description="private networks between its guests, by name"
+    )
     parameters: dict[Id, Parameter] = Field(default_factory=dict, description="what a run may set, by name")
     questions: list[Question] = Field(default_factory=list, description="what to predict before the run")
     plots: list[Plot] = Field(default_factory=list, description="pictures of the evidence")
@@ -125,7 +129,12 @@ class LabDefinition(Strict):
             double = next((each for each in ids if ids.count(each) > 1), None)
             if double:
                 raise ValueError(f"two {name}s have the id {double!r}")
-        for guest in self.guests.values():
+        for guest_name, guest in self.guests.items():
+            unknown = next((network for network in guest.networks if network not in self.networks), None)
+            if unknown:
+                raise ValueError(
+                    f"the guest {guest_name} is on the network {unknown}, which the lab must declare: networks: {{{unknown}: {{}}}}"
+                )
             for name, values in guest.when.items():
                 if name not in self.parameters or not set(values) <= set(self.parameters[name].choices):
                     raise ValueError("a guest's when must name a parameter with choices, and some of these")

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from vmlab.lab.hardware import DriveName, DriveRequest, NetworkName, ProcessorRequest
 from vmlab.lab.strict import Strict
 
 # What an emulated guest may have, in MiB: its Linux and Python need the first number, and Bochs has been seen to boot with the second.
@@ -29,6 +30,14 @@ class GuestRequest(Strict):
         default="none",
         description="svm: it can run guests of its own; an AMD processor with nested paging, `cpus: 1`, emulated whatever runs the others",
     )
+    accelerator: Literal["tcg"] | None = Field(
+        default=None, description="tcg: its instructions are emulated, whatever runs those of the others; none: as the run has it"
+    )
+    cpu: ProcessorRequest | None = Field(default=None, description="features of its processor")
+    disks: dict[DriveName, DriveRequest] = Field(default_factory=dict, max_length=8, description="disks beside its root disk, by name")
+    networks: list[NetworkName] = Field(
+        default_factory=list, max_length=4, description="networks that it is on, of those that the lab has; its interfaces are called so"
+    )
     init: Literal["systemd", "sysv"] = Field(default="systemd", description="the init system that it boots with")
     kernel_args: str = Field(default="", description="added to the kernel command line (direct kernel boot)")
     start: Literal["clone", "cold"] = Field(
@@ -50,6 +59,10 @@ class GuestRequest(Strict):
         # guests often hung. With one CPU neither was seen.
         if self.virtualisation != "none" and self.cpus != 1:
             raise ValueError("a guest that runs guests must have cpus: 1, because QEMU does not emulate several of its kind reliably")
+        if self.virtualisation != "none" and self.cpu is not None:
+            raise ValueError("a guest that runs guests has a processor of its own: leave cpu out")
+        if len(set(self.networks)) < len(self.networks):
+            raise ValueError("a guest is on each of its networks once")
         if self.emulator == "bochs":
             self._check_emulated()
         return self

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from vmlab.probes.kvm_record import KvmRecord, Phase, PhaseName, failure, parse, read
+from vmlab.probes.kvm_record import KvmRecord, Measurement, MeasurementName, failure, parse, read
 
 __all__ = [
     "EMULATED_AT_LEAST",
@@ -26,7 +26,7 @@ __all__ = [
     "Judgement",
     "Kind",
     "KvmRecord",
-    "Phase",
+    "Measurement",
     "Row",
     "expected",
     "failure",
@@ -53,7 +53,7 @@ class Row:
     ``shadow_is_least`` says that shadow paging needs at least one, and ``shadow`` is what Linux needs.
     """
 
-    phase: PhaseName
+    phase: MeasurementName
     what: str
     counter: str
     nested: int
@@ -87,7 +87,7 @@ EXPECTED = (
     Row("swap_table", "reads, 1 table page swapped", "pf_taken", 1, 0),
     Row("swap_walk", "reads, 4 tables and page swapped", "pf_taken", 5, 1),
 )
-"""What each world gives, by phase and counter of KVM's (`exits` without interrupts of the host's and without the HLT that ends a run)."""
+"""What each kind gives, by measurement and KVM's counter (`exits` without interrupts of the host's and without the HLT that ends a run)."""
 
 
 def expected(paging: Literal["nested", "shadow"], counter: str) -> dict[str, int]:
@@ -134,13 +134,13 @@ def judged(record: KvmRecord) -> dict[str, Any]:
     return {**record.as_json(), "judged": asdict(judge(record))}
 
 
-def _verdict(phases: Mapping[PhaseName, Phase], error: str, *, has_counters: bool) -> tuple[Kind, str]:
+def _verdict(phases: Mapping[MeasurementName, Measurement], error: str, *, has_counters: bool) -> tuple[Kind, str]:
     """The kind and why. What was measured before an error still counts: software emulation is often too slow to come to an end."""
     rows = _rows(phases)
     return _without_hardware(phases) or _unfinished(rows, error, has_counters=has_counters) or _by_counts(rows)
 
 
-def _without_hardware(phases: Mapping[PhaseName, Phase]) -> tuple[Kind, str] | None:
+def _without_hardware(phases: Mapping[MeasurementName, Measurement]) -> tuple[Kind, str] | None:
     """Wrong results, or right ones that no processor took part in."""
     wrong = [f"{name}: {phase.problem or 'not said to be correct'}" for name, phase in phases.items() if not phase.correct]
     if wrong:
@@ -172,7 +172,7 @@ def _by_counts(rows: Sequence[Row]) -> tuple[Kind, str]:
     return "unknown", f"the counts fit neither nested nor shadow paging ({', '.join(misfits)})"
 
 
-def _rows(phases: Mapping[PhaseName, Phase]) -> tuple[Row, ...]:
+def _rows(phases: Mapping[MeasurementName, Measurement]) -> tuple[Row, ...]:
     made = []
     for row in EXPECTED:
         phase = phases.get(row.phase)
@@ -189,7 +189,7 @@ _SENTENCES: Mapping[str, str] = {
 }
 
 
-def _judgement(kind: Kind, why: str, phases: Mapping[PhaseName, Phase], claimed: str) -> Judgement:
+def _judgement(kind: Kind, why: str, phases: Mapping[MeasurementName, Measurement], claimed: str) -> Judgement:
     compute = phases.get("compute")
     return Judgement(
         kind=kind,

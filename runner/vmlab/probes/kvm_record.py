@@ -20,7 +20,9 @@ LIMIT_BYTES = 1 << 20
 Text = Annotated[str, Field(max_length=300)]
 # (The kernel counts in 64 bits. Beyond half of that there is nothing but nonsense.)
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
-PhaseName = Literal["compute", "touch_fresh", "touch_again", "remap", "reload_cr3", "page_fault", "swap_data", "swap_table", "swap_walk"]
+MeasurementName = Literal[
+    "compute", "touch_fresh", "touch_again", "remap", "reload_cr3", "page_fault", "swap_data", "swap_table", "swap_walk"
+]
 
 
 class Part(BaseModel):
@@ -41,7 +43,7 @@ class Claim(Part):
     other_modules: list[Text] = Field(default_factory=list, max_length=100, description="others with kvm in their name")
 
 
-class Phase(Part):
+class Measurement(Part):
     """One measurement: ``n`` operations in ``runs`` calls of KVM_RUN, each of which ended with one exit of its own, by HLT."""
 
     n: int = Field(ge=1, lt=1 << 63)
@@ -88,7 +90,7 @@ class KvmRecord(Part):
     claim: Claim
     api_version: int | None = Field(default=None, description="what KVM_GET_API_VERSION answers")
     has_counters: bool | None = Field(default=None, description="whether the kernel gives KVM's counters (KVM_GET_STATS_FD)")
-    phases: dict[PhaseName, Phase]
+    phases: dict[MeasurementName, Measurement]
     error: Failure | None
     wall_s: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="how long it took")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vmlab import __version__
 from vmlab.bench import Bench, Session
-from vmlab.errors import UnsuitableImage, VmlabError
+from vmlab.errors import Unsuitable, VmlabError
 from vmlab.host.capacity import Need
 from vmlab.host.slots import Slot
 from vmlab.host.view import HostView
@@ -143,7 +143,7 @@ def _perform(request: RunRequest, here: Session) -> ErrorPart | None:
         # The guests are ended here, so that one that cannot be is an error of this run.
         with here.guests:
             request.experiment(Bench(request.lab, here, request.parameters))
-    except UnsuitableImage as exc:
+    except Unsuitable as exc:
         # Nobody's fault, and nothing that a second run would change.
         here.notebook.unsuitable = exc.message
     except VmlabError as exc:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from vmlab.bench import START_LIMIT_S, boot_request
 from vmlab.deadline import Deadline
+from vmlab.guest import processor
 from vmlab.guest.start import with_machine_type
 from vmlab.lab.lab import Lab
 from vmlab.progress import Progress
@@ -23,7 +24,8 @@ def make_templates(lab: Lab, choice: Choice, progress: Progress) -> Iterator[tup
             continue
         with session(lab, dataclasses.replace(choice, cold=False), progress, need_of(lab, name), "template for") as here:
             assert here.templates is not None
-            request = boot_request(name, wanted, here.images[name], here.accelerator.name)
+            request = boot_request(lab, name, wanted, here.images[name], here.accelerator.name)
+            processor.require(request.processor, request.accelerator, here.deadline)
             setting = dataclasses.replace(here, deadline=Deadline(START_LIMIT_S)).setting("console.log", START_LIMIT_S)
             found = here.templates.get(with_machine_type(request, here.templates), setting)
         yield name, found.entry

@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from vmlab import paths
 from vmlab.bench import Notebook, Session
+from vmlab.bench.request import drives_of
 from vmlab.deadline import Deadline
 from vmlab.errors import HostError, UsageError
+from vmlab.guest.boot import require_space
 from vmlab.guest.clone.store import TemplateStore
 from vmlab.guest.intel import bochs
 from vmlab.guest.workdir import work_dir
@@ -70,6 +73,13 @@ def check_emulators(lab: Lab, need: Need) -> None:
                 raise HostError(f"guest {name} of the lab {lab.name} cannot run here: {exc.message}", hint=exc.hint) from exc
 
 
+def check_drives(lab: Lab, need: Need) -> None:
+    """HostError when the host's disk has no room for the drives of the guests in ``need``; UsageError for content that cannot be had."""
+    total_bytes = sum(drive.size_bytes for name in need.guests for drive in drives_of(lab, name, lab.definition.guests[name]))
+    if total_bytes:
+        require_space(paths.runs_dir(), total_bytes)
+
+
 @contextlib.contextmanager
 def session(lab: Lab, choice: Choice, progress: Progress, need: Need, purpose: str = "") -> Iterator[Session]:
     """Take what the guests named in ``need`` take, and wait for it as long as others have it.
@@ -80,6 +90,7 @@ def session(lab: Lab, choice: Choice, progress: Progress, need: Need, purpose: s
     what = f"{purpose} {lab.name}".strip()
     facts.require_qemu()
     check_emulators(lab, need)
+    check_drives(lab, need)
     chosen = accelerator.choose(choice.accelerator)
     check_fits(need, what if purpose else f"the lab {lab.name}")
     host, notebook = facts.gather(), Notebook()

@@ -64,6 +64,9 @@ def load(machine: Machine, path: Path, deadline: Deadline) -> None:
     with machine.attributing():
         qmp = machine.monitor
         qmp.execute("migrate-set-capabilities", deadline, capabilities=_CAPABILITIES)
+        if machine.request.links:
+            # QEMU would announce the guest on its networks (and have it announce itself), which is no traffic of the lab's.
+            qmp.execute("migrate-set-parameters", deadline, **{"announce-rounds": 0})
         ours, theirs = socket.socketpair()
         with theirs:
             qmp.send_descriptor("state", theirs.fileno(), deadline)

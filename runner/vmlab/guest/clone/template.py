@@ -21,8 +21,8 @@ from typing import Any
 from vmlab import process
 from vmlab.deadline import Deadline
 from vmlab.errors import TemplateError
-from vmlab.guest import qemu, seed
-from vmlab.guest.boot import cold_spec, launch, require_space
+from vmlab.guest import drive, qemu, seed
+from vmlab.guest.boot import cold_spec, launch, require_space, seed_files
 from vmlab.guest.clone import control, migration
 from vmlab.guest.clone import identity as standby
 from vmlab.guest.machine import Birth, BootRequest, Machine, System
@@ -109,9 +109,10 @@ def key_of(request: BootRequest, host: Host) -> str:
             initrd=image.initrd and Path("INITRD"),
         ),
         firmware=request.firmware and Path("FIRMWARE"),
+        drives=tuple(dataclasses.replace(each, content=None) for each in request.drives),
         machine_type=host.machine_type,
     )
-    spec = cold_spec(anonymous, Path("PLACE"), qemu.Wires(0, 0, 0), ram=qemu.RamFile(Path("RAM")))
+    spec = cold_spec(anonymous, Path("PLACE"), qemu.Wires(0, 0, 0, networks=(0,) * len(request.links)), ram=qemu.RamFile(Path("RAM")))
     covered = {
         "format": FORMAT,
         "inside": sha256(standby.INSIDE),
@@ -124,8 +125,11 @@ def key_of(request: BootRequest, host: Host) -> str:
         "kernel": host.kernel if request.accelerator == "kvm" else "",
         "image": {name: entry["sha256"] for name, entry in image.manifest["files"].items()},
         "firmware": sha256(request.firmware) if request.firmware else "",
-        "seed": seed.render(nobody, user=image.default_user, extra=request.cloud_init),
+        "seed": seed_files(request, nobody),
     }
+    if request.drives:
+        # The guest's kernel knows how large each disk is, and remembers what it has read of it.
+        covered["drives"] = {each.name: [each.size_bytes, sha256(each.content) if each.content else ""] for each in request.drives}
     return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()
 
 
@@ -145,6 +149,7 @@ def save(machine: Machine, out: Path, final: Path, deadline: Deadline, progress:
     progress.waiting("the guest's state to be written")
     migration.save(machine, out / "state", deadline)
     machine.stop()
+    drive.require_untouched(machine.request.drives, machine.directory)
     create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(out / "disk.qcow2"), str(out / "empty.qcow2")]
     process.run(create, deadline=deadline)
     process.run(

@@ -80,9 +80,13 @@ class MemoryView:
 
     # Guest-virtual to guest-physical.
 
-    def walk(self, registers: Registers, virtual: int) -> Walk:
-        """Translate by hand: read the guest's page tables out of its physical memory, entry by entry, from CR3 on."""
-        return paging.walk(self.physical, registers.cr3, registers.levels, virtual)
+    def walk(self, registers: Registers, virtual: int, *, cr3: int | None = None) -> Walk:
+        """Translate by hand: read the guest's page tables out of its physical memory, entry by entry, from CR3 on.
+
+        ``cr3`` is that of another process, which need not run now: a process keeps the one that it was met with. How many levels there are
+        is the same for all.
+        """
+        return paging.walk(self.physical, registers.cr3 if cr3 is None else cr3, registers.levels, virtual)
 
     def monitor_physical(self, registers: Registers, virtual: int) -> int | None:
         """The guest-physical address as QEMU's own translation has it (``gva2gpa``); None when QEMU says that there is none."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 PRESENT = 1 << 0
 LARGE = 1 << 7
@@ -23,6 +23,9 @@ CR0_PG = 1 << 31
 CR4_PAE = 1 << 5
 CR4_LA57 = 1 << 12
 EFER_LMA = 1 << 10
+
+GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{number}" for number in range(8, 16)))
+"""The general registers, in the order of QEMU's monitor."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,14 @@ class Registers:
     cr3: int
     cr4: int
     efer: int
+    rflags: int = 0
+    general: Mapping[str, int] = field(default_factory=dict)
+    """``rax`` to ``r15``, by name."""
+
+    @property
+    def rsp(self) -> int:
+        """The stack pointer."""
+        return self.general["rsp"]
 
     @property
     def levels(self) -> int:
@@ -56,10 +67,14 @@ def registers_of(text: str) -> list[Registers]:
             **{name: re.search(rf"\b{name.upper()}=\s*([0-9a-f]+)", block) for name in ("rip", "cr0", "cr3", "cr4", "efer")},
             # A segment is printed as selector, base, limit, flags.
             "fs_base": re.search(r"(?m)^FS\s*=\s*[0-9a-f]+\s+([0-9a-f]+)", block),
+            "rflags": re.search(r"\bRFL=([0-9a-f]+)", block),
         }
         values = {name: int(word[1], 16) for name, word in words.items() if word}
-        if number and len(values) == len(words):
-            found.append(Registers(cpu=int(number[0]), **values))
+        # (A short name is filled up with a space: "R8 =".)
+        printed = {name: re.search(rf"\b{name.upper()} ?=([0-9a-f]{{16}})", block) for name in GENERAL}
+        general = {name: int(word[1], 16) for name, word in printed.items() if word}
+        if number and len(values) == len(words) and len(general) == len(GENERAL):
+            found.append(Registers(cpu=int(number[0]), general=general, **values))
     return found
 
 

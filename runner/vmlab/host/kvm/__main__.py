@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict
 from typing import Any, NoReturn
 
-from . import claims, interface, machine, phases
+from . import claims, interface, measurements, tiny_guest
 
 DEVICE = "/dev/kvm"
 LIMIT_S = 15
@@ -28,7 +28,7 @@ def _bark(_number: int, _frame: object) -> NoReturn:
 
 
 def probe(device: str = DEVICE, limit_s: int = LIMIT_S) -> dict[str, Any]:
-    """The record: claims, counts and times by phase, and what went wrong if something did. Never raises for what the kernel does.
+    """The record: claims, counts and times by measurement, and what went wrong if something did. Never raises for what the kernel does.
 
     ``error`` is None or says which ``step`` failed (a request of the kernel's, by name), with its errno by name and a text.
     """
@@ -48,11 +48,11 @@ def probe(device: str = DEVICE, limit_s: int = LIMIT_S) -> dict[str, Any]:
     try:
         with interface.opened(device) as descriptor:
             record["api_version"] = interface.ask(descriptor, interface.KVM_GET_API_VERSION)
-            with machine.create(descriptor) as guest:
+            with tiny_guest.create(descriptor) as guest:
                 record["has_counters"] = guest.counts
                 step = "compute"
-                for name, phase in phases.measure(guest):
-                    record["phases"][name] = asdict(phase)
+                for name, measured in measurements.measure(guest):
+                    record["phases"][name] = asdict(measured)
                     step = f"after {name}"
     except interface.KvmError as exc:
         record["error"] = {"step": exc.step, "errno": exc.errno, "text": exc.text}

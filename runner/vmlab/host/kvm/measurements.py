@@ -1,7 +1,7 @@
 """The measurements: what the guest does, how often, whether its results are right, and what KVM counted meanwhile.
 
-In every phase the expected results are computed here and compared, so that a KVM which merely pretends to run code is seen. Counts are
-kept raw; `vmlab.probes.kvm` divides them.
+In every measurement the expected results are computed here and compared, so that a KVM which merely pretends to run code is seen.
+Counts are kept raw; `vmlab.probes.kvm` divides them.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from . import interface, machine, programs
-from .machine import FRESH, PAGE, PAGE_A, PAGE_B, WALK, WINDOW, WINDOW_TABLE, Ran, TinyMachine, entry
+from . import interface, programs, tiny_guest
+from .tiny_guest import FRESH, PAGE, PAGE_A, PAGE_B, WALK, WINDOW, WINDOW_TABLE, Ran, TinyGuest, entry
 
 COMPUTE_RUNS = 5
 COMPUTE_N = 200_000
@@ -23,7 +23,7 @@ IN_A, IN_B = 0x1111, 0x2222
 
 
 @dataclass
-class Phase:
+class Measurement:
     """One measurement: ``n`` operations in ``runs`` calls of KVM_RUN, each of which ended with one exit of its own, by HLT."""
 
     n: int
@@ -55,8 +55,8 @@ class Phase:
         self.problem = self.problem or problem
 
 
-def measure(guest: TinyMachine) -> Iterator[tuple[str, Phase]]:
-    """Every phase by name, each as soon as it is done. KvmError when the kernel refuses something."""
+def measure(guest: TinyGuest) -> Iterator[tuple[str, Measurement]]:
+    """Every measurement by name, each as soon as it is done. KvmError when the kernel refuses something."""
     guest.write(PAGE_A, IN_A)
     guest.write(PAGE_B, IN_B)
     yield "compute", _compute(guest)
@@ -70,63 +70,63 @@ def measure(guest: TinyMachine) -> Iterator[tuple[str, Phase]]:
     yield "swap_walk", _swap(guest, (*WALK, PAGE_A))
 
 
-def _compute(guest: TinyMachine) -> Phase:
+def _compute(guest: TinyGuest) -> Measurement:
     """Count in a register: the guest needs nothing of its hypervisor."""
     # Once beforehand, so that the pages of the program and of the tables are mapped.
     guest.run(programs.COMPUTE, 10)
-    phase = Phase(COMPUTE_RUNS * COMPUTE_N)
+    measured = Measurement(COMPUTE_RUNS * COMPUTE_N)
     for _ in range(COMPUTE_RUNS):
-        phase.add(guest.run(programs.COMPUTE, COMPUTE_N, rax=5), rax=5 + COMPUTE_N)
-    return phase
+        measured.add(guest.run(programs.COMPUTE, COMPUTE_N, rax=5), rax=5 + COMPUTE_N)
+    return measured
 
 
-def _touch(guest: TinyMachine) -> Phase:
+def _touch(guest: TinyGuest) -> Measurement:
     """Write a word into each of 256 pages: the first time the host must find memory for each, the second time for none."""
     # Once beforehand, beyond them, so that the page of their table is mapped.
     guest.run(programs.TOUCH, 1, rdi=FRESH + 511 * PAGE)
-    phase = Phase(FRESH_PAGES)
-    phase.add(guest.run(programs.TOUCH, FRESH_PAGES, rdi=FRESH), rdi=FRESH + FRESH_PAGES * PAGE)
+    measured = Measurement(FRESH_PAGES)
+    measured.add(guest.run(programs.TOUCH, FRESH_PAGES, rdi=FRESH), rdi=FRESH + FRESH_PAGES * PAGE)
     for number in range(FRESH_PAGES):
         if guest.read(FRESH + number * PAGE) != FRESH_PAGES - number:
-            phase.correct = False
-            phase.problem = phase.problem or f"page {number} has not what the guest wrote"
-    return phase
+            measured.correct = False
+            measured.problem = measured.problem or f"page {number} has not what the guest wrote"
+    return measured
 
 
-def _remap(guest: TinyMachine) -> Phase:
+def _remap(guest: TinyGuest) -> Measurement:
     """The guest maps one page to A and to B in turn."""
     a_then_b = {"rsi": WINDOW_TABLE, "rdi": WINDOW, "rax": entry(PAGE_A), "rbx": entry(PAGE_B)}
     # Twice beforehand, so that both pages are mapped.
     guest.run(programs.REMAP, 2, **a_then_b)
-    phase = Phase(LOOP_N)
-    phase.add(guest.run(programs.REMAP, LOOP_N, **a_then_b), r8=LOOP_N // 2 * (IN_A + IN_B))
-    return phase
+    measured = Measurement(LOOP_N)
+    measured.add(guest.run(programs.REMAP, LOOP_N, **a_then_b), r8=LOOP_N // 2 * (IN_A + IN_B))
+    return measured
 
 
-def _reload_cr3(guest: TinyMachine) -> Phase:
+def _reload_cr3(guest: TinyGuest) -> Measurement:
     """The guest loads CR3 with what it holds."""
     guest.run(programs.RELOAD_CR3, 1)
-    phase = Phase(LOOP_N)
-    phase.add(guest.run(programs.RELOAD_CR3, LOOP_N), rax=machine.PML4)
-    return phase
+    measured = Measurement(LOOP_N)
+    measured.add(guest.run(programs.RELOAD_CR3, LOOP_N), rax=tiny_guest.PML4)
+    return measured
 
 
-def _page_fault(guest: TinyMachine) -> Phase:
+def _page_fault(guest: TinyGuest) -> Measurement:
     """The guest takes page faults of its own making and handles them."""
     mapped = {"rsi": WINDOW_TABLE, "rdi": WINDOW, "rax": entry(PAGE_A)}
     guest.run(programs.FAULT, 1, **mapped)
-    phase = Phase(LOOP_N)
-    phase.add(guest.run(programs.FAULT, LOOP_N, **mapped), r8=LOOP_N * IN_A, r9=LOOP_N)
-    return phase
+    measured = Measurement(LOOP_N)
+    measured.add(guest.run(programs.FAULT, LOOP_N, **mapped), r8=LOOP_N * IN_A, r9=LOOP_N)
+    return measured
 
 
-def _swap(guest: TinyMachine, pages: tuple[int, ...]) -> Phase:
+def _swap(guest: TinyGuest, pages: tuple[int, ...]) -> Measurement:
     """The host swaps its pages behind some of the guest's, which then loads one word through its unchanged page tables."""
-    phase = Phase(SWAPS)
+    measured = Measurement(SWAPS)
     for number in range(SWAPS):
         guest.swap_behind(*pages)
         value = 0x5000 + number
         guest.write(PAGE_A, value)
-        phase.add(guest.run(programs.LOAD, 1, rdi=WINDOW), rax=value)
+        measured.add(guest.run(programs.LOAD, 1, rdi=WINDOW), rax=value)
     guest.write(PAGE_A, IN_A)
-    return phase
+    return measured

@@ -94,7 +94,7 @@ class Ran(NamedTuple):
         return self.exit_reason == interface.KVM_EXIT_HLT
 
 
-class TinyMachine:
+class TinyGuest:
     """The guest. `create` makes one; ``memory`` is its physical memory, ours to read and write at any time."""
 
     def __init__(self, memory: mmap.mmap, vcpu: int, shared: mmap.mmap, statistics: tuple[Counters, ...]) -> None:
@@ -148,7 +148,7 @@ class TinyMachine:
 
 
 @contextlib.contextmanager
-def create(device: int) -> Iterator[TinyMachine]:
+def create(device: int) -> Iterator[TinyGuest]:
     """A guest with page tables, descriptor tables and registers set, gone with the block. KvmError names the request that failed."""
     with contextlib.ExitStack() as stack:
 
@@ -168,10 +168,10 @@ def create(device: int) -> Iterator[TinyMachine]:
         vcpu = kept(interface.ask(vm, interface.KVM_CREATE_VCPU))
         shared = stack.enter_context(mmap.mmap(vcpu, interface.ask(device, interface.KVM_GET_VCPU_MMAP_SIZE)))
         statistics = tuple(Counters.of(kept(descriptor)) for descriptor in _statistics(vm, vcpu))
-        machine = TinyMachine(memory, vcpu, shared, statistics)
-        _fill(machine)
+        guest = TinyGuest(memory, vcpu, shared, statistics)
+        _fill(guest)
         _set_processor(device, vcpu)
-        yield machine
+        yield guest
 
 
 def _address(memory: mmap.mmap) -> int:
@@ -189,18 +189,18 @@ def _statistics(vm: int, vcpu: int) -> tuple[int, ...]:
         return ()
 
 
-def _fill(machine: TinyMachine) -> None:
+def _fill(guest: TinyGuest) -> None:
     """Page tables, descriptor tables and the fault handler."""
-    machine.write(PML4, entry(PDPT))
-    machine.write(PDPT, entry(PAGE_DIRECTORY))
+    guest.write(PML4, entry(PDPT))
+    guest.write(PDPT, entry(PAGE_DIRECTORY))
     for virtual, table in ((0, LOW_TABLE), (WINDOW, WINDOW_TABLE), (FRESH, FRESH_TABLE)):
-        machine.write(PAGE_DIRECTORY + 8 * indices(virtual)[2], entry(table))
-    machine.write(LOW_TABLE, *(entry(number * PAGE) for number in range(512)))
-    machine.write(FRESH_TABLE, *(entry(FRESH + number * PAGE) for number in range(512)))
-    machine.write(WINDOW_TABLE, entry(PAGE_A))
-    machine.write(GDT, 0, CODE_DESCRIPTOR, DATA_DESCRIPTOR)
-    machine.memory[IDT + 16 * PAGE_FAULT : IDT + 16 * (PAGE_FAULT + 1)] = interrupt_gate(HANDLER)
-    machine.memory[HANDLER : HANDLER + len(programs.FAULT_HANDLER)] = programs.FAULT_HANDLER
+        guest.write(PAGE_DIRECTORY + 8 * indices(virtual)[2], entry(table))
+    guest.write(LOW_TABLE, *(entry(number * PAGE) for number in range(512)))
+    guest.write(FRESH_TABLE, *(entry(FRESH + number * PAGE) for number in range(512)))
+    guest.write(WINDOW_TABLE, entry(PAGE_A))
+    guest.write(GDT, 0, CODE_DESCRIPTOR, DATA_DESCRIPTOR)
+    guest.memory[IDT + 16 * PAGE_FAULT : IDT + 16 * (PAGE_FAULT + 1)] = interrupt_gate(HANDLER)
+    guest.memory[HANDLER : HANDLER + len(programs.FAULT_HANDLER)] = programs.FAULT_HANDLER
 
 
 def _set_processor(device: int, vcpu: int) -> None:
