@@ -23,7 +23,7 @@ def status_of(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def program(text: str) -> "subprocess.CompletedProcess[str]":
+def program(text: str) -> subprocess.CompletedProcess[str]:
     environment = {"PYTHONPATH": str(ROOT / "runner"), "PATH": os.environ["PATH"]}
     return subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60, env=environment, check=False)
 
@@ -99,6 +99,7 @@ def test_a_child_is_reaped_when_the_block_breaks() -> None:
 
 def test_an_orphan_has_another_parent() -> None:
     reading, writing = os.pipe()
+
     def read_to_its_end() -> None:
         os.close(writing)
         os.read(reading, 1)
@@ -115,7 +116,13 @@ def test_an_orphan_has_another_parent() -> None:
 
 @pytest.mark.parametrize(
     ("raw", "exited", "killed_by", "core"),
-    [(0, 0, None, False), (7 << 8, 7, None, False), (9, None, "SIGKILL", False), (11 | 128, None, "SIGSEGV", True), (40, None, "40", False)],
+    [
+        (0, 0, None, False),
+        (7 << 8, 7, None, False),
+        (9, None, "SIGKILL", False),
+        (11 | 128, None, "SIGSEGV", True),
+        (40, None, "40", False),
+    ],
 )
 def test_an_ending_in_words(raw: int, exited: int | None, killed_by: str | None, core: bool) -> None:
     assert child.ending(raw) == {"raw": raw, "exited": exited, "killed_by": killed_by, "core": core}
@@ -179,4 +186,3 @@ def test_there_is_room_for_many_counters() -> None:
     assert [counters[name] for name in (names[0], names[-1])] == [0, 5]
     with pytest.raises(KeyError):
         counters.add("no such counter")
-
