@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from vmlab.host import probe
 from vmlab.image.image import Image
 from vmlab.lab.guests import GuestRequest
 from vmlab.lab.lab import Lab
+from vmlab.paths import guest_library
 from vmlab.process import CommandError
 from vmlab.yamlfile import load
 
@@ -45,6 +47,11 @@ def _require(guest: Guest, needs: Sequence[str], image: Image, deadline: Deadlin
         raise UnsuitableImage(
             f"the image {image.name} has no {' and no '.join(missing)}, which the lab needs", hint="choose another image with --image"
         )
+
+
+def _with_library() -> dict[str, str]:
+    """Where a Python of this machine finds the library for guest scripts."""
+    return {"PYTHONPATH": os.pathsep.join([str(guest_library().parent), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
 class Differs(TypedDict, total=False):
@@ -222,7 +229,7 @@ class Bench:
         path = self._lab.directory / "guest" / script
         words = [sys.executable, str(path), *map(str, args)]
         try:
-            printed = process.run(words, deadline=self._here.deadline.within(time_limit_s)).stdout
+            printed = process.run(words, deadline=self._here.deadline.within(time_limit_s), env=_with_library()).stdout
         except CommandError as exc:
             raise ScriptError(f"{script} failed on this machine: {exc.message}", hint=exc.hint, detail=exc.detail) from exc
         return parse_line(printed.strip(), script)

@@ -26,6 +26,7 @@ from vmlab.guest.machine import Machine
 from vmlab.guest.qemu import Virtualisation
 from vmlab.guest.start import START_LIMIT_S
 from vmlab.host import probe
+from vmlab.lab import library
 from vmlab.lab.lab import Lab
 from vmlab.report.model import CloudInitPart, GuestPart, HistoryPart, StepPart
 
@@ -35,7 +36,7 @@ _SLICE_S = 0.25
 # What a script may print unless more is asked for.
 SCRIPT_OUTPUT_BYTES = 4 << 20
 
-# Where the lab's guest/ folder lies in a guest: memory, gone with it, and writable under every init.
+# Where the lab's guest/ folder lies in a guest, and the library beside it: memory, gone with it, and writable under every init.
 GUEST_LAB_DIR = "/run/vmlab/lab"
 
 _RUNS_GUESTS_BY: dict[Virtualisation, str] = {"none": "", "svm": "AMD SVM with nested paging: hardware walk emulated by QEMU TCG"}
@@ -356,7 +357,8 @@ class Guest:
 
     def _command(self, name: str, args: tuple[str | int | float, ...]) -> str:
         self.put_scripts()
-        return f"cd {GUEST_LAB_DIR} && exec {shlex.join(self._words(name, args))}"
+        # (A script finds the library beside it. The path is for what it starts elsewhere, and for scripts in folders of guest/.)
+        return f"export PYTHONPATH={GUEST_LAB_DIR}; cd {GUEST_LAB_DIR} && exec {shlex.join(self._words(name, args))}"
 
     def _words(self, name: str, args: tuple[str | int | float, ...]) -> list[str]:
         """The command that runs one of the lab's guest scripts, in the directory that they lie in."""
@@ -366,11 +368,12 @@ class Guest:
         return [*interpreter, f"./{name}", *map(str, args)]
 
     def put_scripts(self) -> None:
-        """Copy the lab's guest/ folder into the guest, once."""
+        """Copy the lab's guest/ folder into the guest, once, with the library; nothing when the folder is empty."""
         if self._scripts_are_there:
             return
-        with self.machine.attributing():
-            self.machine.ssh.put_tree(self._scripts(), GUEST_LAB_DIR, deadline=self._deadline)
+        if scripts := self._scripts():
+            with self.machine.attributing():
+                self.machine.ssh.put_tree(scripts | library.files(), GUEST_LAB_DIR, deadline=self._deadline)
         self._scripts_are_there = True
 
     def _scripts(self) -> dict[str, Path]:

@@ -27,7 +27,10 @@ class LabPart(Part):
     name: str
     title: str
     summary: str
-    digest: str = Field(description="sha256 over the lab's files, so that a grader knows which version ran")
+    digest: str = Field(description="sha256 over the lab's files and the library's, so that a grader knows which version ran")
+    library: str = Field(
+        default="", description="sha256 over the library beside its guest scripts (vmlab_guest); empty when there was none"
+    )
     claims: dict[str, Claim]
     questions: list[Question]
     plots: list[Plot]
