@@ -460,7 +460,7 @@ def small_over_large(run: Record) -> Interval:
     """How much longer a step over small pages takes, turn by turn."""
     small, large = of(run, "small"), of(run, "large")
     if len(small) != len(large):
-        raise EvidenceProblem(f"{run.place}.ns_per_step: expected as many samples of small as of large, found {len(small)} and {len(large)}")
+        raise EvidenceProblem(f"{run.place}.ns_per_step: expected as many of small as of large, found {len(small)} and {len(large)}")
     return median_interval([one / other for one, other in zip(small, large, strict=True)])
 
 

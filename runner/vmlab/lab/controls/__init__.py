@@ -5,6 +5,7 @@
 world     evidence to be broken, and the changes that break it
 sound     the evidence of a real run in which every check passes
 kept      sound.json: what is kept of a run
+thin      long lists of it, kept within reason
 table     the controls of a lab's tests, a table
 mutation  garbage at every place
 """
