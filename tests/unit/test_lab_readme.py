@@ -146,7 +146,7 @@ def kinds(bench: Any) -> dict[str, type]:
 def test_every_call_of_the_bench_is_described() -> None:
     bench = pytest.importorskip("vmlab.bench", reason="the bench is not there yet")
     guide = GUIDE.read_text()
-    ours = {"part", "put_scripts", "check_alive", "plugged", "join", "close"}  # (For the runner, not for an experiment.)
+    ours = {"part", "put_scripts", "check_alive", "plugged", "join", "close", "history"}  # (For the runner, not for an experiment.)
     calls = [
         f"{word}.{name}("
         for word, kind in kinds(bench).items()

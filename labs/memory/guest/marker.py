@@ -10,20 +10,14 @@ Prints, in this order: {"event": "ready", ...}, {"event": "touched", ...}, {"eve
 for the host to store a byte at the address that it named.
 """
 
-import ctypes
-import json
-import mmap
-import os
 import sys
 import time
 
-TYPE_CHECKING = False  # (mypy takes it for true, and sees a package where the guest has a folder of scripts.)
-if TYPE_CHECKING:
-    from .pagemap import PAGE_BYTES, Pagemap
-else:
-    from pagemap import PAGE_BYTES, Pagemap
+from vmlab_guest.pages import LARGE_BYTES, PAGE_BYTES, Memory, Pagemap
+from vmlab_guest.say import say
+from vmlab_guest.syscalls import thread_pointer
+from vmlab_guest.timing import pin
 
-LARGE_BYTES = 2 << 20
 PATIENCE_S = 60.0
 
 # Where in the memory kept by this process things lie: the marker somewhere inside the page, so that its offset shows in each address.
@@ -31,18 +25,6 @@ MARKER_AT = 0x340
 GO_AT = MARKER_AT + 0x80
 ANSWER_AT = MARKER_AT + 0x100
 ANSWER_BYTES = 32
-
-
-def say(**record: object) -> None:
-    """Print one line at once."""
-    print(json.dumps(record), flush=True)
-
-
-def thread_pointer() -> int:
-    """The base of this thread's FS segment: on x86-64, the C library's pthread_self() is exactly that."""
-    library = ctypes.CDLL(None)
-    library.pthread_self.restype = ctypes.c_ulong
-    return int(library.pthread_self())
 
 
 def watch(memory: memoryview, at: int) -> int:
@@ -59,18 +41,15 @@ def watch(memory: memoryview, at: int) -> int:
 
 def main(marker: str, kind: str, cpu: int) -> None:
     """Put the marker there, and answer twice."""
-    os.sched_setaffinity(0, {cpu})
-    mapped = mmap.mmap(-1, 3 * LARGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    base = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
-    # The whole extent is made of small pages or of large ones; a large page begins where its address is a multiple of its size.
-    mapped.madvise(mmap.MADV_HUGEPAGE if kind == "large" else mmap.MADV_NOHUGEPAGE)
-    start = -base % LARGE_BYTES
+    pin(cpu)
+    # All of it is made of small pages or of large ones.
+    mapped = Memory(2 * LARGE_BYTES, large=kind == "large")
     offset = 0x123000 if kind == "large" else 0
-    memory = memoryview(mapped)[start + offset :]
-    virtual = base + start + offset
+    memory = mapped.view[offset:]
+    virtual = mapped.address + offset
     # The next extent of 2 MiB: not the marker's page, of whatever size that is.
-    second = memoryview(mapped)[start + LARGE_BYTES :]
-    second_virtual = base + start + LARGE_BYTES
+    second = mapped.view[LARGE_BYTES:]
+    second_virtual = mapped.address + LARGE_BYTES
 
     memory[MARKER_AT : MARKER_AT + len(marker)] = marker.encode()
     pagemap = Pagemap()

@@ -7,52 +7,32 @@ N pages and prints {"event": "touched", "frames": [[first, count], ...]} with th
 that it has touched once more. For {"fill": N} it maps N pages more, keeps them and stores into each: {"event": "filled", "frames": ...}.
 """
 
-import ctypes
-import json
-import mmap
 import sys
 
-TYPE_CHECKING = False  # (mypy takes it for true, and sees a package where the guest has a folder of scripts.)
-if TYPE_CHECKING:
-    from .pagemap import FRAME, PAGE_BYTES, PRESENT, Pagemap, runs
-else:
-    from pagemap import FRAME, PAGE_BYTES, PRESENT, Pagemap, runs
-
-
-def say(**record: object) -> None:
-    """Print one line at once."""
-    print(json.dumps(record), flush=True)
-
-
-def mapped(pages: int) -> tuple[mmap.mmap, int]:
-    """Memory of so many small pages, none of them touched yet, and its address."""
-    memory = mmap.mmap(-1, pages * PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return memory, ctypes.addressof(ctypes.c_char.from_buffer(memory))
+from vmlab_guest.pages import FRAME, PAGE_BYTES, PRESENT, Memory, Pagemap, runs
+from vmlab_guest.say import orders, say
 
 
 def main(pages: int) -> None:
     """Map, then touch as told."""
-    memory, base = mapped(pages)
-    kept: list[mmap.mmap] = []
+    memory = Memory(pages * PAGE_BYTES)
+    kept: list[Memory] = []
     pagemap = Pagemap()
-    present = sum(bool(entry & PRESENT) for entry in pagemap.entries(base, pages))
+    present = sum(bool(entry & PRESENT) for entry in pagemap.entries(memory.address, pages))
     say(event="mapped", pages=pages, present=present)
     done = 0
-    for line in sys.stdin:
-        order = json.loads(line)
+    for order in orders():
         if "fill" in order:
-            more, start = mapped(order["fill"])
-            more[::PAGE_BYTES] = bytes([1]) * order["fill"]
+            more = Memory(order["fill"] * PAGE_BYTES)
+            more.view[::PAGE_BYTES] = bytes([1]) * order["fill"]
             kept.append(more)
-            say(event="filled", frames=runs([entry & FRAME for entry in pagemap.entries(start, order["fill"])]))
+            say(event="filled", frames=runs([entry & FRAME for entry in pagemap.entries(more.address, order["fill"])]))
             continue
         count = done if order.get("again") else order["touch"]
         first = 0 if order.get("again") else done
-        for page in range(first, first + count):
-            memory[page * PAGE_BYTES] = 1
+        memory.touch(first, count)
         done = max(done, first + count)
-        entries = pagemap.entries(base + first * PAGE_BYTES, count)
+        entries = pagemap.entries(memory.address + first * PAGE_BYTES, count)
         say(
             event="touched",
             touched=done,

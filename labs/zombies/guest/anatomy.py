@@ -14,10 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
-import errno
 import os
-import platform
 import shutil
 import signal
 import subprocess
@@ -26,16 +23,16 @@ import threading
 import time
 from collections.abc import Iterator
 
-TYPE_CHECKING = False  # (mypy takes it for true, and sees a package where the guest has a folder of scripts.)
-if TYPE_CHECKING:
-    from .procfs import EXIT_CODE, emit, stat, stat_or_none, wait_until
-else:
-    from procfs import EXIT_CODE, emit, stat, stat_or_none, wait_until
+from vmlab_guest.proc import error_name, stat, stat_or_none, status_or_none, threads
+from vmlab_guest.say import say
+from vmlab_guest.syscalls import NUMBERS, exit_thread
+from vmlab_guest.wait import wait_for_state
+
+EXIT_CODE = 7  # So that its raw status is 7 << 8 = 1792, and a SIGKILL (raw status 9) could not hide.
 
 SKIPPED = ("mem", "clear_refs", "pagemap", "kpagecgroup")  # Not text: the memory itself, a switch, and one entry for each page.
 ENOUGH_BYTES = 1 << 18
 SOMEBODY = 20_000  # A user that no process of the system is of.
-EXIT_SYSCALL = {"x86_64": 60, "aarch64": 93, "riscv64": 93}
 
 
 def main() -> None:
@@ -50,7 +47,7 @@ def main() -> None:
     parser.add_argument("--leader", choices=["exit", "exit_group"], default="exit", help="control: the first thread takes the others along")
     options = parser.parse_args()
     with another_ps(options.ps):
-        emit({"child": one_child(options), "leader": leader_that_ended_first(alone=options.leader == "exit")})
+        say({"child": one_child(options), "leader": leader_that_ended_first(alone=options.leader == "exit")})
 
 
 @contextlib.contextmanager
@@ -89,7 +86,7 @@ def one_child(options: argparse.Namespace) -> dict[str, object]:
     try:
         os.kill(child, signal.SIGKILL)
     except OSError as exc:
-        kill_error = name_of(exc)
+        kill_error = error_name(exc)
     time.sleep(0.1)
     after_sigkill = portrait(child, files=False)
     second_look = peek(child, 0 if options.second_look == "reaps" else os.WNOWAIT)
@@ -97,7 +94,7 @@ def one_child(options: argparse.Namespace) -> dict[str, object]:
         pid, raw_status = os.waitpid(child, 0)
         reaping: dict[str, object] = {"pid": pid, "raw_status": raw_status, "errno": None}
     except OSError as exc:
-        reaping = {"pid": None, "raw_status": None, "errno": name_of(exc)}
+        reaping = {"pid": None, "raw_status": None, "errno": error_name(exc)}
     return {
         "pid": child,
         "parent": os.getpid(),
@@ -119,19 +116,10 @@ def one_child(options: argparse.Namespace) -> dict[str, object]:
 def portrait(pid: int, *, files: bool = True) -> dict[str, object]:
     """All that /proc says of a process at this moment."""
     fields = stat_or_none(pid)
-    looked: dict[str, object] = {"exists": fields is not None, "stat": fields, "status": status(pid)}
+    looked: dict[str, object] = {"exists": fields is not None, "stat": fields, "status": status_or_none(pid)}
     if files:
         looked["files"] = all_files(pid)
     return looked
-
-
-def status(pid: int) -> dict[str, str] | None:
-    """The lines of /proc/PID/status by name; None when there is no such process."""
-    try:
-        with open(f"/proc/{pid}/status") as file:
-            return {name: value.strip() for name, _, value in (line.partition(":") for line in file)}
-    except (FileNotFoundError, ProcessLookupError):
-        return None
 
 
 # What /proc/PID holds, learnt from our own directory: a reaped process has none to list.
@@ -154,7 +142,7 @@ def all_files(pid: int) -> dict[str, dict[str, object]]:
                 size = bytes_in(path)
             found[name] = {"kind": kind, "size": size, "errno": None}
         except OSError as exc:
-            found[name] = {"kind": kind, "size": 0, "errno": name_of(exc)}
+            found[name] = {"kind": kind, "size": 0, "errno": error_name(exc)}
     return found
 
 
@@ -175,7 +163,7 @@ def peek(pid: int, how: int = os.WNOWAIT) -> dict[str, object]:
     try:
         result = os.waitid(os.P_PID, pid, os.WEXITED | how)
     except OSError as exc:
-        return {"errno": name_of(exc), "code": None, "status": None}
+        return {"errno": error_name(exc), "code": None, "status": None}
     assert result is not None
     code = {os.CLD_EXITED: "exited", os.CLD_KILLED: "killed", os.CLD_DUMPED: "dumped"}.get(result.si_code, str(result.si_code))
     return {"errno": None, "code": code, "status": result.si_status}
@@ -194,7 +182,7 @@ def kill_nothing(pid: int) -> str | None:
     try:
         os.kill(pid, 0)
     except OSError as exc:
-        return name_of(exc)
+        return error_name(exc)
     return None
 
 
@@ -204,9 +192,8 @@ def leader_that_ended_first(*, alone: bool) -> dict[str, object]:
     The leader ends by the system call exit, which ends one thread; that is what pthread_exit comes down to. (exit_group, which the C
     library's exit() uses, would end them all.)
     """
-    machine = platform.machine()
-    if machine not in EXIT_SYSCALL:
-        return {"observable": False, "why": f"the number of the system call exit on {machine} is not known to this script"}
+    if "exit" not in NUMBERS:
+        return {"observable": False, "why": f"the number of the system call exit on {os.uname().machine} is not known to the library"}
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     reading, writing = os.pipe()
     child = os.fork()
@@ -215,12 +202,12 @@ def leader_that_ended_first(*, alone: bool) -> dict[str, object]:
         threading.Thread(target=lambda: (os.read(reading, 1), os._exit(EXIT_CODE))).start()
         if not alone:
             os._exit(0)
-        ctypes.CDLL(None).syscall(EXIT_SYSCALL[machine], 0)  # (ctypes lets other threads run meanwhile: this one does not come back.)
+        exit_thread()
     os.close(reading)
     wait_for_state(child, "Z")
-    leader = stat(f"/proc/{child}/stat")
-    threads = {name: str(stat(f"/proc/{child}/task/{name}/stat")["state"]) for name in os.listdir(f"/proc/{child}/task")}
-    looks = status(child)
+    leader = stat(child)
+    states = {tid: stat(child, tid)["state"] for tid in threads(child)}
+    looks = status_or_none(child)
     reapable = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
     os.close(writing)
     _, raw_status = os.waitpid(child, 0)
@@ -229,21 +216,11 @@ def leader_that_ended_first(*, alone: bool) -> dict[str, object]:
         "pid": child,
         "state": leader["state"],
         "num_threads": leader["num_threads"],
-        "threads": [{"tid": int(tid), "state": state} for tid, state in sorted(threads.items())],
+        "threads": [{"tid": tid, "state": state} for tid, state in states.items()],
         "status": looks,
         "reapable": reapable,
         "raw_status_at_last": raw_status,
     }
-
-
-def wait_for_state(pid: int, state: str) -> None:
-    """Wait until a process is in a state; no state at all is no reason to wait for ever."""
-    wait_until(lambda: (fields := stat_or_none(pid)) is None or fields["state"] == state, every_s=0.01)
-
-
-def name_of(exc: OSError) -> str:
-    """The error's name, such as ENOENT."""
-    return errno.errorcode.get(exc.errno or 0, str(exc.errno))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from vmlab.guest.intel.appliance import ApplianceStore, Job
 from vmlab.guest.intel.bochs import EmulatedPc
 from vmlab.guest.machine import BootRequest, Machine
 from vmlab.host import probe
+from vmlab.lab import library
 from vmlab.lab.lab import Lab
 from vmlab.report.model import GuestPart
 
@@ -108,8 +109,8 @@ class EmulatedGuest(Guest):
         return CommandResult(shlex.join(job.argv), said.status, said.stdout, said.stderr, time.monotonic() - began)
 
     def _files(self) -> Mapping[str, Path]:
-        """The lab's scripts and the engine's probes, where they lie in every guest."""
-        scripts = {f"{GUEST_LAB_DIR}/{name}": path for name, path in self._scripts().items()}
+        """The lab's scripts with the library, and the engine's probes, where they lie in every guest."""
+        scripts = {f"{GUEST_LAB_DIR}/{name}": path for name, path in (self._scripts() | library.files()).items()}
         return scripts | {f"{GUEST_PROBE_DIR}/{name}": path for each in probe.PROBES.values() for name, path in each.files().items()}
 
 

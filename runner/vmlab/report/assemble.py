@@ -54,13 +54,14 @@ def evidence_digest(observations: Sequence[ObservationPart]) -> str:
     return digest([[each.name, each.sha256] for each in observations])
 
 
-def lab_part(name: str, definition: LabDefinition, lab_digest: str) -> LabPart:
+def lab_part(name: str, definition: LabDefinition, lab_digest: str, library_digest: str = "") -> LabPart:
     """What a report keeps of a lab's definition."""
     return LabPart(
         name=name,
         title=definition.title,
         summary=definition.summary,
         digest=lab_digest,
+        library=library_digest,
         claims=dict(definition.claims),
         questions=list(definition.questions),
         plots=list(definition.plots),
@@ -101,7 +102,7 @@ def rejudge(report: Report, checks: Sequence[Check], *, definition: LabDefinitio
 
     ``definition`` is the grader's own: with it, claims, questions and plots are the grader's too. The report given is not changed.
     """
-    lab = report.lab if definition is None else lab_part(report.lab.name, definition, report.lab.digest)
+    lab = report.lab if definition is None else lab_part(report.lab.name, definition, report.lab.digest, report.lab.library)
     observations = report.evidence.observations
     answers = {each.question: each.answer for each in report.answers if each.answer is not None}
     judgements = _judge(checks, observations, report.run)

@@ -27,7 +27,10 @@ class LabPart(Part):
     name: str
     title: str
     summary: str
-    digest: str = Field(description="sha256 over the lab's files, so that a grader knows which version ran")
+    digest: str = Field(description="sha256 over the lab's files and the library's, so that a grader knows which version ran")
+    library: str = Field(
+        default="", description="sha256 over the library beside its guest scripts (vmlab_guest); empty when there was none"
+    )
     claims: dict[str, Claim]
     questions: list[Question]
     plots: list[Plot]
@@ -124,6 +127,13 @@ class CloudInitPart(Part):
     detail: list[str] = Field(default_factory=list)
 
 
+class HistoryPart(Part):
+    """Something that became of a guest after it was ready: a reset, the loss of its power, an end that was expected."""
+
+    at_s: float = Field(description="seconds after the run's start, host clock")
+    what: str
+
+
 class GuestPart(Part):
     """One guest of the run."""
 
@@ -144,7 +154,8 @@ class GuestPart(Part):
     clock_error_s: float | None = Field(default=None, description="how far a clone's clock may be from the host's")
     steps: list[StepPart] = Field(default_factory=list)
     cloud_init: CloudInitPart | None = None
-    ended: str = Field(default="", description="how it was stopped: quit, terminated, killed, or by itself")
+    ended: str = Field(default="", description="how it was stopped: quit, terminated, killed, by itself, or as the experiment expected")
+    history: list[HistoryPart] = Field(default_factory=list, description="what became of it after it was ready")
 
 
 class PhasePart(Part):

@@ -103,7 +103,8 @@ def _report(request: RunRequest, here: Session, directory: Path, ended: _Ended) 
         observations=notebook.observations,
         files=[assemble.file_part(directory, name) for name in logs],
     )
-    return assemble.judge_report(assemble.lab_part(lab.name, lab.definition, lab.digest), request.checks, recorded, request.answers)
+    part = assemble.lab_part(lab.name, lab.definition, lab.digest, lab.library_digest)
+    return assemble.judge_report(part, request.checks, recorded, request.answers)
 
 
 def slot_part(slot: Slot, need: Need) -> SlotPart:
