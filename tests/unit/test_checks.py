@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vmlab.lab import Evidence, Verdict, check, failed, inconclusive, judge, not_observable, passed
-from vmlab.lab.checks import Check, Judgement, checks_of, settled
+from vmlab.lab.checks import Check, Judgement, Missing, checks_of, settled
 from vmlab.lab.verdict import VerdictKind
 
 
@@ -80,26 +80,26 @@ def test_missing_evidence_is_inconclusive() -> None:
 
 
 def test_evidence_missing_because_the_run_broke_is_our_error() -> None:
-    [judgement] = judge([DECLARED], Evidence({}), broken_by="the guest's kernel panicked")
+    [judgement] = judge([DECLARED], Evidence({}), Missing(broken_by="the guest's kernel panicked"))
     assert judgement.verdict.kind is VerdictKind.ERROR
     assert "the guest's kernel panicked" in judgement.verdict.rationale
 
 
 def test_what_an_image_cannot_show_is_not_observable_and_what_was_observed_counts() -> None:
     why = "the image x has no strace, which the lab needs"
-    [judgement] = judge([DECLARED], Evidence({}), unsuitable=why)
+    [judgement] = judge([DECLARED], Evidence({}), Missing(unsuitable=why))
     assert judgement.verdict.kind is VerdictKind.NOT_OBSERVABLE
     assert why in judgement.verdict.rationale
-    [judgement] = judge([made("a", NO)], Evidence({}), unsuitable=why)
+    [judgement] = judge([made("a", NO)], Evidence({}), Missing(unsuitable=why))
     assert judgement.verdict.kind is VerdictKind.FAIL
 
 
 def test_what_was_observed_before_the_run_broke_still_counts() -> None:
-    assert kinds(judge([DECLARED], Evidence(SOUND), broken_by="lost the connection")) == ["pass"]
+    assert kinds(judge([DECLARED], Evidence(SOUND), Missing(broken_by="lost the connection"))) == ["pass"]
 
 
 def test_malformed_evidence_is_inconclusive_even_if_the_run_broke_later() -> None:
-    assert kinds(judge([DECLARED], Evidence({"growth": {"rows": []}}), broken_by="lost the connection")) == ["inconclusive"]
+    assert kinds(judge([DECLARED], Evidence({"growth": {"rows": []}}), Missing(broken_by="lost the connection"))) == ["inconclusive"]
 
 
 def test_while_a_run_lasts_only_what_is_decided_is_told() -> None:

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from vmlab.lab import Record, checks, verdict
+from vmlab.lab.broken import Control
 from vmlab.lab.definition import Claim, LabDefinition, Parameter, Question
 from vmlab.lab.guests import GuestRequest
 from vmlab.lab.hardware import DriveRequest, NetworkRequest, ProcessorRequest
@@ -42,6 +43,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "series": Series,
     "translations": Translation,
     "stages": Stage,
+    "controls": Control,
 }
 SIMPLE = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "anything"}
 
@@ -202,7 +204,7 @@ def kinds(bench: Any) -> dict[str, type]:
 def test_every_call_of_the_bench_is_described() -> None:
     bench = pytest.importorskip("vmlab.bench", reason="the bench is not there yet")
     guide = GUIDE.read_text()
-    ours = {"part", "put_scripts", "check_alive", "plugged", "join", "close"}  # (For the runner, not for an experiment.)
+    ours = {"part", "put_scripts", "check_alive", "plugged", "join", "close", "history"}  # (For the runner, not for an experiment.)
     calls = [
         f"{word}.{name}("
         for word, kind in kinds(bench).items()

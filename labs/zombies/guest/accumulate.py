@@ -31,6 +31,8 @@ def main() -> None:
     parser.add_argument("--forks", type=int, default=400)
     parser.add_argument("--rate", type=float, default=100.0, help="forks a second")
     parser.add_argument("--samples", type=int, default=20)
+    parser.add_argument("--called", default="", help="control: the kind that the parent is said to be, where it is of another")
+    parser.add_argument("--kill", choices=["zombies", "and-reap"], default="zombies", help="control: who kills also makes the parent wait")
     options = parser.parse_args()
 
     counters = Counters("announced", "forked", "reaped", "done")
@@ -45,7 +47,8 @@ def main() -> None:
 
         with Child(fork_at_a_rate) as parent:
             os.close(answers_in)
-            say({"parent": options.parent, "rate": options.rate, **observe(parent.pid, options, counters, orders_in, answers)})
+            seen = observe(parent.pid, options, counters, orders_in, answers)
+            say({"parent": options.called or options.parent, "rate": options.rate, **seen})
 
 
 def be_a_parent(options: argparse.Namespace, counters: Counters, orders: int, answers: int) -> None:
@@ -90,6 +93,7 @@ def be_a_parent(options: argparse.Namespace, counters: Counters, orders: int, an
             reap_what_has_exited()
     while options.parent == "reap" and reap_what_has_exited():
         signal.sigtimedwait({signal.SIGCHLD}, 1.0)
+    signal.signal(signal.SIGUSR1, lambda *_: reap_what_has_exited())
     counters.add("done")
 
     os.read(orders, 1)
@@ -116,6 +120,8 @@ def observe(parent: int, options: argparse.Namespace, counters: Counters, orders
     for pid in zombies:
         os.kill(pid, signal.SIGKILL)  # (Raises when it is refused or there is no such process.)
         accepted += 1
+    if options.kill == "and-reap":
+        os.kill(parent, signal.SIGUSR1)
     time.sleep(0.3)
     left, _ = children_of(parent)
     same = sum(1 for pid, identity in identities(left).items() if before.get(pid) == identity)

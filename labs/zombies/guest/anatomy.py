@@ -8,17 +8,20 @@ A second process shows that Z is not always a zombie: its first thread ends whil
 """
 
 # pathlib is slow to import under emulation, and would serve one-line reads of /proc only.
-# ruff: noqa: PTH112, PTH114, PTH115, PTH208
+# ruff: noqa: PTH101, PTH112, PTH114, PTH115, PTH123, PTH208
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 
 from vmlab_guest.proc import error_name, stat, stat_or_none, status_or_none, threads
 from vmlab_guest.say import say
@@ -29,25 +32,47 @@ EXIT_CODE = 7  # So that its raw status is 7 << 8 = 1792, and a SIGKILL (raw sta
 
 SKIPPED = ("mem", "clear_refs", "pagemap", "kpagecgroup")  # Not text: the memory itself, a switch, and one entry for each page.
 ENOUGH_BYTES = 1 << 18
+SOMEBODY = 20_000  # A user that no process of the system is of.
 
 
 def main() -> None:
     """One child's life, then the half-dead thread group."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--sigchld", choices=["default", "ignore"], default="default", help="control: ignored, there is no zombie")
+    parser.add_argument("--second-look", choices=["leaves", "reaps"], default="leaves", help="control: the second look is a wait")
+    parser.add_argument(
+        "--last-act", choices=["exit", "setuid"], default="exit", help="control: the child becomes somebody else, and exits"
+    )
+    parser.add_argument("--ps", default="", help="control: what is in the place of ps prints this")
+    parser.add_argument("--leader", choices=["exit", "exit_group"], default="exit", help="control: the first thread takes the others along")
     options = parser.parse_args()
-    say({"child": one_child(ignore=options.sigchld == "ignore"), "leader": leader_that_ended_first()})
+    with another_ps(options.ps):
+        say({"child": one_child(options), "leader": leader_that_ended_first(alone=options.leader == "exit")})
 
 
-def one_child(*, ignore: bool) -> dict[str, object]:
+@contextlib.contextmanager
+def another_ps(line: str) -> Iterator[None]:
+    """Put a program that prints a line in the place of ps; an empty line leaves ps alone."""
+    with tempfile.TemporaryDirectory() if line else contextlib.nullcontext() as directory:
+        if directory:
+            with open(f"{directory}/ps", "w") as file:
+                file.write(f"#!/bin/sh\necho '{line}'\n")
+            os.chmod(f"{directory}/ps", 0o755)
+            os.environ["PATH"] = f"{directory}:{os.environ['PATH']}"
+        yield
+
+
+def one_child(options: argparse.Namespace) -> dict[str, object]:
     """The three states of one child, and what was done to it while it was a zombie."""
-    if ignore:
+    if options.sigchld == "ignore":
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(writing)
         os.read(reading, 1)
+        if options.last_act == "setuid":
+            os.setuid(SOMEBODY)
         os._exit(EXIT_CODE)
     os.close(reading)
     wait_for_state(child, "S")
@@ -64,7 +89,7 @@ def one_child(*, ignore: bool) -> dict[str, object]:
         kill_error = error_name(exc)
     time.sleep(0.1)
     after_sigkill = portrait(child, files=False)
-    second_look = peek(child)
+    second_look = peek(child, 0 if options.second_look == "reaps" else os.WNOWAIT)
     try:
         pid, raw_status = os.waitpid(child, 0)
         reaping: dict[str, object] = {"pid": pid, "raw_status": raw_status, "errno": None}
@@ -133,10 +158,10 @@ def bytes_in(path: str) -> int:
     return total
 
 
-def peek(pid: int) -> dict[str, object]:
+def peek(pid: int, how: int = os.WNOWAIT) -> dict[str, object]:
     """The exit status, read by waitid without reaping."""
     try:
-        result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        result = os.waitid(os.P_PID, pid, os.WEXITED | how)
     except OSError as exc:
         return {"errno": error_name(exc), "code": None, "status": None}
     assert result is not None
@@ -161,7 +186,7 @@ def kill_nothing(pid: int) -> str | None:
     return None
 
 
-def leader_that_ended_first() -> dict[str, object]:
+def leader_that_ended_first(*, alone: bool) -> dict[str, object]:
     """A process whose first thread, the group's leader, has ended while another thread runs on.
 
     The leader ends by the system call exit, which ends one thread; that is what pthread_exit comes down to. (exit_group, which the C
@@ -175,6 +200,8 @@ def leader_that_ended_first() -> dict[str, object]:
     if child == 0:
         os.close(writing)
         threading.Thread(target=lambda: (os.read(reading, 1), os._exit(EXIT_CODE))).start()
+        if not alone:
+            os._exit(0)
         exit_thread()
     os.close(reading)
     wait_for_state(child, "Z")

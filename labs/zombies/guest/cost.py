@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import threading
 import time
 
 from vmlab_guest.cgroup import Cgroup
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=8)
     parser.add_argument("--batch", type=int, default=100, help="zombies a batch")
     parser.add_argument("--living", type=int, default=30, help="living children to compare with")
+    parser.add_argument("--stacks", action="store_true", help="control: with most batches some threads of the parent stay alive")
     parser.add_argument("--reap", action="store_true", help="control: reap each batch before looking, as a good parent would")
     options = parser.parse_args()
 
@@ -65,8 +67,10 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     caches_before = slabs()
     made = 0
     pids = []
-    for _ in range(options.batches):
+    for number in range(options.batches):
         pids = make_zombies(options.batch)
+        if options.stacks and number <= options.batches // 2:
+            leave_threads(options.batch // 8 + 1)
         if options.reap:
             for pid in pids:
                 os.waitpid(pid, 0)
@@ -116,6 +120,12 @@ def make_zombies(count: int) -> list[int]:
     for pid in pids:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     return pids
+
+
+def leave_threads(count: int) -> None:
+    """Threads of this process that live until it ends, and have kernel stacks as all that lives has."""
+    for _ in range(count):
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
 
 
 def living_children(count: int) -> tuple[list[int], int]:

@@ -22,7 +22,7 @@ import resource
 from collections.abc import Iterator
 
 from vmlab_guest.cgroup import Cgroup
-from vmlab_guest.child import Child, become, exit_at_once
+from vmlab_guest.child import Child, become, exit_at_once, running
 from vmlab_guest.proc import children_of, mask, number_in, tasks, tasks_in_kernel, written
 from vmlab_guest.say import say
 from vmlab_guest.wait import wait_until
@@ -44,7 +44,12 @@ def main() -> None:
     parser.add_argument("--attempts", type=int, default=0, help="give up after so many forks; 0: twice the room")
     parser.add_argument("--no-limit", action="store_true", help="control: lower nothing")
     parser.add_argument("--reap", action="store_true", help="control: the forking process reaps each child")
+    parser.add_argument("--keep", action="store_true", help="control: nobody waits for the zombies")
+    parser.add_argument("--stranger", action="store_true", help="control: a fork of another control group is refused first")
+    parser.add_argument("--nproc-by", choices=WORLDS, default="nproc", help="control: the limit that is low where nproc should be")
     options = parser.parse_args()
+    if options.stranger:
+        be_refused()
     for name in options.worlds:
         say({"world": name, "room": options.room, **exhaust(name, options)})
 
@@ -54,6 +59,7 @@ def exhaust(name: str, options: argparse.Namespace) -> dict[str, object]:
     orders, orders_in = os.pipe()
     answers, answers_in = os.pipe()
     attempts = options.attempts or 2 * options.room
+    low = options.nproc_by if name == "nproc" else name
     with Cgroup(name.replace("_", "-")) as cgroup:
         # (The process that forks is a process too: it has its place under the limit before the limit is set.)
 
@@ -61,15 +67,15 @@ def exhaust(name: str, options: argparse.Namespace) -> dict[str, object]:
             os.close(orders_in)
             cgroup.enter()
             if name == "nproc":
-                become_somebody_else(None if options.no_limit else options.room)
-            fork_when_told(orders, answers_in, attempts, reap_each=options.reap)
+                become_somebody_else(options.room if low == "nproc" and not options.no_limit else None)
+            fork_when_told(orders, answers_in, attempts, options)
 
         with Child(fork_away) as forker:
             os.close(answers_in)
             with open(answers) as pipe:
                 own_limit = int(json.loads(pipe.readline())["rlimit_nproc"])
                 before = system_limits()
-                with contextlib.nullcontext() if options.no_limit else lowered(name, options.room, cgroup):
+                with contextlib.nullcontext() if options.no_limit else lowered(low, options.room, cgroup):
                     set_to = look(cgroup, own_limit)
                     os.write(orders_in, b"!")
                     refusal = json.loads(pipe.readline())
@@ -102,7 +108,20 @@ def become_somebody_else(allowed: int | None) -> None:
     become(UID)
 
 
-def fork_when_told(orders: int, answers: int, attempts: int, *, reap_each: bool) -> None:
+def be_refused() -> None:
+    """Meet the limit of another control group, which the kernel says on the console as it will of ours."""
+    with Cgroup("stranger") as cgroup:
+
+        def fork_once() -> None:
+            cgroup.enter()
+            cgroup.set("pids.max", 1)
+            with contextlib.suppress(OSError):
+                os.waitpid(exit_at_once(), 0)
+
+        os.waitpid(running(fork_once), 0)
+
+
+def fork_when_told(orders: int, answers: int, attempts: int, options: argparse.Namespace) -> None:
     """Be the process that forks: until refused, then three more times to be sure, then reap, then again."""
 
     def answer(value: object) -> None:
@@ -120,7 +139,7 @@ def fork_when_told(orders: int, answers: int, attempts: int, *, reap_each: bool)
             refused = exc.errno
         else:
             forks += 1
-            if reap_each:
+            if options.reap:
                 os.waitpid(child, 0)
     refused_again = 0
     for _ in range(3 if refused else 0):
@@ -142,7 +161,7 @@ def fork_when_told(orders: int, answers: int, attempts: int, *, reap_each: bool)
     os.read(orders, 1)
     statuses: dict[str, int] = {}
     with contextlib.suppress(ChildProcessError):
-        while True:
+        while not options.keep:
             _, status = os.waitpid(-1, 0)
             statuses[str(status)] = statuses.get(str(status), 0) + 1
     worked, problem = 0, None

@@ -5,10 +5,11 @@ And whether a thread takes a number from the same range as a process: a thread i
 """
 
 # pathlib is slow to import under emulation, and would serve one-line reads of /proc only.
-# ruff: noqa: PTH110, PTH112, PTH113, PTH208
+# ruff: noqa: PTH110, PTH112, PTH113, PTH123, PTH208
 
 from __future__ import annotations
 
+import argparse
 import os
 import resource
 import threading
@@ -17,12 +18,19 @@ from vmlab_guest.cgroup import current, hierarchy, up_to_root
 from vmlab_guest.child import exit_at_once
 from vmlab_guest.proc import meminfo, number_in, read, read_once, tasks, tasks_in_kernel
 from vmlab_guest.say import say
+from vmlab_guest.wait import wait_until
 
 RESERVED = 300  # Once the numbers have come round, the kernel starts again at 300 (RESERVED_PIDS in kernel/pid.c).
 
 
 def main() -> None:
     """Read, and name the tightest."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--loose", action="store_true", help="control: raise every limit but pid_max far above it")
+    parser.add_argument("--reuse", action="store_true", help="control: give the thread's number to the next process")
+    options = parser.parse_args()
+    if options.loose:
+        loosen()
     processes, numbers = tasks()
     pid_max = number_in("/proc/sys/kernel/pid_max")
     threads_max = number_in("/proc/sys/kernel/threads-max")
@@ -44,9 +52,25 @@ def main() -> None:
             "memory_kib": meminfo()["MemTotal"],
             "pid_max_set_by": who_set_pid_max(),
             "kernel": os.uname().release,
-            "numbers": a_thread_takes_a_number(),
+            "numbers": a_thread_takes_a_number(reuse=options.reuse),
         }
     )
+
+
+def loosen() -> None:
+    """Leave pid_max, at the kernel's own default, as the only limit that is anywhere near."""
+    pid_max = max(32768, 1024 * possible_cpus())
+    for path, value in (("/proc/sys/kernel/pid_max", pid_max), ("/proc/sys/kernel/threads-max", 4 * pid_max)):
+        write(path, str(value))
+    for each in cgroup_limits():
+        root = "/sys/fs/cgroup" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "/sys/fs/cgroup/pids"
+        write(f"{root}{each['cgroup']}/pids.max", "max")
+
+
+def write(path: str, value: str) -> None:
+    """A text into a file of /proc or of a control group."""
+    with open(path, "w") as file:
+        file.write(value)
 
 
 def cgroup_limits() -> list[dict[str, object]]:
@@ -84,7 +108,7 @@ def who_set_pid_max() -> str | None:
     return None
 
 
-def a_thread_takes_a_number() -> dict[str, object]:
+def a_thread_takes_a_number(*, reuse: bool) -> dict[str, object]:
     """The numbers of this process, of a thread of it, and of a process started while the thread lived."""
     stop = threading.Event()
     thread = threading.Thread(target=stop.wait)
@@ -96,6 +120,10 @@ def a_thread_takes_a_number() -> dict[str, object]:
     seen = str(thread.native_id) in os.listdir("/proc")
     stop.set()
     thread.join()
+    if reuse:
+        # (Python's thread has ended a moment before the kernel's has, which holds the number.)
+        wait_until(lambda: not os.path.exists(f"/proc/{thread.native_id}"))
+        write("/proc/sys/kernel/ns_last_pid", str((thread.native_id or 0) - 1))
     child = exit_at_once()
     os.waitpid(child, 0)
     return {

@@ -27,13 +27,13 @@ EXIT_CODE = 7  # So that its raw status is 7 << 8 = 1792, and a SIGKILL (raw sta
 class World(namespaces.World):
     """One PID namespace, whose PID 1 is of a kind."""
 
-    def __init__(self, kind: str, orphans: int, gate: int, gate_in: int) -> None:
+    def __init__(self, kind: str, orphans: int, gate: int, gate_in: int, *, acts: str = "") -> None:
         self.kind = kind
         orders, self.orders = os.pipe()
 
         def init() -> None:
             os.close(gate_in)
-            be_pid_1(kind, orphans, orders, gate)
+            be_pid_1(acts or kind, orphans, orders, gate)
 
         super().__init__(init)
 
@@ -75,11 +75,15 @@ def main() -> None:
     parser.add_argument("--orphans", type=int, default=20)
     parser.add_argument("--patience", type=float, default=3.0, help="seconds to watch the zombies stay")
     parser.add_argument("--kinds", nargs="*", default=["never", "abandoned", "reaps"])
+    parser.add_argument("--swap", default=":", metavar="KIND:ACTS", help="control: the PID 1 of one kind acts as that of another")
     options = parser.parse_args()
+    swapped, _, acts = options.swap.partition(":")
 
     gate, gate_in = os.pipe()
     with contextlib.ExitStack() as stack:
-        worlds = [stack.enter_context(World(kind, options.orphans, gate, gate_in)) for kind in options.kinds]
+        worlds = [
+            stack.enter_context(World(kind, options.orphans, gate, gate_in, acts=acts if kind == swapped else "")) for kind in options.kinds
+        ]
         wait_until(lambda: all(world.has_adopted(options.orphans) for world in worlds))
         found = {world.kind: before_the_end(world) for world in worlds}
         os.close(gate_in)  # All the orphans read the end of the pipe, and exit.

@@ -9,6 +9,8 @@ added up beforehand.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import os
 import signal
 import time
@@ -21,16 +23,24 @@ from vmlab_guest.wait import wait_until
 
 EXIT_CODE = 7  # So that its raw status is 7 << 8 = 1792, and a SIGKILL (raw status 9) could not hide.
 
+PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+
 
 def main() -> None:
     """One family."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--zombies", type=int, default=60)
     parser.add_argument("--patience", type=float, default=10.0, help="seconds to wait for them to go")
+    parser.add_argument("--subreaper", action="store_true", help="control: a process that waits for nobody stands nearer than PID 1")
     parser.add_argument("--spare-the-parent", action="store_true", help="control: do not kill the parent")
     options = parser.parse_args()
+    if options.subreaper:
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     with Cgroup("orphans") as cgroup:
         say(observe(options, cgroup))
+        with contextlib.suppress(ChildProcessError):
+            while options.subreaper:  # (Else they would keep the control group, and so would we.)
+                os.waitpid(-1, 0)
 
 
 def observe(options: argparse.Namespace, cgroup: Cgroup) -> dict[str, object]:

@@ -8,7 +8,10 @@ definition  what lab.yaml says
 guests      what it says of a guest
 hardware    what it says of drives, processors and networks
 pictures    what it says of plots and translations
+broken      what it says of worlds in which a claim is false
 strict      what the models of lab.yaml have in common
+experiment  a lab's experiment, whole or in parts
+worlds      the worlds that a lab is tried in, and what must come out
 library     the files that lie beside its guest scripts
 loading     a lab's own Python files, run
 parameters  the parameters of a run

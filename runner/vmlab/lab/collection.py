@@ -10,6 +10,7 @@ from vmlab import paths
 from vmlab.errors import UsageError
 from vmlab.lab.definition import LabDefinition
 from vmlab.lab.lab import Lab
+from vmlab.lab.worlds import doubts_about_parameters, refuse
 from vmlab.suggest import nearest
 from vmlab.yamlfile import shown, validate
 
@@ -57,4 +58,5 @@ def read_lab(directory: Path) -> Lab:
     # (Not resolved: a lab that is a link is known by the name of the link.)
     directory = directory.absolute()
     definition = validate(directory / "lab.yaml", LabDefinition, hint="labs/README.md describes every key")
+    refuse(directory / "lab.yaml", doubts_about_parameters(definition), "parameters", list(definition.parameters))
     return Lab(directory.name, directory, definition)

@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from vmlab.lab.broken import MOST_CONTROLS, Control
 from vmlab.lab.guests import GuestRequest
 from vmlab.lab.hardware import NetworkName, NetworkRequest
 from vmlab.lab.pictures import Plot, Translation
@@ -117,6 +118,12 @@ class LabDefinition(Strict):
     questions: list[Question] = Field(default_factory=list, description="what to predict before the run")
     plots: list[Plot] = Field(default_factory=list, description="pictures of the evidence")
     translations: list[Translation] = Field(default_factory=list, description="pictures of address translations")
+    controls: dict[Id, Control] = Field(
+        default_factory=dict, max_length=MOST_CONTROLS, description="worlds in which a claim is false, for `vmlab controls`, by name"
+    )
+    unrefuted: dict[str, Text] = Field(
+        default_factory=dict, description="why no real guest can make a check fail, by the check's id; for those that no control refutes"
+    )
     time_limit_s: float = Field(default=900, gt=0, description="seconds after which a run is ended")
     exclusive: bool = Field(default=False, description="the lab measures time and wants the machine to itself: no other lab runs meanwhile")
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from vmlab.errors import UsageError
 from vmlab.lab import library
 from vmlab.lab.checks import Check, checks_of
 from vmlab.lab.definition import LabDefinition
+from vmlab.lab.experiment import Experiment, experiment_of
 from vmlab.lab.loading import LabPackage
+from vmlab.lab.worlds import doubts_about_checks, doubts_about_parts, refuse
 from vmlab.suggest import nearest
 from vmlab.yamlfile import shown
-
-Experiment = Callable[[Any], None]
-"""A lab's ``experiment(bench)``. The bench belongs to the other wing, so this one does not know its type."""
 
 
 class Lab:
@@ -84,6 +82,7 @@ class Lab:
         for path in [self.directory / "checks.py", *sorted(self.directory.glob("checks_*.py"))]:
             checks += self._read_checks(package.module(path), path, checks)
         self._match_questions([each.id for each in checks])
+        refuse(self.directory / "lab.yaml", doubts_about_checks(self.definition, checks), "checks", [each.id for each in checks])
         return checks
 
     def _package(self) -> LabPackage:
@@ -111,12 +110,14 @@ class Lab:
         return checks
 
     def load_experiment(self) -> Experiment:
-        """Read ``experiment.py`` and return its function ``experiment(bench)``."""
+        """Read ``experiment.py``; UsageError names what is wrong with it, or between its parts and the controls of ``lab.yaml``."""
         path = self.directory / "experiment.py"
-        function: Experiment | None = getattr(self._package().module(path), "experiment", None)
-        if not callable(function):
-            raise UsageError(f"{shown(path)} has no function experiment(bench)", hint="labs/README.md shows one")
-        return function
+        try:
+            found = experiment_of(self._package().module(path))
+        except ValueError as exc:
+            raise UsageError(f"{shown(path)}: {exc}", hint="labs/README.md shows one") from exc
+        refuse(self.directory / "lab.yaml", doubts_about_parts(self.definition, found), "parts", found.names)
+        return found
 
     def _match_questions(self, checks: list[str]) -> None:
         for question in self.definition.questions:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vmlab.lab.checks import Check, Judgement, judge
+from vmlab.lab.checks import Check, Judgement, Missing, judge
 from vmlab.lab.definition import LabDefinition
 from vmlab.lab.evidence import Evidence, digest
 from vmlab.lab.verdict import VerdictKind
@@ -181,12 +181,13 @@ def check_part(judgement: Judgement) -> CheckPart:
         expected=encodable(verdict.expected),
         measured=encodable(verdict.measured),
         hint=encodable(verdict.hint),
+        left_out=verdict.left_out,
     )
 
 
 def _judge(checks: Sequence[Check], observations: Sequence[ObservationPart], run: RunPart) -> list[Judgement]:
     evidence = Evidence(_by_name(observations), run.parameters)
-    return judge(checks, evidence, broken_by=_broken_by(run.error), unsuitable=run.unsuitable)
+    return judge(checks, evidence, Missing(_broken_by(run.error), run.unsuitable, run.left_out))
 
 
 def _broken_by(error: ErrorPart | None) -> str:

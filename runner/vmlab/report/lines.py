@@ -52,6 +52,8 @@ def closing_lines(report: Report, where: str) -> list[str]:
     if error is not None:
         lines = [f"! {error.message}", *([f"  what to do: {error.hint}"] if error.hint else [])]
         lines += [f"  | {printable(line)}" for line in error.detail.strip().splitlines()[-8:]]
+    if report.run.left_out:
+        lines.append(f"parts run: {', '.join(report.run.parts)}; left out: {', '.join(report.run.left_out)}")
     return [*lines, f"{report.lab.title}: {summary(report)} in {report.run.took_s:.0f} s", f"report: {where}"]
 
 

@@ -61,6 +61,8 @@ class RunPart(Part):
     error: ErrorPart | None = None
     slot: SlotPart | None = Field(default=None, description="the right to run guests; null in reports of vmlab before it had slots")
     unsuitable: str = Field(default="", description="why the image could not show what the lab is about; empty when it could")
+    parts: list[str] = Field(default_factory=list, description="the parts of the experiment that were run; empty where it has none")
+    left_out: list[str] = Field(default_factory=list, description="the parts that the run was asked to leave out")
 
     @property
     def waited_s(self) -> float:
@@ -125,6 +127,13 @@ class CloudInitPart(Part):
     detail: list[str] = Field(default_factory=list)
 
 
+class HistoryPart(Part):
+    """Something that became of a guest after it was ready: a reset, the loss of its power, an end that was expected."""
+
+    at_s: float = Field(description="seconds after the run's start, host clock")
+    what: str
+
+
 class GuestPart(Part):
     """One guest of the run."""
 
@@ -145,7 +154,8 @@ class GuestPart(Part):
     clock_error_s: float | None = Field(default=None, description="how far a clone's clock may be from the host's")
     steps: list[StepPart] = Field(default_factory=list)
     cloud_init: CloudInitPart | None = None
-    ended: str = Field(default="", description="how it was stopped: quit, terminated, killed, or by itself")
+    ended: str = Field(default="", description="how it was stopped: quit, terminated, killed, by itself, or as the experiment expected")
+    history: list[HistoryPart] = Field(default_factory=list, description="what became of it after it was ready")
 
 
 class PhasePart(Part):
@@ -191,6 +201,7 @@ class CheckPart(Part):
     expected: str = ""
     measured: str = ""
     hint: str = ""
+    left_out: bool = Field(default=False, description="its evidence belongs to parts of the experiment that the run left out")
 
 
 class FilePart(Part):

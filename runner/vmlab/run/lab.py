@@ -64,7 +64,7 @@ def run_lab(request: RunRequest, progress: Progress) -> Outcome:
     lab, started_at, cpu_before_s = request.lab, datetime.now(UTC), _own_cpu_s()
     with contextlib.ExitStack() as unfinished:
         with session(lab, request.job.choice, progress, request.need) as here:
-            directory = store.new_directory(request.job.reports, lab.name, started_at)
+            directory = store.new_directory(request.job.reports, request.job.shelf or lab.name, started_at)
             # What is interrupted leaves no directory that could be taken for a report.
             unfinished.callback(shutil.rmtree, directory, ignore_errors=True)
             error = _perform(request, dataclasses.replace(here, logs=directory))
@@ -92,6 +92,8 @@ def _report(request: RunRequest, here: Session, directory: Path, ended: _Ended) 
         error=ended.error,
         slot=slot_part(here.slot, request.need),
         unsuitable=notebook.unsuitable,
+        parts=request.experiment.chosen,
+        left_out=list(request.experiment.left_out),
     )
     recorded = assemble.Recorded(
         run=run,
