@@ -82,7 +82,9 @@ def chain(guest: Guest, kind: str, *, stranger: Guest) -> dict[str, Any]:
         virtual, second, fs_base = (address(ready, name) for name in ("virtual", "second_virtual", "fs_base"))
         physical = (address(ready, "pagemap") & FRAME) * PAGE_BYTES + virtual % PAGE_BYTES
         with view.frozen_in(fs_base) as registers:
-            seen["registers"] = hexadecimal(asdict(registers), but=("cpu", "cpl"))
+            # (Those that translation goes by; not the general ones.)
+            by_name = {name: value for name, value in asdict(registers).items() if name != "general"}
+            seen["registers"] = hexadecimal(by_name, but=("cpu", "cpl"))
             seen["levels"] = registers.levels
             seen["walk"] = walked(view.walk(registers, virtual))
             seen["second_before"] = walked(view.walk(registers, second))
