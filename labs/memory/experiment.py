@@ -139,7 +139,7 @@ def chain(bench: Bench, name: str, kind: str) -> dict[str, Any]:
             seen["host_virtual"] = told(host_virtual)
             if host_virtual is not None:
                 table = address(seen["walk"]["steps"][-1], "entry_address")
-                asked = view.host_virtual(table) if world.asks == "another_page" else host_virtual
+                asked = (view.host_virtual(table) if world.asks == "another_page" else None) or host_virtual
                 seen["host"] = in_the_host(looked_into, place, host_virtual, len(marker), asked)
                 with copied(stranger.memory, physical, marker.encode()) if world.asks == "after_copying" else nullcontext():
                     there = in_the_stranger(stranger.memory, physical, host_virtual, len(marker))
@@ -439,9 +439,11 @@ def text(content: bytes) -> str:
     return content.decode("latin-1")
 
 
-def hexadecimal(values: Mapping[str, Any], *, but: tuple[str, ...]) -> dict[str, Any]:
-    """Members as hexadecimal text, all but some."""
-    return {name: value if name in but else hex(value) for name, value in values.items()}
+def hexadecimal(values: Mapping[str, Any], *, but: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Members as hexadecimal text, all but some, and those of members that have members."""
+    return {
+        name: value if name in but else hexadecimal(value) if isinstance(value, Mapping) else hex(value) for name, value in values.items()
+    }
 
 
 def walked(walk: Any) -> dict[str, Any]:
