@@ -124,7 +124,9 @@ def chain(bench: Bench, name: str, kind: str) -> dict[str, Any]:
         virtual, second, fs_base = (address(ready, each) for each in ("virtual", "second_virtual", "fs_base"))
         physical = (address(ready, "pagemap") & FRAME) * PAGE_BYTES + virtual % PAGE_BYTES
         with view.frozen_in(whose_tables(running, guest, world, fs_base)) as registers:
-            seen["registers"] = hexadecimal(asdict(registers), but=("cpu", "cpl"))
+            # (Those that translation goes by; not the general ones.)
+            by_name = {name: value for name, value in asdict(registers).items() if name != "general"}
+            seen["registers"] = hexadecimal(by_name, but=("cpu", "cpl"))
             seen["levels"] = registers.levels
             seen["walk"] = walked(view.walk(registers, virtual))
             seen["second_before"] = walked(view.walk(registers, second))
@@ -439,11 +441,9 @@ def text(content: bytes) -> str:
     return content.decode("latin-1")
 
 
-def hexadecimal(values: Mapping[str, Any], *, but: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Members as hexadecimal text, all but some, and those of members that have members."""
-    return {
-        name: value if name in but else hexadecimal(value) if isinstance(value, Mapping) else hex(value) for name, value in values.items()
-    }
+def hexadecimal(values: Mapping[str, Any], *, but: tuple[str, ...]) -> dict[str, Any]:
+    """Members as hexadecimal text, all but some."""
+    return {name: value if name in but else hex(value) for name, value in values.items()}
 
 
 def walked(walk: Any) -> dict[str, Any]:

@@ -1,18 +1,14 @@
-"""What is broken in the worlds of the lab's controls fits its guests and its guest scripts; and what the host tells of one."""
+"""What is broken in the worlds of the lab's controls fits its guests and its guest scripts."""
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from vmlab.guest.look.paging import GENERAL, Registers
 from vmlab.lab import read_lab
 
-from ..experiment import hexadecimal
 from ..worlds import SECOND_COPY_BYTES, WORLDS, World
 
 LAB = Path(__file__).resolve().parents[1]
@@ -44,11 +40,3 @@ def test_the_second_copy_is_where_the_script_stores_it() -> None:
     found = re.search(r"(?m)^AGAIN_AT = MARKER_AT \+ (0x[0-9a-f]+)$", (LAB / "guest" / "marker.py").read_text())
     assert found is not None
     assert int(found[1], 16) == SECOND_COPY_BYTES
-
-
-def test_registers_are_told_whole_and_as_json_keeps_them() -> None:
-    general = dict.fromkeys(GENERAL, 1 << 63)
-    registers = Registers(cpu=0, cpl=3, rip=0x10, fs_base=0x11, cr0=0x12, cr3=0x13, cr4=0x14, efer=0x15, general=general)
-    told = json.loads(json.dumps(hexadecimal(asdict(registers), but=("cpu", "cpl"))))
-    assert (told["cpu"], told["cpl"], told["rip"]) == (0, 3, "0x10")
-    assert told["general"] == dict.fromkeys(GENERAL, hex(1 << 63))
