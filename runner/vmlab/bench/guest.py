@@ -391,6 +391,7 @@ class Guest:
             memory_bytes=request.memory_mib << 20,
             cpus=request.cpus,
             init=request.init,
+            accelerator=self.accelerator,
             virtualisation=_RUNS_GUESTS_BY[request.virtualisation],
             argv=self.machine.argv,
             kernel=birth.system.kernel,
