@@ -1,4 +1,4 @@
-"""The sound evidence that all tests of this lab start from: a real run, made as root on a machine without KVM, and what stands in for KVM."""
+"""The sound evidence that all tests of this lab start from: a real run on a machine without KVM, by root, and what stands in for KVM."""
 
 from __future__ import annotations
 
