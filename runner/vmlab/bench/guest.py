@@ -14,7 +14,7 @@ from vmlab.deadline import Deadline
 from vmlab.errors import ScriptError, UsageError
 from vmlab.guest import expected, frozen, power, qemu
 from vmlab.guest.account import Account, account
-from vmlab.guest.command import CommandResult
+from vmlab.guest.command import CommandResult, short
 from vmlab.guest.conversation import Conversation, parse_line
 from vmlab.guest.expected import ExpectedEnd
 from vmlab.guest.look import outside
@@ -183,7 +183,9 @@ class Guest:
         try:
             result = self.run(command, check=False, **(Limits(output_limit_bytes=SCRIPT_OUTPUT_BYTES) | limits))
         except ScriptError as exc:
-            raise ScriptError(f"{scripts_name(name)}: {exc.message}", hint=exc.hint, detail=exc.detail) from exc
+            # (The file says more than the shell line that runs it.)
+            what = exc.message.removesuffix(f": {short(command)}")
+            raise ScriptError(f"{scripts_name(name)}: {what}", hint=exc.hint, detail=exc.detail) from exc
         return script_result(name, result, hint=f"try it by hand: vmlab shell {self._lab.name}, then run it in {GUEST_LAB_DIR}")
 
     @contextlib.contextmanager
