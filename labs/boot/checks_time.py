@@ -11,6 +11,7 @@ from itertools import pairwise
 
 from vmlab.lab import (
     Evidence,
+    EvidenceProblem,
     Interval,
     Verdict,
     check,
@@ -141,9 +142,13 @@ def dependencies_are_kept(evidence: Evidence) -> Verdict:
     """
     counted, early, idle = 0, list[str](), list[str]()
     at_once: dict[str, int] = {}
-    for arm in reading.arms_of(evidence):
-        graph = reading.graph_of(evidence)
-        for each in reading.boots_of(evidence, arm):
+    try:
+        boots_by_arm = {arm: reading.boots_of(evidence, arm) for arm in reading.arms_of(evidence)}
+    except reading.LeftOut as why:
+        return not_observable(f"{why}.")
+    graph = reading.graph_of(evidence)
+    for arm, found in boots_by_arm.items():
+        for each in found:
             early += [f"{what} ({arm})" for what in reading.too_early(each, graph)]
             counted += sum(len(service.after) for service in graph)
             idle += [f"{name} ({arm})" for name in reading.too_short(each, graph)]
@@ -200,7 +205,10 @@ def gained(evidence: Evidence, graph: str, arm: str = reading.NATIVE) -> tuple[I
     """How many times as long the sequential arm takes as another; the boots that this rests on, and what the graph predicts."""
     slow, quick = (undisturbed(reading.boots_of(evidence, each, graph)) for each in (reading.SEQUENTIAL, arm))
     services, cpus = reading.graph_of(evidence, graph), reading.cpus_of(evidence, graph)
-    predicted = graphs.sequential_s(services) / graphs.PREDICT[arm](services, cpus)
+    alone, together = graphs.sequential_s(services), graphs.PREDICT[arm](services, cpus)
+    if together <= 0:
+        raise EvidenceProblem(f"plan.graphs.{graph}: expected services that take time")
+    predicted = alone / together
     return ratio_interval([each.services_s for each in slow], [each.services_s for each in quick]), [*slow, *quick], predicted
 
 

@@ -8,9 +8,8 @@ whose pids.* files have the same names.
 
 import errno
 import os
-import signal
 
-from vmlab_guest.proc import number_in, read, read_once, write
+from vmlab_guest.proc import SIGKILL, number_in, read, read_once, write
 from vmlab_guest.wait import wait_until
 
 TYPE_CHECKING = False  # (mypy takes it for true; the real one is in typing, which takes 18 ms.)
@@ -97,7 +96,7 @@ class Cgroup:
             left = self.procs()
             for pid in left:
                 try:
-                    os.kill(pid, signal.SIGKILL)
+                    os.kill(pid, SIGKILL)
                 except ProcessLookupError:
                     continue
             return not left

@@ -4,9 +4,9 @@ import errno
 import marshal
 import mmap
 import os
-import signal
 import sys
 
+from vmlab_guest.proc import SIGKILL
 from vmlab_guest.wait import wait_to_read, wait_until
 
 TYPE_CHECKING = False  # (mypy takes it for true; the real one is in typing, which takes 18 ms.)
@@ -109,7 +109,7 @@ class Child:
     def __exit__(self, *_: object) -> None:
         try:
             if self._ending is None:
-                os.kill(self.pid, signal.SIGKILL)  # (Harmless when it has exited: it is our own zombie then.)
+                os.kill(self.pid, SIGKILL)  # (Harmless when it has exited: it is our own zombie then.)
                 self.reap()
         finally:
             os.close(self._reading)
@@ -153,6 +153,8 @@ def ending(raw_status: int) -> dict[str, object]:
 
 def signal_name(number: int) -> str:
     """The name of a signal, such as SIGKILL; of a real-time signal its number as text."""
+    import signal  # noqa: PLC0415  (36 ms, for those alone who ask for a name.)
+
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -7,11 +7,10 @@ order that works.
 """
 
 import os
-import signal
 
 from vmlab_guest import syscalls
 from vmlab_guest.child import running
-from vmlab_guest.proc import GONE, processes, stat_or_none
+from vmlab_guest.proc import GONE, SIGKILL, processes, stat_or_none
 from vmlab_guest.wait import wait_to_read, wait_until
 
 TYPE_CHECKING = False  # (mypy takes it for true; the real one is in typing, which takes 18 ms.)
@@ -120,7 +119,7 @@ class World:
         finally:
             os.close(reading)
         if not line.strip():
-            os.kill(keeper, signal.SIGKILL)
+            os.kill(keeper, SIGKILL)
             os.waitpid(keeper, 0)
             raise ChildProcessError(10, "no member could be put into the namespace")  # ECHILD
         member = int(line)
@@ -165,7 +164,7 @@ def _wait_for(child: int) -> None:
 
 def _kill(pid: int) -> bool:
     try:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, SIGKILL)
     except ProcessLookupError:
         return False
     return True

@@ -89,7 +89,7 @@ def runs(frames: list[int]) -> list[list[int]]:
 
 
 def address_of(memory: mmap.mmap) -> int:
-    """The virtual address at which a mapping begins. (It keeps the mapping from being closed.)"""
+    """The virtual address at which a mapping begins, as long as the caller keeps it."""
     import ctypes  # noqa: PLC0415  (26 ms, for those alone who need addresses.)
 
     return ctypes.addressof(ctypes.c_char.from_buffer(memory))

@@ -7,6 +7,7 @@ import errno
 import mmap
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -45,6 +46,17 @@ def test_the_numbers_are_those_of_the_kernels_headers() -> None:
     ours = {name: number for name, number in syscalls.NUMBERS.items() if f"__NR_{name}" in told}
     assert len(ours) > 20
     assert {name: int(told[f"__NR_{name}"]) for name in ours} == ours
+
+
+GENERIC = Path("/usr/include/asm-generic/unistd.h")
+
+
+@pytest.mark.skipif(not GENERIC.exists(), reason="needs the kernel's headers")
+def test_the_numbers_of_other_machines_are_those_of_the_generic_table() -> None:
+    told = dict(re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)\b", GENERIC.read_text()))
+    ours = {name: number for name, number in {**syscalls._SHARED, **syscalls._GENERIC}.items() if name in told}
+    assert len(ours) > 20
+    assert {name: int(told[name]) for name in ours} == ours
 
 
 def reap(pid: int) -> int:

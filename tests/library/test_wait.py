@@ -28,8 +28,8 @@ def test_what_never_holds_is_waited_for_so_long() -> None:
 def test_there_is_a_look_after_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a process that was not let run for longer than its limit: the clock jumps while it sleeps."""
     now = [0.0]
-    monkeypatch.setattr("vmlab_guest.wait.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("vmlab_guest.wait.time.sleep", lambda _: now.__setitem__(0, now[0] + 100))
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda _: now.__setitem__(0, now[0] + 100))
     assert wait.wait_until(lambda: now[0] > 50, limit_s=1)
 
 

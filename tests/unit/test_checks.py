@@ -201,3 +201,26 @@ def test_sound_evidence_with_one_value_spoilt_never_passes(seed: int) -> None:
 
 def test_every_verdict_has_a_sign_and_a_meaning() -> None:
     assert len({kind.sign for kind in VerdictKind}) == len({kind.meaning for kind in VerdictKind}) == 5
+
+
+def test_a_judgement_knows_what_its_check_looked_at() -> None:
+    rests = made("b", YES, after=("grows",))
+    [grown, blocked] = judge([DECLARED, rests], Evidence({"growth": {"rows": [{"n": 1}]}}))
+    assert grown.reads.rests_on()
+    assert all(place.startswith("growth") for place in grown.reads.rests_on())
+    assert blocked.verdict.kind is VerdictKind.INCONCLUSIVE
+    assert blocked.reads.rests_on() == [], "it was not asked"
+
+
+def test_a_check_that_needs_a_guest_which_is_not_there_yet_is_not_settled() -> None:
+    @check(points=1, claim="C")
+    def old_kernel(evidence: Evidence) -> Verdict:
+        """A check by the kernel."""
+        kernel = evidence.run.kernel
+        return not_observable("too old") if kernel.startswith("5.") else passed("fine", measured=kernel)
+
+    declared: Check = old_kernel.__vmlab_check__  # type: ignore[attr-defined]
+    started = {"accelerator": "tcg", "guests": {"main": {"accelerator": "tcg", "kernel": "5.15.0", "image": "x"}}}
+    assert settled([declared], Evidence({}, run={"accelerator": "tcg", "guests": {}})) == []
+    assert kinds(settled([declared], Evidence({}, run=started))) == ["not-observable"]
+    assert kinds(judge([declared], Evidence({}))) == ["inconclusive"]

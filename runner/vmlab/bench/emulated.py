@@ -42,6 +42,7 @@ class EmulatedGuest(Guest):
             memory_bytes=request.memory_mib << 20,
             cpus=request.cpus,
             init="the script alone",
+            accelerator=self.accelerator,
             virtualisation=pc.in_words,
             argv=[],
             os=f"a small Linux made of {request.image.name}",

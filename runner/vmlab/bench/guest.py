@@ -358,7 +358,7 @@ class Guest:
     def _command(self, name: str, args: tuple[str | int | float, ...]) -> str:
         self.put_scripts()
         # (A script finds the library beside it. The path is for what it starts elsewhere, and for scripts in folders of guest/.)
-        return f"export PYTHONPATH={GUEST_LAB_DIR}; cd {GUEST_LAB_DIR} && exec {shlex.join(self._words(name, args))}"
+        return f"cd {GUEST_LAB_DIR} && export PYTHONPATH={GUEST_LAB_DIR} && exec {shlex.join(self._words(name, args))}"
 
     def _words(self, name: str, args: tuple[str | int | float, ...]) -> list[str]:
         """The command that runs one of the lab's guest scripts, in the directory that they lie in."""
@@ -391,6 +391,7 @@ class Guest:
             memory_bytes=request.memory_mib << 20,
             cpus=request.cpus,
             init=request.init,
+            accelerator=self.accelerator,
             virtualisation=_RUNS_GUESTS_BY[request.virtualisation],
             argv=self.machine.argv,
             kernel=birth.system.kernel,

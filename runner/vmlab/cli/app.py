@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from vmlab import __version__
+from vmlab.cli.author import lint, record
 from vmlab.cli.controls import controls
 from vmlab.cli.many import ps, worker
 from vmlab.cli.options import (
@@ -216,7 +217,7 @@ def _writing(path: Path) -> Iterator[None]:
         raise UsageError(f"cannot write {path}: {exc.strerror}", hint="name a file in a directory you may write to") from exc
 
 
-for _command in (run, merge, controls, worker, image, template, clean, ps):
+for _command in (run, merge, controls, record, lint, worker, image, template, clean, ps):
     cli.add_command(_command)
 
 

@@ -17,9 +17,14 @@ loading     a lab's own Python files, run
 parameters  the parameters of a run
 answers     a student's predictions
 evidence    what was observed, read with types
+reads       what of it a check looked at
 checks      from evidence to verdicts
 verdict     the five verdicts, and what each means for whoever handles it
 statistics  medians and ratios with their intervals
+places      places in the evidence
+controls/   what a lab's tests need: sound evidence, ways to break it, garbage at every place
+mistakes    mistakes in a lab's files that show without running it
+lint        the same, and all else that does not fit together
 skeleton    a lab that works, for `vmlab new`
 """
 

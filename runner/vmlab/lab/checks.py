@@ -17,10 +17,11 @@ import contextlib
 import inspect
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 
 from vmlab.lab.evidence import Evidence, EvidenceProblem, NotRecorded
+from vmlab.lab.reads import Reads
 from vmlab.lab.verdict import Verdict, VerdictKind, not_observable
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,8 @@ class Judgement:
 
     check: Check
     verdict: Verdict
+    reads: Reads = field(default_factory=Reads)
+    """What it looked at of the evidence; nothing when it was not asked."""
 
     @property
     def points(self) -> float:
@@ -103,20 +106,26 @@ class Missing:
 def judge(checks: Sequence[Check], evidence: Evidence, missing: Missing | None = None) -> list[Judgement]:
     """Every check's verdict on the evidence of a finished run, where what is not recorded never will be."""
     verdicts: dict[str, Verdict] = {}
+    found = []
     for each in checks:
-        verdicts[each.id] = _blocked(each, verdicts) or _ask(each, evidence, missing or Missing())
-    return [Judgement(each, verdicts[each.id]) for each in checks]
+        seen = evidence.watched()
+        verdicts[each.id] = _blocked(each, verdicts) or _ask(each, seen, missing or Missing())
+        found.append(Judgement(each, verdicts[each.id], seen.reads))
+    return found
 
 
 def settled(checks: Sequence[Check], evidence: Evidence) -> list[Judgement]:
     """The verdicts that the evidence of an unfinished run decides already: those of checks that need nothing not yet recorded."""
     verdicts: dict[str, Verdict] = {}
+    found = []
     for each in checks:
         if any(name not in verdicts for name in each.after):
             continue
+        seen = evidence.watched()
         with contextlib.suppress(NotRecorded):
-            verdicts[each.id] = _blocked(each, verdicts) or _conclude(each, evidence)
-    return [Judgement(each, verdicts[each.id]) for each in checks if each.id in verdicts]
+            verdicts[each.id] = _blocked(each, verdicts) or conclude(each, seen)
+            found.append(Judgement(each, verdicts[each.id], seen.reads))
+    return found
 
 
 def _blocked(each: Check, verdicts: dict[str, Verdict]) -> Verdict | None:
@@ -132,7 +141,7 @@ def _blocked(each: Check, verdicts: dict[str, Verdict]) -> Verdict | None:
 def _ask(each: Check, evidence: Evidence, missing: Missing) -> Verdict:
     """The verdict of a check that nothing stands before."""
     try:
-        return _conclude(each, evidence)
+        return conclude(each, evidence)
     except NotRecorded as problem:
         if missing.unsuitable:
             return not_observable(
@@ -146,8 +155,8 @@ def _ask(each: Check, evidence: Evidence, missing: Missing) -> Verdict:
         return Verdict(VerdictKind.INCONCLUSIVE, f"The evidence does not decide this: {problem}.")
 
 
-def _conclude(each: Check, evidence: Evidence) -> Verdict:
-    """Call the check. Lets NotRecorded pass; any other trouble becomes a verdict."""
+def conclude(each: Check, evidence: Evidence) -> Verdict:
+    """Call the check, whatever those that it comes after conclude. Lets NotRecorded pass; any other trouble becomes a verdict."""
     try:
         verdict = each.function(evidence)
     except NotRecorded:

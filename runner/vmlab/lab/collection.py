@@ -38,11 +38,15 @@ class Collection:
 
     def get(self, name: str) -> Lab:
         """The lab of this name; UsageError when there is none, or when its ``lab.yaml`` is wrong."""
+        return read_lab(self.folder(name))
+
+    def folder(self, name: str) -> Path:
+        """The folder of the lab of this name, whatever is in it; UsageError when there is none."""
         if NAME.fullmatch(name):
             folders = [directory / name for directory in reversed(self.directories)]
             for folder in folders:
                 if (folder / "lab.yaml").exists():
-                    return read_lab(folder)
+                    return folder
             incomplete = next((folder for folder in folders if folder.is_dir()), None)
             if incomplete:
                 raise UsageError(

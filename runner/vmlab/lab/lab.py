@@ -85,6 +85,11 @@ class Lab:
         refuse(self.directory / "lab.yaml", doubts_about_checks(self.definition, checks), "checks", [each.id for each in checks])
         return checks
 
+    def modules(self) -> list[tuple[Path, ModuleType]]:
+        """The lab's Python files that lie beside ``lab.yaml``, each run once; UsageError names what is wrong with one."""
+        package = self._package()
+        return [(path, package.module(path)) for path in sorted(self.directory.glob("*.py")) if path.stem != "__init__"]
+
     def _package(self) -> LabPackage:
         """The lab's modules. They are run anew once a file of the lab has changed; until then experiment and checks share them."""
         digest = self.digest

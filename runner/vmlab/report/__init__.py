@@ -22,5 +22,6 @@ page         how pages are made from pages/
 junit        what CI services read
 summary      what they show: Markdown
 lines        what a terminal shows
+sound        a report as the sound set of its lab's tests
 text         what a guest printed made safe to show, and numbers with their units
 """

@@ -83,7 +83,7 @@ class Recorded:
 
 def judge_report(lab: LabPart, checks: Sequence[Check], recorded: Recorded, answers: Mapping[str, Answer]) -> Report:
     """The report of a run: its evidence judged, its predictions compared, its points counted."""
-    judgements = _judge(checks, recorded.observations, recorded.run)
+    judgements = _judge(checks, recorded.observations, recorded.run, run_facts(recorded.host.accelerator.name, recorded.guests))
     return Report(
         lab=lab,
         run=recorded.run,
@@ -105,7 +105,7 @@ def rejudge(report: Report, checks: Sequence[Check], *, definition: LabDefinitio
     lab = report.lab if definition is None else lab_part(report.lab.name, definition, report.lab.digest, report.lab.library)
     observations = report.evidence.observations
     answers = {each.question: each.answer for each in report.answers if each.answer is not None}
-    judgements = _judge(checks, observations, report.run)
+    judgements = _judge(checks, observations, report.run, run_facts(report.host.accelerator.name, report.guests))
     return report.model_copy(
         update={
             "lab": lab,
@@ -181,12 +181,19 @@ def check_part(judgement: Judgement) -> CheckPart:
         expected=encodable(verdict.expected),
         measured=encodable(verdict.measured),
         hint=encodable(verdict.hint),
+        rests_on=encodable(judgement.reads.rests_on()),
         left_out=verdict.left_out,
     )
 
 
-def _judge(checks: Sequence[Check], observations: Sequence[ObservationPart], run: RunPart) -> list[Judgement]:
-    evidence = Evidence(_by_name(observations), run.parameters)
+def run_facts(accelerator: str, guests: Sequence[GuestPart]) -> dict[str, Any]:
+    """What a check may know of the run beside what was observed (`vmlab.lab.evidence.RunFacts`)."""
+    known = {each.name: {"accelerator": each.accelerator, "kernel": each.kernel, "image": each.image} for each in guests}
+    return {"accelerator": accelerator, "guests": known}
+
+
+def _judge(checks: Sequence[Check], observations: Sequence[ObservationPart], run: RunPart, facts: Mapping[str, Any]) -> list[Judgement]:
+    evidence = Evidence(_by_name(observations), run.parameters, facts)
     return judge(checks, evidence, Missing(_broken_by(run.error), run.unsuitable, run.left_out))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vmlab.lab.definition import Claim, Question, QuestionKind
@@ -42,6 +42,15 @@ class ShownPrediction:
 
 
 @dataclass(frozen=True)
+class ShownSource:
+    """An observation that a check looked at, and where in it; without an ``anchor`` there is nothing to link to."""
+
+    anchor: str
+    name: str
+    places: list[str]
+
+
+@dataclass(frozen=True)
 class ShownCheck:
     """A check with what belongs to it."""
 
@@ -49,6 +58,7 @@ class ShownCheck:
     part: CheckPart
     claim: Claim | None
     after: list[tuple[str, str]]  # anchor (empty when there is no such check), id
+    sources: list[ShownSource]
     predictions: list[ShownPrediction]
 
 
@@ -76,6 +86,7 @@ class ShownGuest:
 class ShownObservation:
     """An observation with its raw data, cut to a size that a page bears."""
 
+    anchor: str
     part: ObservationPart
     raw: str
 
@@ -138,12 +149,14 @@ def _headline(report: Report) -> str:
 def _checks(report: Report) -> list[ShownCheck]:
     anchors = _anchors([check.id for check in report.checks], "check")
     first = {check.id: anchor for check, anchor in reversed(list(zip(report.checks, anchors, strict=True)))}
+    evidence = _anchors_of_evidence(report.evidence.observations[:LISTED])
     return [
         ShownCheck(
             anchor=anchor,
             part=check,
             claim=report.lab.claims.get(check.claim),
             after=[(first.get(name, ""), name) for name in check.after],
+            sources=_sources(check.rests_on, evidence),
             predictions=_predictions(report, [question for question in report.lab.questions if question.check == check.id]),
         )
         for check, anchor in zip(report.checks, anchors, strict=True)
@@ -157,6 +170,24 @@ def _anchors(names: Sequence[str], prefix: str) -> list[str]:
         anchor = f"{prefix}-{re.sub(r'[^a-z0-9]+', '-', name.lower())[:80].strip('-')}"
         found[anchor if anchor != f"{prefix}-" and anchor not in found else f"{anchor.rstrip('-')}-{index}-again"] = None
     return list(found)
+
+
+def _anchors_of_evidence(parts: Sequence[ObservationPart]) -> dict[str, str]:
+    """Where the page shows each observation, and what else of the run a check may look at."""
+    names = [part.name for part in parts]
+    return dict(zip(names, _anchors(names, "evidence"), strict=True)) | {"parameters": "repeat", "run": "machines"}
+
+
+def _sources(rests_on: Sequence[str], anchors: Mapping[str, str]) -> list[ShownSource]:
+    """The places that a check rests on, by observation. (A name may have a dot in it: the longest that fits is meant.)"""
+    found: dict[str, list[str]] = {}
+    for place in rests_on:
+        fitting = [name for name in anchors if place == name or place.startswith((f"{name}.", f"{name}["))]
+        name = max(fitting, key=len, default=re.split(r"[.\[]", place, maxsplit=1)[0])
+        found.setdefault(name, [])
+        if within := place[len(name) :].removeprefix("."):
+            found[name].append(within)
+    return [ShownSource(anchors.get(name, ""), name, places) for name, places in found.items()]
 
 
 def _predictions(report: Report, questions: Sequence[Question]) -> list[ShownPrediction]:
@@ -237,9 +268,9 @@ def _bar(name: str, start: float, end: float, whole: float, depth: int) -> Shown
 
 def _observations(parts: Sequence[ObservationPart]) -> list[ShownObservation]:
     views, budget = [], _DATA_TOTAL
-    for part in parts:
+    for part, anchor in zip(parts, _anchors([part.name for part in parts], "evidence"), strict=True):
         raw = text.plain(json.dumps(part.data, indent=2, ensure_ascii=False))
         allowed = min(_DATA, budget)
         budget -= min(len(raw), allowed)
-        views.append(ShownObservation(part, text.clip(raw, allowed)))
+        views.append(ShownObservation(anchor, part, text.clip(raw, allowed)))
     return views

@@ -143,6 +143,7 @@ class GuestPart(Part):
     memory_bytes: int
     cpus: int
     init: str
+    accelerator: str = Field(default="", description="what ran its instructions: kvm, tcg, or an emulator with its version")
     virtualisation: str = Field(default="", description="by what it can run guests of its own, in words; empty when it cannot")
     argv: list[str]
     kernel: str = ""
@@ -201,6 +202,10 @@ class CheckPart(Part):
     expected: str = ""
     measured: str = ""
     hint: str = ""
+    rests_on: list[str] = Field(
+        default_factory=list,
+        description="places in the evidence that the check looked at, [*] for any index; parameters.NAME and run.NAME are the run's",
+    )
     left_out: bool = Field(default=False, description="its evidence belongs to parts of the experiment that the run left out")
 
 

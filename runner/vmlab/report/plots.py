@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vmlab.lab.pictures import Axis, Plot, Series
+from vmlab.lab.places import look_up
 from vmlab.report import gantt
-from vmlab.report.predictions import as_number, look_up
+from vmlab.report.predictions import as_number
 from vmlab.report.svg import GRID, INK, SERIES, SURFACE, for_the_page
 from vmlab.report.text import clip, counted, number, plain, size
 

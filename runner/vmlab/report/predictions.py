@@ -1,40 +1,19 @@
-"""Predict, then measure: predictions and answers beside the value that the evidence holds.
-
-A place such as ``accumulation.samples[-1].zombies`` leads from an observation's name to a value in it.
-"""
+"""Predict, then measure: predictions and answers beside the value that the evidence holds."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vmlab.lab.definition import Question, QuestionKind
+from vmlab.lab.places import look_up
 from vmlab.report.model import AnswerPart
 
 Answer = int | float | str
 
-_STEP = re.compile(r"(?:^|(?<!^)\.)([^.\[\]]+)|\[(-?\d{1,9})\]")
 _YES = frozenset({"yes", "true"})
 _NO = frozenset({"no", "false"})
-
-
-def look_up(value: Any, place: str) -> Any:
-    """The value at a place, or None when there is nothing, be it for a typing error or for evidence that was never recorded."""
-    end = 0
-    for step in _STEP.finditer(place):
-        if step.start() != end:
-            return None
-        end = step.end()
-        key, index = step.groups()
-        if key is not None:
-            value = value.get(key) if isinstance(value, Mapping) else None
-        elif isinstance(value, list) and -len(value) <= int(index) < len(value):
-            value = value[int(index)]
-        else:
-            return None
-    return value if place and end == len(place) else None
 
 
 def as_number(value: Any) -> float | None:

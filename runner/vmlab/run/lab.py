@@ -132,7 +132,9 @@ class _Settling:
         """Look what the new observation settles."""
         if event.kind is not Kind.RECORDED:
             return
-        for judgement in settled(self._request.checks, Evidence(self._here.notebook.data(), self._request.parameters)):
+        here = self._here
+        facts = assemble.run_facts(here.accelerator.name, here.notebook.guests)
+        for judgement in settled(self._request.checks, Evidence(here.notebook.data(), self._request.parameters, facts)):
             if judgement.check.id not in self._told:
                 self._told.add(judgement.check.id)
                 self._here.progress.verdict(assemble.check_part(judgement))

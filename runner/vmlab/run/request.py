@@ -13,6 +13,7 @@ from vmlab.lab.collection import Collection
 from vmlab.lab.evidence import digest
 from vmlab.lab.experiment import Experiment
 from vmlab.lab.lab import Lab
+from vmlab.lab.mistakes import refuse_mistakes
 from vmlab.lab.parameters import resolve
 from vmlab.run.session import Choice, check_emulators, share_of
 
@@ -91,6 +92,7 @@ def prepare(job: Job, *, here: bool = True) -> RunRequest:
         parameters=resolve(lab.definition, job.given),
         answers=read_answers(job.answers, lab.definition.questions) if job.answers else {},
     )
+    refuse_mistakes(lab)
     if here:
         check_emulators(lab, request.need)
         check_fits(request.need, f"the lab {lab.name}")

@@ -69,5 +69,5 @@ def shell_guest(lab: Lab, choice: Choice, progress: Progress, guest: str = "") -
         bench = Bench(lab, dataclasses.replace(here, deadline=Deadline(START_LIMIT_S)), {})
         started = bench.guest(name)
         # Every login shell reads it (bash(1), "INVOCATION"), that of the batch `vmlab shell LAB <file` too. The guest is gone with it.
-        started.run(f"echo 'export PYTHONPATH={GUEST_LAB_DIR}' >/etc/profile.d/vmlab.sh")
+        started.run(f"mkdir -p /etc/profile.d && echo 'export PYTHONPATH={GUEST_LAB_DIR}' >/etc/profile.d/vmlab.sh")
         yield ShellGuest(name, started.machine, here.work.path)
