@@ -410,7 +410,7 @@ def own_memory_is_behind_nested_paging(evidence: Evidence) -> Verdict:
 
     The chain of addresses alone proves nothing of this kind: it is the same where software walks the tables.
     """
-    accelerator = evidence["machine"].text("accelerator")
+    accelerator = evidence.run.accelerator
     if accelerator != "kvm":
         return not_observable(
             f"Its processor is emulated ({accelerator.upper()}): a software MMU. The second dimension is not demonstrated on this machine.",

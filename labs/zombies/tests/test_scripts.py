@@ -15,12 +15,11 @@ from typing import Any
 
 import pytest
 
-from vmlab.lab import Check, Evidence, Verdict, VerdictKind, judge, read_lab
+from vmlab.lab import Verdict
+from vmlab.lab.controls import FAIL, INCONCLUSIVE, PASS, Sound, put
 
 LAB = Path(__file__).resolve().parents[1]
-CHECKS = {check.id: check for check in read_lab(LAB).load_checks()}
-SOUND = json.loads((LAB / "tests" / "sound.json").read_text())
-FAIL, INCONCLUSIVE, PASS = VerdictKind.FAIL, VerdictKind.INCONCLUSIVE, VerdictKind.PASS
+SOUND = Sound.of(__file__)
 
 
 def can_make_a_cgroup() -> bool:
@@ -44,10 +43,7 @@ def script(name: str, *arguments: str) -> list[dict[str, Any]]:
 
 def verdict(check: str, observation: str, value: Any, **parameters: Any) -> Verdict:
     """A check's verdict on the sound set with one observation replaced by what a script really printed."""
-    found = CHECKS[check]
-    single = Check(found.id, found.title, found.points, found.claim, (), found.function)
-    evidence = Evidence({**SOUND["observations"], observation: value}, {**SOUND["parameters"], **parameters})
-    return judge([single], evidence)[0].verdict
+    return SOUND.verdict(check, put(observation, value), *(put(f"parameters.{name}", other) for name, other in parameters.items()))
 
 
 def parent(kind: str) -> dict[str, Any]:
@@ -150,7 +146,7 @@ with namespaces.World("abandoned", 3, gate, gate_in) as world:
 
 def exhaustion(*options: str) -> dict[str, Any]:
     """The two worlds that can be made anywhere, among the sound set's other two."""
-    sound = SOUND["observations"]["exhaustion"]
+    sound = SOUND.world()["exhaustion"]
     worlds = {world["world"]: world for world in script("exhaust.py", "--worlds", "pids_max", "nproc", "--room", "40", *options)}
     return {**sound, "worlds": {**sound["worlds"], **worlds}}
 

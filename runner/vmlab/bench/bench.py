@@ -13,6 +13,7 @@ from typing import Any, Literal, Required, TypedDict, TypeVar, Unpack
 import jinja2
 
 from vmlab import process
+from vmlab.bench import quietest as quiet
 from vmlab.bench.emulated import emulate
 from vmlab.bench.guest import Guest
 from vmlab.bench.noise import NoiseMeter
@@ -247,6 +248,23 @@ class Bench:
             yield meter
         finally:
             meter.stop(self._pids())
+
+    def quietest(
+        self, attempts: int, measure: quiet.Measure, *, noise: quiet.NoiseOf | None = None, quiet_below: float = quiet.QUIET
+    ) -> dict[str, Any]:
+        """Measure again, so many times at most, until an attempt was quiet; the record of the quietest.
+
+        It has a member more, ``attempts``: the noise of each, and what was measured in those that do not count. Noise is the share of
+        the host's CPU time that others had meanwhile, or what ``noise`` says of a record; up to ``quiet_below`` it is quiet.
+        """
+        if attempts < 1:
+            raise UsageError(f"a measurement cannot be attempted {attempts} times", hint="quietest(3, ...) attempts it up to three times")
+        made: list[dict[str, Any]] = []
+        while not made or (made[-1]["noise"] > quiet_below and len(made) < attempts):
+            if made:
+                self._here.progress.notice(f"attempt {len(made)} was disturbed (noise {made[-1]['noise']:.2f}); measuring again")
+            made.append(quiet.attempt(measure, noise, self.noise))
+        return quiet.chosen(made)
 
     def _pids(self) -> list[int]:
         return [guest.machine.pid for guest in self._guests.values() if guest.has_qemu]

@@ -20,6 +20,7 @@ evidence    what was observed, read with types
 reads       what of it a check looked at
 checks      from evidence to verdicts
 verdict     the five verdicts, and what each means for whoever handles it
+attempts    a measurement that was repeated for its noise
 statistics  medians and ratios with their intervals
 places      places in the evidence
 controls/   what a lab's tests need: sound evidence, ways to break it, garbage at every place
@@ -28,6 +29,7 @@ lint        the same, and all else that does not fit together
 skeleton    a lab that works, for `vmlab new`
 """
 
+from vmlab.lab.attempts import Attempt, attempts_of, noise_of
 from vmlab.lab.checks import Check, check, judge
 from vmlab.lab.collection import read_lab
 from vmlab.lab.evidence import Evidence, EvidenceProblem, Record
@@ -37,6 +39,7 @@ from vmlab.lab.verdict import Verdict, VerdictKind, failed, inconclusive, not_ob
 from vmlab.probes import kvm
 
 __all__ = [
+    "Attempt",
     "Check",
     "Evidence",
     "EvidenceProblem",
@@ -45,12 +48,14 @@ __all__ = [
     "Record",
     "Verdict",
     "VerdictKind",
+    "attempts_of",
     "check",
     "failed",
     "inconclusive",
     "judge",
     "kvm",
     "median_interval",
+    "noise_of",
     "not_observable",
     "passed",
     "ratio_interval",

@@ -21,7 +21,7 @@ _FORMAT = 1
 _SAME = "same as"
 _WORTH = 120
 """Characters from which on a value is not written twice."""
-_HINT = "vmlab record LAB writes it anew from a run"
+_HINT = "vmlab record {lab} writes it anew from a run"
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,16 @@ def read(path: Path, lab: str) -> Kept:
     except FileNotFoundError as exc:
         raise UsageError(f"{shown(path)} does not exist", hint=f"vmlab record {lab} runs the lab and writes it") from exc
     except (OSError, ValueError, RecursionError) as exc:
-        raise UsageError(f"{shown(path)} cannot be read: {exc}", hint=_HINT) from exc
+        raise UsageError(f"{shown(path)} cannot be read: {exc}", hint=_HINT.format(lab=lab)) from exc
     named = ("observations", "parameters", "run")
     if not isinstance(value, dict) or value.get("format") != _FORMAT or not all(isinstance(value.get(name), dict) for name in named):
-        raise UsageError(f"{shown(path)} is no sound set of format {_FORMAT}", hint=_HINT)
+        raise UsageError(f"{shown(path)} is no sound set of format {_FORMAT}", hint=_HINT.format(lab=lab))
     try:
         return Kept(_whole(value["observations"], value["observations"]), value["parameters"], value["run"])
     except (LookupError, TypeError, RecursionError) as exc:
-        raise UsageError(f"{shown(path)}: what stands for another value ({_SAME!r}) leads nowhere: {exc}", hint=_HINT) from exc
+        raise UsageError(
+            f"{shown(path)}: what stands for another value ({_SAME!r}) leads nowhere: {exc}", hint=_HINT.format(lab=lab)
+        ) from exc
 
 
 def _compact(value: Any) -> str:

@@ -6,7 +6,7 @@ that it holds when it is the only test that is run, and in whichever process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,7 @@ class Control:
         return verdict
 
 
-class Controls:
+class Controls(Collection[Control]):
     """The controls of a lab, to be gone through by a test: ``@pytest.mark.parametrize("control", CONTROLS, ids=str)``.
 
     UsageError for a check that the lab does not have, and for two controls of one check with one name.
@@ -58,6 +58,9 @@ class Controls:
 
     def __iter__(self) -> Iterator[Control]:
         return iter(self._controls.values())
+
+    def __contains__(self, control: object) -> bool:
+        return control in self._controls.values()
 
     def __len__(self) -> int:
         return len(self._controls)
