@@ -119,4 +119,6 @@ class StrangerError(SshError):
 
 
 class ScriptError(RunError):
-    """A guest script crashed, hung, said nothing, or printed what is not JSON lines."""
+    """A guest script crashed, hung, said nothing, or printed what is not JSON lines: something that the lab's author can mend."""
+
+    default_hint = "look at the lab's experiment.py and its scripts in guest/; vmlab shell LAB --root shows what they meet in the guest"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import json
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +11,7 @@ import pytest
 from tests.conftest import ROOT
 from vmlab.lab.answers import form as answers_form
 from vmlab.lab.collection import read_lab
+from vmlab.lab.controls import Sound
 from vmlab.lab.definition import Question, QuestionKind
 from vmlab.lab.lab import Lab
 from vmlab.report.plots import drawings
@@ -28,8 +27,7 @@ def lab(name: str) -> Lab:
 
 @cache
 def sound(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(Path(ROOT, "labs", name, "tests", "sound.json").read_text())["observations"]
-    return found
+    return Sound.read(lab(name)).world().observations
 
 
 QUESTIONS = [(name, question) for name in LABS for question in lab(name).definition.questions]

@@ -234,7 +234,7 @@ def test_a_script_is_a_boot_with_the_same_result_as_in_any_guest(guest: Guest, p
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"status": 3, "stderr": "Traceback ..."}, "the guest script look.py failed with exit status 3"),
+        ({"status": 3, "stderr": "Traceback ..."}, "the guest script guest/look.py failed with exit status 3"),
         ({"stdout": ""}, "printed nothing"),
         ({"stdout": "hello\n"}, "is not JSON"),
         ({"stdout": "[1]\n"}, "is not an object"),
@@ -245,7 +245,9 @@ def test_a_script_that_breaks_is_an_error_as_in_any_guest(change: dict[str, Any]
     played.said = dataclasses.replace(played.said, **change)
     with pytest.raises(ScriptError, match=words) as caught:
         guest.script("look.py")
+    assert "guest/look.py" in caught.value.message
     assert "vmlab shell" not in caught.value.hint
+    assert "doctor" not in caught.value.hint
 
 
 def test_a_probe_is_a_boot_too_and_its_record_is_held_to_its_schema(guest: Guest, played: Played) -> None:

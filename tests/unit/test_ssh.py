@@ -119,12 +119,12 @@ def test_files_go_in_and_out(connection: Connection, tmp_path: Path) -> None:
 
 
 def test_files_that_cannot_be_copied_are_named(connection: Connection, tmp_path: Path) -> None:
-    with pytest.raises(SshError, match=r"cannot copy /no/such/file from the guest: .*No such file"):
+    with pytest.raises(ScriptError, match=r"cannot copy /no/such/file from the guest: .*No such file"):
         connection.get("/no/such/file", tmp_path / "never", deadline=in_s())
     (tmp_path / "in").write_bytes(bytes(1 << 20))
     with pytest.raises(ScriptError, match="larger than 1000 bytes"):
         connection.get(f"{tmp_path}/in", tmp_path / "out", limit_bytes=1000, deadline=in_s())
-    with pytest.raises(SshError, match=r"cannot copy in to /no/such/place"):
+    with pytest.raises(ScriptError, match=r"cannot copy in to /no/such/place"):
         connection.put(tmp_path / "in", "/no/such/place", deadline=in_s())
 
 

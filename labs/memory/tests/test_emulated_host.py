@@ -1,26 +1,24 @@
 """The checks on the emulated host: each passes on what a real run recorded, and none does on the other world's evidence in its place.
 
-``emulated_host.json`` holds a real run's observations. The strongest controls need nothing forged: what was recorded with shadow page
-tables is given to the checks of nested paging, and the other way round.
+The strongest controls need nothing forged: what was recorded with shadow page tables is given to the checks of nested paging, and the other
+way round.
 """
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from vmlab.lab import Check, Evidence, VerdictKind, judge, read_lab
+from vmlab.lab.controls import FAIL, INCONCLUSIVE, NOT_OBSERVABLE, PASS, Control, Controls, World, put, take
+from vmlab.lab.verdict import VerdictKind
 
-GARBAGE: tuple[Any, ...] = (None, "garbage", -1, 1 << 70, float("nan"), [], {})
-LAB = Path(__file__).resolve().parents[1]
-RECORDED = json.loads((LAB / "tests" / "emulated_host.json").read_text())
-CHECKS = {each.id: each for each in read_lab(LAB).load_checks() if each.id.startswith(("nested_", "shadow_", "own_guest_"))}
-PASS, FAIL, INCONCLUSIVE, NOT_OBSERVABLE = VerdictKind.PASS, VerdictKind.FAIL, VerdictKind.INCONCLUSIVE, VerdictKind.NOT_OBSERVABLE
+from .sound import SOUND
+
+CONTROLS = Controls(SOUND)
+CHECKS = {name: check for name, check in SOUND.checks.items() if name.startswith(("nested_", "shadow_", "own_guest_"))}
 
 # The checks D, E and H of the verdict table, in both worlds.
 NESTED = ["nested_leaves_the_guest_alone", "nested_reads_the_guests_tables", "nested_shows_in_a_whole_guest"]
@@ -29,20 +27,16 @@ SHADOW = ["shadow_steps_in", "shadow_never_reads_the_guests_tables", "shadow_sho
 NAMED, UNNAMED = "nested_names_each_fault", "shadow_names_none"
 WORLD_OF = {name: "emulated_nested" if name.startswith("nested_") else "emulated_shadow" for name in CHECKS if not name.startswith("own_")}
 
-World = dict[str, Any]
-
 
 @pytest.fixture
 def worlds() -> World:
-    """The observations of the real run, to be broken."""
-    return copy.deepcopy(RECORDED["observations"])
+    """The evidence of the real run, to be broken."""
+    return SOUND.world()
 
 
-def verdict(name: str, observations: World, **parameters: Any) -> VerdictKind:
+def verdict(name: str, worlds: World) -> VerdictKind:
     """The verdict of one check, whatever those that it rests on conclude."""
-    found = CHECKS[name]
-    single = Check(found.id, found.title, found.points, found.claim, (), found.function)
-    return judge([single], Evidence(observations, {**RECORDED["parameters"], **parameters}))[0].verdict.kind
+    return SOUND.verdict_in(worlds, name).kind
 
 
 @pytest.mark.parametrize("name", WORLD_OF)
@@ -50,27 +44,46 @@ def test_each_check_passes_on_what_a_real_run_recorded(name: str, worlds: World)
     assert verdict(name, worlds) is PASS
 
 
-@pytest.mark.parametrize("name", [*NESTED, NAMED])
-def test_control_shadow_evidence_is_no_nested_paging(name: str, worlds: World) -> None:
-    worlds["emulated_nested"] = worlds["emulated_shadow"]
-    assert verdict(name, worlds) is FAIL
-
-
-@pytest.mark.parametrize("name", [*SHADOW, UNNAMED])
-def test_control_nested_evidence_is_no_shadow_paging(name: str, worlds: World) -> None:
-    worlds["emulated_shadow"] = worlds["emulated_nested"]
-    assert verdict(name, worlds) is FAIL
-
-
-def test_control_the_wrong_setting_of_the_module(worlds: World) -> None:
+def swap(worlds: World) -> None:
+    """The module was loaded the wrong way each time."""
     worlds["emulated_nested"], worlds["emulated_shadow"] = worlds["emulated_shadow"], worlds["emulated_nested"]
-    assert verdict("nested_claims", worlds) is FAIL
-    assert verdict("shadow_is_the_same_host", worlds) is FAIL
+
+
+for _name in [*NESTED, NAMED]:
+    CONTROLS.fails(_name, take("emulated_nested", "emulated_shadow"), name="shadow evidence is no nested paging")
+for _name in [*SHADOW, UNNAMED]:
+    CONTROLS.fails(_name, take("emulated_shadow", "emulated_nested"), name="nested evidence is no shadow paging")
+for _name in ("nested_claims", "shadow_is_the_same_host"):
+    CONTROLS.fails(_name, swap, name="the wrong setting of the module")
+for _name in ("nested_runs_on_the_processor", "shadow_runs_on_the_processor"):
+    _compute = f"{WORLD_OF[_name]}.probe.phases.compute"
+    CONTROLS.fails(
+        _name,
+        put(f"{_compute}.counts.insn_emulation", 2 * SOUND.world()[f"{_compute}.n"]),
+        name="instructions that KVM decodes",
+    )
+
+
+@pytest.mark.parametrize("control", CONTROLS, ids=str)
+def test_control(control: Control) -> None:
+    control.hold()
+
+
+@pytest.mark.parametrize("name", WORLD_OF)
+def test_every_check_has_a_world_in_which_it_fails(name: str) -> None:
+    CONTROLS.prove(name)
+
+
+@pytest.mark.parametrize("name", ["nested_runs_on_the_processor", "shadow_runs_on_the_processor"])
+def test_what_comes_after_software_is_not_asked(name: str) -> None:
+    (control,) = [each for each in CONTROLS if each.check == name]
+    found = SOUND.verdicts(*control.changes)
+    assert {found[each] for each in CHECKS if name in CHECKS[each].after} == {INCONCLUSIVE}
 
 
 def test_control_a_claim_does_not_help(worlds: World) -> None:
     """A module that says npt=Y while its tables are shadow ones, or a student who writes that into the evidence."""
-    worlds["emulated_shadow"]["probe"]["claim"]["nested_paging"] = "npt=Y"
+    worlds["emulated_shadow.probe.claim.nested_paging"] = "npt=Y"
     worlds["emulated_nested"] = worlds["emulated_shadow"]
     assert verdict("nested_claims", worlds) is PASS
     assert [verdict(name, worlds) for name in NESTED] == [FAIL] * 3
@@ -79,17 +92,6 @@ def test_control_a_claim_does_not_help(worlds: World) -> None:
 def test_control_two_hosts_are_no_control_of_each_other(worlds: World) -> None:
     worlds["emulated_shadow"]["module"]["boot_id"] = "another"
     assert verdict("shadow_is_the_same_host", worlds) is INCONCLUSIVE
-
-
-@pytest.mark.parametrize("name", ["nested_runs_on_the_processor", "shadow_runs_on_the_processor"])
-def test_control_instructions_that_kvm_decodes(name: str, worlds: World) -> None:
-    """What a software KVM shows: two emulated instructions an iteration."""
-    compute = worlds[WORLD_OF[name]]["probe"]["phases"]["compute"]
-    compute["counts"]["insn_emulation"] = 2 * compute["n"]
-    assert verdict(name, worlds) is FAIL
-    rest = judge(list(CHECKS.values()), Evidence(worlds, RECORDED["parameters"]))
-    kinds = {each.check.id: each.verdict.kind for each in rest}
-    assert {kinds[each] for each in CHECKS if name in CHECKS[each].after} == {INCONCLUSIVE}
 
 
 # --- just within a bound, and just beyond it ------------------------------------------------------------------------------------------
@@ -141,21 +143,21 @@ def test_a_restless_host_is_no_control(worlds: World) -> None:
     assert verdict("shadow_shows_in_a_whole_guest", worlds) is INCONCLUSIVE
 
 
-def wrong_code(fault: World) -> None:
+def wrong_code(fault: dict[str, Any]) -> None:
     fault["error_code"] = "0x4"
 
 
-def both_codes(fault: World) -> None:
+def both_codes(fault: dict[str, Any]) -> None:
     fault["error_code"] = "0x300000004"
 
 
-def another_place(fault: World) -> None:
+def another_place(fault: dict[str, Any]) -> None:
     fault["address"] = "0x600000"
 
 
 @pytest.mark.parametrize("change", [wrong_code, both_codes, another_place])
 @pytest.mark.parametrize("number", [0, 77, 158])
-def test_one_fault_that_is_another_than_it_should_be(number: int, change: Callable[[World], None], worlds: World) -> None:
+def test_one_fault_that_is_another_than_it_should_be(number: int, change: Callable[[dict[str, Any]], None], worlds: World) -> None:
     change(worlds["emulated_nested"]["faults"]["last"][number])
     assert verdict(NAMED, worlds) is FAIL
 
@@ -182,48 +184,13 @@ def test_faults_of_shadow_page_tables_at_several_addresses(worlds: World) -> Non
 # --- nothing, and what is nothing ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("nothing", [{}, [], None, 5, "npt=Y", {"probe": {}, "module": {}, "nested": {}}], ids=repr)
 @pytest.mark.parametrize("name", WORLD_OF)
-def test_nothing_is_inconclusive(name: str, nothing: Any, worlds: World) -> None:
-    worlds[WORLD_OF[name]] = nothing
-    assert verdict(name, worlds) is INCONCLUSIVE
-
-
-@pytest.mark.parametrize("name", WORLD_OF)
-def test_no_observation_is_inconclusive(name: str) -> None:
-    assert verdict(name, {}) is INCONCLUSIVE
-
-
-def leaves(value: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The way to each single value of a world; of a list, to those of its last member."""
-    if isinstance(value, dict):
-        for key, within in value.items():
-            yield from leaves(within, (*way, key))
-    elif isinstance(value, list) and value and isinstance(value[-1], dict):
-        yield from leaves(value[-1], (*way, len(value) - 1))
-    else:
-        yield way
-
-
-def at(world: Any, way: tuple[Any, ...]) -> Any:
-    for key in way:
-        world = world[key]
-    return world
-
-
-@pytest.mark.parametrize("name", WORLD_OF)
-def test_whatever_is_cut_out_or_turned_into_garbage_no_check_breaks(name: str, worlds: World) -> None:
-    """Each value in turn is taken away, or made text, null, negative or huge; a check says what it says, and never breaks."""
-    whole = worlds[WORLD_OF[name]]
-    for way in list(leaves(whole)):
-        holder, key = at(whole, way[:-1]), way[-1]
-        kept = holder.pop(key)
-        seen = {verdict(name, worlds)}
-        for garbage in GARBAGE:
-            holder[key] = garbage
-            seen.add(verdict(name, worlds))
-        holder[key] = kept
-        assert VerdictKind.ERROR not in seen, way
+def test_nothing_is_inconclusive(name: str, worlds: World) -> None:
+    SOUND.hold_without_evidence(name)
+    nothings: list[Any] = ["npt=Y", 5, {"probe": {}, "module": {}, "nested": {}}]
+    for nothing in nothings:
+        worlds[WORLD_OF[name]] = nothing
+        assert verdict(name, worlds) is INCONCLUSIVE
 
 
 def test_counters_that_stand_still_prove_nothing(worlds: World) -> None:
@@ -253,7 +220,7 @@ def test_counters_that_fall_prove_nothing(worlds: World) -> None:
 def test_a_loop_that_did_something_else_proves_nothing(loop: str, worlds: World) -> None:
     worlds["emulated_nested"]["nested"]["loops"][loop]["operations"] -= 1
     assert verdict("nested_shows_in_a_whole_guest", worlds) is INCONCLUSIVE
-    assert verdict("nested_shows_in_a_whole_guest", copy.deepcopy(RECORDED["observations"]), rounds=80) is INCONCLUSIVE
+    assert SOUND.verdict("nested_shows_in_a_whole_guest", put("parameters.rounds", 80)).kind is INCONCLUSIVE
 
 
 @pytest.mark.parametrize("phase", ["remap", "reload_cr3", "page_fault", "swap_walk", "compute"])
@@ -278,19 +245,19 @@ IN_SHADOW = ["is_the_same_host", "runs_on_the_processor", "steps_in", "never_rea
 @pytest.fixture
 def bochs() -> World:
     """What two runs of the probe in Bochs recorded, as the experiment writes it down."""
-    records = LAB.parents[1] / "tests" / "unit" / "kvm_records"
+    records = SOUND.lab.directory.parents[1] / "tests" / "unit" / "kvm_records"
     names = {"emulated_nested": "ept-bochs-6.12", "emulated_shadow": "shadow-vmx-6.12"}
     skipped = {"not_run": "Bochs, which is slow, runs the probe alone"}
-    return {
-        world: {
+    found = SOUND.world()
+    for world, name in names.items():
+        found[world] = {
             "emulator": "Bochs 2.7",
             "module": {"cpu_flags": ["vmx", "ept"], "boot_id": "one"},
             "probe": json.loads((records / f"{name}.json").read_text()),
             "faults": skipped,
             "nested": skipped,
         }
-        for world, name in names.items()
-    }
+    return found
 
 
 def test_an_intel_host_is_judged_by_the_same_counts(bochs: World) -> None:
@@ -316,9 +283,10 @@ def test_an_emulator_that_has_no_such_processor(emulator: str, bochs: World) -> 
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_what_was_not_run_is_not_observable(name: str) -> None:
-    skipped = {"not_run": "the run was asked for HOST=none"}
-    assert verdict(name, {"emulated_nested": skipped, "emulated_shadow": skipped, "own_counters": skipped}) is NOT_OBSERVABLE
+def test_what_was_not_run_is_not_observable(name: str, worlds: World) -> None:
+    for world in ("emulated_nested", "emulated_shadow", "own_counters"):
+        worlds[world] = {"not_run": "the run was asked for HOST=none"}
+    assert verdict(name, worlds) is NOT_OBSERVABLE
 
 
 def test_the_labs_own_guest_is_judged_by_the_same_counters(worlds: World) -> None:

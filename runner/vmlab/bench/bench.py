@@ -15,7 +15,7 @@ import jinja2
 from vmlab import process
 from vmlab.bench import quietest as quiet
 from vmlab.bench.emulated import emulate
-from vmlab.bench.guest import Guest
+from vmlab.bench.guest import Guest, scripts_name
 from vmlab.bench.noise import NoiseMeter
 from vmlab.bench.power import Supply
 from vmlab.bench.request import boot_request
@@ -232,8 +232,12 @@ class Bench:
         try:
             printed = process.run(words, deadline=self._here.deadline.within(time_limit_s), env=_with_library()).stdout
         except CommandError as exc:
-            raise ScriptError(f"{script} failed on this machine: {exc.message}", hint=exc.hint, detail=exc.detail) from exc
-        return parse_line(printed.strip(), script)
+            raise ScriptError(
+                f"{scripts_name(script)} failed on this machine: {exc.message}",
+                hint=f"try it by hand: python3 {path}; its last words are below",
+                detail=exc.detail,
+            ) from exc
+        return parse_line(printed.strip(), scripts_name(script))
 
     def record(self, name: str, data: Mapping[str, Any]) -> None:
         """Write down one observation under a name that is used once. ScriptError when it is not JSON or too large."""

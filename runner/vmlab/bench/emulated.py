@@ -9,7 +9,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Unpack
 
-from vmlab.bench.guest import GUEST_LAB_DIR, GUEST_PROBE_DIR, SCRIPT_OUTPUT_BYTES, Guest, Limits, ScriptResult, script_result
+from vmlab.bench.guest import (
+    GUEST_LAB_DIR,
+    GUEST_PROBE_DIR,
+    SCRIPT_OUTPUT_BYTES,
+    Guest,
+    Limits,
+    ScriptResult,
+    probe_failed,
+    script_result,
+    scripts_name,
+)
 from vmlab.bench.session import Session
 from vmlab.errors import ScriptError, UsageError
 from vmlab.guest import start
@@ -76,7 +86,10 @@ class EmulatedGuest(Guest):
         stdin = given.encode() if isinstance(given, str) else given or b""
         result = self._boot(name, Job(words, GUEST_LAB_DIR, self._files(), stdin), limits.get("time_limit_s", EMULATED_LIMIT_S))
         if len(result.stdout) > most_bytes:
-            raise ScriptError(f"the guest script {name} printed more than {most_bytes} bytes")
+            raise ScriptError(
+                f"the guest script {scripts_name(name)} printed more than {most_bytes} bytes",
+                hint="print less, or allow more with output_limit_bytes",
+            )
         return script_result(name, result, hint=f"{self._console_log.name} has all that the emulated machine said")
 
     def probe(self, name: str, *, time_limit_s: float = EMULATED_LIMIT_S) -> dict[str, Any]:
@@ -84,9 +97,7 @@ class EmulatedGuest(Guest):
         wanted = probe.named(name)
         result = self._boot(f"the {name} probe", Job(wanted.argv(time_limit_s), GUEST_PROBE_DIR, self._files()), time_limit_s)
         if result.status != 0:
-            raise ScriptError(
-                f"the {name} probe failed in guest {self.name} with exit status {result.status}", detail=result.stderr[-2000:]
-            )
+            raise probe_failed(name, self.name, result)
         return wanted.read(result.stdout.encode())
 
     def console(self) -> str:

@@ -60,18 +60,37 @@ class ScriptResult:
     def record(self) -> dict[str, Any]:
         """The only object; ScriptError when there are more."""
         if len(self.records) != 1:
-            raise ScriptError(f"{self.script} printed {len(self.records)} objects where one was expected")
+            raise ScriptError(
+                f"{scripts_name(self.script)} printed {len(self.records)} objects where one was expected",
+                hint="let it print one object, or let the experiment take all of them: .records",
+            )
         return self.records[0]
+
+
+def scripts_name(name: str) -> str:
+    """A guest script by its file, for messages: an author looks there."""
+    return f"guest/{name}"
 
 
 def script_result(name: str, result: CommandResult, *, hint: str) -> ScriptResult:
     """What a guest script printed. ScriptError when it failed (with the ``hint``), printed nothing, or anything but JSON objects."""
+    called, said = scripts_name(name), result.stderr[-2000:]
     if result.status != 0:
-        raise ScriptError(f"the guest script {name} failed with exit status {result.status}", hint=hint, detail=result.stderr[-2000:])
-    records = [parse_line(line.encode(), name) for line in result.stdout.splitlines() if line.strip()]
+        raise ScriptError(f"the guest script {called} failed with exit status {result.status}", hint=hint, detail=said)
+    records = [parse_line(line.encode(), called) for line in result.stdout.splitlines() if line.strip()]
     if not records:
-        raise ScriptError(f"the guest script {name} printed nothing", detail=result.stderr[-2000:])
+        wanted = "it must print at least one JSON object on standard output, a line each"
+        raise ScriptError(f"the guest script {called} printed nothing", hint=wanted, detail=said)
     return ScriptResult(name, records, result.stderr, result.duration_s)
+
+
+def probe_failed(name: str, guest: str, result: CommandResult) -> ScriptError:
+    """That one of the engine's own probes did not end as it should, which no author can mend."""
+    return ScriptError(
+        f"the {name} probe failed in guest {guest} with exit status {result.status}",
+        hint="this is a fault of vmlab's or of the guest; its last words are below",
+        detail=result.stderr[-2000:],
+    )
 
 
 class Limits(TypedDict, total=False):
@@ -144,7 +163,9 @@ class Guest:
             )
         if check and result.status != 0:
             raise ScriptError(
-                f"it failed in guest {self.name} with exit status {result.status}: {command[:120]}", detail=result.stderr[-2000:]
+                f"it failed in guest {self.name} with exit status {result.status}: {command[:120]}",
+                hint="look at this command in experiment.py; its standard error is below, and check=False makes a failure data",
+                detail=result.stderr[-2000:],
             )
         return result
 
@@ -158,7 +179,11 @@ class Guest:
 
         Raises ScriptError when it crashes, hangs, prints nothing, too much, or anything but JSON objects.
         """
-        result = self.run(self._command(name, args), check=False, **(Limits(output_limit_bytes=SCRIPT_OUTPUT_BYTES) | limits))
+        command = self._command(name, args)
+        try:
+            result = self.run(command, check=False, **(Limits(output_limit_bytes=SCRIPT_OUTPUT_BYTES) | limits))
+        except ScriptError as exc:
+            raise ScriptError(f"{scripts_name(name)}: {exc.message}", hint=exc.hint, detail=exc.detail) from exc
         return script_result(name, result, hint=f"try it by hand: vmlab shell {self._lab.name}, then run it in {GUEST_LAB_DIR}")
 
     @contextlib.contextmanager
@@ -166,7 +191,7 @@ class Guest:
         """Start one of the lab's guest scripts, as root or another user, and talk to it while it runs."""
         with self.machine.attributing():
             command = self._as_user(self._command(name, args), user)
-            with self.machine.ssh.start(command, deadline=self._deadline) as conversation:
+            with self.machine.ssh.start(command, deadline=self._deadline, name=scripts_name(name)) as conversation:
                 yield conversation
 
     def probe(self, name: str, *, time_limit_s: float = 60.0) -> dict[str, Any]:
@@ -179,7 +204,10 @@ class Guest:
         with self.machine.attributing():
             self.machine.ssh.put_tree(wanted.files(), GUEST_PROBE_DIR, deadline=self._deadline)
         command = f"cd {GUEST_PROBE_DIR} && exec {shlex.join(wanted.argv(time_limit_s))}"
-        return wanted.read(self.run(command, time_limit_s=time_limit_s).stdout.encode())
+        result = self.run(command, check=False, time_limit_s=time_limit_s)
+        if result.status != 0:
+            raise probe_failed(name, self.name, result)
+        return wanted.read(result.stdout.encode())
 
     def put(self, local: Path, remote: str) -> None:
         """Copy a file into the guest."""
@@ -205,8 +233,14 @@ class Guest:
             self.machine.ssh.write(content, path, mode=mode, deadline=self._deadline)
 
     def read_text(self, path: str) -> str:
-        """The text of a file in the guest, 1 MiB at most."""
-        return self.run(f"cat -- {shlex.quote(path)}").stdout
+        """The text of a file in the guest, 1 MiB at most. ScriptError when it cannot be read."""
+        result = self.run(f"cat -- {shlex.quote(path)}", check=False)
+        if result.status != 0:
+            raise ScriptError(
+                f"{path} cannot be read in guest {self.name}: {result.stderr.strip().rpartition(': ')[2]}",
+                hint="look at the path in experiment.py, and at what should have written the file",
+            )
+        return result.stdout
 
     def outside(self) -> dict[str, Any]:
         """The host's look at this guest: ``status``, ``resident_bytes``, ``cpu_s``, ``vcpu_cpu_s``, ``panicked``."""

@@ -61,9 +61,15 @@ class Notebook:
         try:
             encoded = canonical(dict(data))
         except (TypeError, ValueError, RecursionError) as exc:
-            raise ScriptError(f"the observation {name} is not plain JSON: {exc}") from exc
+            raise ScriptError(
+                f"the observation {name} is not plain JSON: {exc}",
+                hint="experiment.py records it: objects, lists, texts, finite numbers, true, false and null are JSON",
+            ) from exc
         if len(encoded) > OBSERVATION_LIMIT_BYTES:
-            raise ScriptError(f"the observation {name} has {len(encoded)} bytes; {OBSERVATION_LIMIT_BYTES} are allowed")
+            raise ScriptError(
+                f"the observation {name} has {len(encoded)} bytes; {OBSERVATION_LIMIT_BYTES} are allowed",
+                hint="experiment.py records it: let it record less, or what was counted instead of all that was seen",
+            )
         # What is kept is what was hashed: a later change of the caller's object must not reach the evidence.
         kept = json.loads(encoded)
         self.observations.append(ObservationPart(name=name, at_s=self.now_s(), sha256=digest(kept), data=kept))

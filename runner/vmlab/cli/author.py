@@ -28,6 +28,7 @@ def lint(labs: tuple[str, ...], unread: bool, lab_dirs: tuple[Path, ...]) -> Non
     guest scripts compile under the guests' Python or shell; README.md and tests. Exit code 2 when anything is wrong.
     """
     from vmlab.lab.lint import lint as look
+    from vmlab.report.text import counted
 
     collection = collection_of(lab_dirs)
     faults = 0
@@ -39,8 +40,8 @@ def lint(labs: tuple[str, ...], unread: bool, lab_dirs: tuple[Path, ...]) -> Non
             click.echo(f"{each.what}\n       {each.hint}" if each.hint else each.what)
         nobody = sound.unread() if sound is not None and not found else []
         if not found and sound is not None:
-            seen = f"{len(sound.names)} checks, {len(sound.lab.guest_files())} guest files"
-            click.echo(f"{name}: nothing is wrong ({seen}; no check looks at {len(nobody)} places of the sound evidence)")
+            seen = f"{counted(len(sound.names), 'check')}, {counted(len(sound.lab.guest_files()), 'guest file')}"
+            click.echo(f"{name}: nothing is wrong ({seen}; no check looks at {counted(len(nobody), 'place')} of the sound evidence)")
         for place in nobody if unread else ():
             click.echo(f"  {place}")
     sys.exit(EXIT_USAGE if faults else EXIT_PASS)

@@ -20,7 +20,9 @@ class Conversation:
     All of it is over at the ``deadline``, whatever limits its parts are given.
     """
 
-    def __init__(self, command: Command, deadline: Deadline) -> None:
+    def __init__(self, command: Command, deadline: Deadline, name: str = "") -> None:
+        """``name`` is what messages call it instead of by its command: the script's file."""
+        command.line = name or command.line
         self._command = command
         self._deadline = deadline
         self._last = b""
@@ -35,13 +37,16 @@ class Conversation:
         """Write one JSON line to the script's standard input. ScriptError when it has ended or takes nothing in time."""
         deadline = self._deadline.within(time_limit_s)
         if not self._command.send(json.dumps(message).encode() + b"\n", deadline):
-            raise self._ended("it no longer reads its input")
+            raise self._ended("it no longer reads its input", "the experiment says more to it (talk.send) than it reads, or it has crashed")
 
     def read(self, time_limit_s: float = 60.0) -> dict[str, Any]:
         """The next JSON object that the script prints. ScriptError when it ends, says nothing in time, or prints anything else."""
         record = self._next(self._deadline.within(time_limit_s))
         if record is None:
-            raise self._ended("it ended where another line was expected")
+            raise self._ended(
+                "it ended where another line was expected",
+                "the experiment reads more lines of it than it prints, or it has crashed",
+            )
         return record
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -58,7 +63,7 @@ class Conversation:
             raise self._out_of_time(_NOT_ENDED, deadline)
         status = self._command.status()
         if status != 0:
-            raise self._ended(f"it failed with exit status {status}")
+            raise self._ended(f"it failed with exit status {status}", "its standard error is below; any status but 0 means that it broke")
 
     def _next(self, deadline: Deadline, late: str = "") -> dict[str, Any] | None:
         """The next record, or None at the end of the script's output. ``late`` is what to call it when none came by the deadline."""
@@ -68,12 +73,12 @@ class Conversation:
             raise self._out_of_time(_NOT_ENDED, deadline if late else self._deadline)
         while b"\n" not in pending:
             if len(pending) > _LINE_LIMIT_BYTES:
-                raise self._ended(f"it printed a line longer than {_LINE_LIMIT_BYTES} bytes")
+                raise self._ended(f"it printed a line longer than {_LINE_LIMIT_BYTES} bytes", "let it print less, or shorter lines")
             if self._command.has_no_more():
                 if not self._command.is_connected():
                     raise self._command.lost()
                 if pending.strip():
-                    raise self._ended("its last line has no end")
+                    raise self._ended("its last line has no end", "it ended in the middle of a line: print whole lines, and flush them")
                 return None
             if deadline.expired():
                 raise self._out_of_time(late or ("it did not end its line within" if pending else "it printed nothing for"), deadline)
@@ -88,11 +93,11 @@ class Conversation:
         self._command.drain()
         return self._command.out_of_time(what, deadline, self._said())
 
-    def _ended(self, what: str) -> ScriptError | SshError:
+    def _ended(self, what: str, hint: str) -> ScriptError | SshError:
         if not self._command.is_connected():
             return self._command.lost()
         self._command.drain()
-        return ScriptError(f"{what}: {self._command.line}", detail=self._said().decode(errors="replace"))
+        return ScriptError(f"{what}: {self._command.line}", hint=hint, detail=self._said().decode(errors="replace"))
 
     def _said(self) -> bytes:
         """The script's last words: the last line that was read of it, what it began after that, and its standard error."""

@@ -123,12 +123,12 @@ class Connection:
         out, err = running.out.decode(errors="replace"), running.err.decode(errors="replace")
         return CommandResult(command, status, out, err, time.monotonic() - started)
 
-    def start(self, command: str, *, deadline: Deadline) -> Conversation:
-        """Start a command and talk to it line by line, until the deadline at most."""
-        return Conversation(self.open(command, deadline), deadline)
+    def start(self, command: str, *, deadline: Deadline, name: str = "") -> Conversation:
+        """Start a command and talk to it line by line, until the deadline at most. ``name`` is what messages call it."""
+        return Conversation(self.open(command, deadline), deadline, name)
 
     def put(self, local: Path, remote: str, *, deadline: Deadline, mode: int = 0o644) -> None:
-        """Copy a file into the guest. SshError when that cannot be, or is not done by the deadline."""
+        """Copy a file into the guest. SshError when that is not done by the deadline, ScriptError for a path that is not there."""
         with self._sftp(f"copy {local.name} to {remote}", deadline) as sftp:
             sftp.put(str(local), remote)
             sftp.chmod(remote, mode)
@@ -178,13 +178,15 @@ class Connection:
                 raise
 
     def get(self, remote: str, local: Path, *, deadline: Deadline, limit_bytes: int = 64 << 20) -> None:
-        """Copy a file out of the guest; SshError as of `put`, ScriptError when it is larger than ``limit_bytes``."""
+        """Copy a file out of the guest; raises as `put`, and ScriptError when it is larger than ``limit_bytes``."""
         with self._sftp(f"copy {remote} from the guest", deadline) as sftp, sftp.open(remote, "rb") as source, local.open("wb") as target:
             copied = 0
             while block := source.read(1 << 18):
                 copied += len(block)
                 if copied > limit_bytes:
-                    raise ScriptError(f"{remote} is larger than {limit_bytes} bytes")
+                    raise ScriptError(
+                        f"{remote} is larger than {limit_bytes} bytes", hint="copy a part of it: head -c, in the guest, first"
+                    )
                 target.write(block)
 
     def alive(self) -> bool:
@@ -313,6 +315,11 @@ class Connection:
                 ) from exc
             if not self.alive():
                 raise SshError(f"the connection to the guest was lost: {why}") from exc
+            if isinstance(exc, FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError):
+                # (SFTP says it of a path in the guest, and opening a file of this machine of one here.)
+                raise ScriptError(
+                    f"cannot {what}: {why}", hint="look at the paths in experiment.py, and at what should have made them"
+                ) from exc
             raise SshError(f"cannot {what}: {why}") from exc
 
 

@@ -14,7 +14,7 @@ from vmlab.lab.checks import Check, checks_of
 from vmlab.lab.definition import LabDefinition
 from vmlab.lab.experiment import Experiment, experiment_of
 from vmlab.lab.loading import LabPackage
-from vmlab.lab.worlds import doubts_about_checks, doubts_about_parts, refuse
+from vmlab.lab.worlds import Doubt, doubts_about_checks, doubts_about_parts, refuse
 from vmlab.suggest import nearest
 from vmlab.yamlfile import shown
 
@@ -125,13 +125,16 @@ class Lab:
         return found
 
     def _match_questions(self, checks: list[str]) -> None:
-        for question in self.definition.questions:
-            if question.check and question.check not in checks:
-                raise UsageError(
-                    f"{shown(self.directory / 'lab.yaml')}: the question {question.id} is shown with the check {question.check!r}, "
-                    f"which checks.py does not declare{nearest(question.check, checks)}",
-                    hint="checks of this lab: " + ", ".join(checks),
-                )
+        wrong: list[Doubt] = [
+            (
+                ("questions", number, "check"),
+                f"the question {question.id} is shown with the check {question.check!r}, which checks.py does not declare"
+                + nearest(question.check, checks),
+            )
+            for number, question in enumerate(self.definition.questions)
+            if question.check and question.check not in checks
+        ]
+        refuse(self.directory / "lab.yaml", wrong, "checks", checks)
 
 
 def _files(directory: Path) -> list[Path]:

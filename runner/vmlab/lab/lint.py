@@ -171,10 +171,10 @@ def _unsound(sound: Sound) -> Iterator[Mistake]:
 
 def _places(lab: Lab, sound: Sound) -> Iterator[Mistake]:
     """Places that questions, plots and translations name, and that lead nowhere in the sound set."""
-    document, observations = load(lab.directory / "lab.yaml"), sound.world().observations
+    document, world = load(lab.directory / "lab.yaml"), sound.world()
+    observations = world.observations
     for place, wanted, problem in _expected(lab):
-        value = places.look_up(observations, wanted)
-        wrong = _misplaced(observations, wanted) if value is None else problem(value)
+        wrong = problem(places.look_up(observations, wanted)) if wanted in world else _misplaced(observations, wanted)
         if wrong:
             yield Mistake(document.problem(place, wrong), "places are those of tests/sound.json: an observation, then members and indices")
     yield from _rows(lab, document, observations)
@@ -190,7 +190,7 @@ def _expected(lab: Lab) -> Iterator[tuple[Place, str, Callable[[Any], str]]]:
         yield ("translations", i, "walk"), picture.walk, lambda value: "" if isinstance(value, dict) else "expected an object there"
         yield ("translations", i, "marker"), picture.marker, _no_text
         for j, stage in enumerate(picture.stages):
-            yield ("translations", i, "stages", j, "address"), stage.address, _no_text
+            yield ("translations", i, "stages", j, "address"), stage.address, lambda value: "" if value is None else _no_text(value)
             # (What the host's kernel does not show is an object that says so.)
             yield ("translations", i, "stages", j, "holds"), stage.holds, lambda _: ""
 

@@ -52,7 +52,9 @@ def wait(child: subprocess.Popen[bytes], setting: Setting, *, said: Callable[[],
             progress.waiting("")
             return text
         if size > LOG_LIMIT_BYTES:
-            raise ScriptError(f"the emulated machine printed more than {LOG_LIMIT_BYTES >> 20} MiB", detail=_tail(text))
+            raise ScriptError(
+                f"the emulated machine printed more than {LOG_LIMIT_BYTES >> 20} MiB", hint="let the script print less", detail=_tail(text)
+            )
         # (A job may print whatever it likes.)
         kernels = "\n".join(line for line in text.splitlines() if not line.startswith(MARK))
         if (panic := PANIC.search(kernels.encode())) is not None:

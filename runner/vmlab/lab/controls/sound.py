@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -85,6 +86,10 @@ class Sound:
         world = self.world()
         for change in changes:
             change(world)
+        return self.verdict_in(world, name)
+
+    def verdict_in(self, world: World, name: str) -> Verdict:
+        """The same in a world that is changed already."""
         return _alone(self.check(name), world)
 
     def verdicts(self, *changes: Callable[[World], None]) -> dict[str, VerdictKind]:
@@ -125,7 +130,8 @@ class Sound:
         """What a check looks at of the sound evidence."""
         if name not in self._reads:
             evidence = self._world.evidence
-            conclude_or_not(self.check(name), evidence)
+            with contextlib.suppress(NotRecorded):
+                conclude(self.check(name), evidence)
             self._reads[name] = evidence.reads
         return self._reads[name]
 
@@ -151,13 +157,8 @@ class Sound:
         self.mutate(name, alike).hold()
 
 
-def conclude_or_not(check: Check, evidence: Any) -> Verdict:
-    """The verdict of one check by itself."""
+def _alone(check: Check, world: World) -> Verdict:
     try:
-        return conclude(check, evidence)
+        return conclude(check, world.evidence)
     except NotRecorded as problem:
         return Verdict(VerdictKind.INCONCLUSIVE, f"The evidence does not decide this: {problem}.")
-
-
-def _alone(check: Check, world: World) -> Verdict:
-    return conclude_or_not(check, world.evidence)

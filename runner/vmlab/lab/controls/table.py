@@ -83,8 +83,9 @@ class Controls(Collection[Control]):
 
     def bound(self, check: str, place: str, *, within: Any, beyond: Any) -> None:
         """Just within a bound the check passes, and just beyond it it fails."""
-        self.passes(check, put(place, within))
-        self.fails(check, put(place, beyond))
+        for where, kind, value in (("within", VerdictKind.PASS, within), ("beyond", VerdictKind.FAIL, beyond)):
+            change = put(place, value)
+            self.expect(kind, check, change, name=f"just {where}: {change}")
 
     def control(self, *checks: str, kind: VerdictKind = VerdictKind.FAIL) -> Callable[[Breakage], Breakage]:
         """Declare a function that changes a world: each of these checks must come out as ``kind`` in it."""
