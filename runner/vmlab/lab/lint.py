@@ -17,7 +17,6 @@ from vmlab.lab.controls.sound import Sound
 from vmlab.lab.definition import QuestionKind
 from vmlab.lab.lab import Lab
 from vmlab.lab.mistakes import Mistake, language_of, mistakes_of_modules, mistakes_of_scripts
-from vmlab.lab.verdict import VerdictKind
 from vmlab.yamlfile import Document, Place, load, shown
 
 HEADINGS = ("Before the run", "After the run")
@@ -161,7 +160,7 @@ def _unsound(sound: Sound) -> Iterator[Mistake]:
     """Checks that do not pass on the sound set."""
     path = shown(sound.lab.directory / "tests" / SOUND_NAME)
     for name, kind in sound.verdicts().items():
-        if kind not in (VerdictKind.PASS, VerdictKind.NOT_OBSERVABLE):
+        if not kind.is_sound:
             verdict = sound.verdict(name)
             why = verdict.rationale if verdict.kind is kind else "it comes after one that does not pass"
             yield Mistake(

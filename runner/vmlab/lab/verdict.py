@@ -63,6 +63,11 @@ class VerdictKind(StrEnum):
         return self is VerdictKind.PASS
 
     @property
+    def is_sound(self) -> bool:
+        """Whether a check may come out so where nothing is broken: it passes, or this host cannot show it."""
+        return self in (VerdictKind.PASS, VerdictKind.NOT_OBSERVABLE)
+
+    @property
     def inherited(self) -> VerdictKind | None:
         """The verdict of a check that rests on one which came out so; None: it is judged by its own evidence.
 
