@@ -112,7 +112,7 @@ SCRIPTS = {
     ),
     "a question's check that there is not": (
         edit("lab.yaml", "check: touching_takes_frames", "check: touching"),
-        "lab.yaml:48: questions[0].check: the question after_half is shown with the check 'touching'",
+        "lab.yaml:53: questions[0].check: the question after_half is shown with the check 'touching'",
     ),
     "a mistake in lab.yaml": (
         edit("lab.yaml", "memory_mib: 512", "memory_mib: lots"),

@@ -120,7 +120,7 @@ def _undefined(path: Path, module: ModuleType) -> Iterator[Mistake]:
         for name in _names(code, _LOAD) - known:
             used = [each for each in dis.get_instructions(code) if each.opname == "LOAD_GLOBAL" and each.argval == name]
             line = next((each.positions.lineno for each in used if each.positions), None) or code.co_firstlineno
-            what = f"{shown(path)}:{line}: the name {name!r} is not defined{nearest(name, known)}"
+            what = f"{shown(path)}:{line}: the name {name!r} is not defined{nearest(name, {*known, *code.co_varnames})}"
             yield Mistake(what, "whatever comes to this line breaks there: define or import it")
 
 

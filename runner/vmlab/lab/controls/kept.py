@@ -34,7 +34,11 @@ class Kept:
 
 
 def text_of(found: Kept) -> str:
-    """What the file holds, observations in the order in which they were recorded."""
+    """What the file holds, observations in the order in which they were recorded.
+
+    UsageError for an object of the evidence that would be taken for one that stands for another value.
+    """
+    _refuse_lookalikes(found.observations, "")
     first: dict[str, list[str | int]] = {}
     lines = [f"  {json.dumps(name)}: {_compact(_once(data, [name], first))}" for name, data in found.observations.items()]
     head = f'"format": {_FORMAT},\n"parameters": {_compact(found.parameters)},\n"run": {_compact(found.run)},'
@@ -58,6 +62,14 @@ def read(path: Path, lab: str) -> Kept:
         raise UsageError(
             f"{shown(path)}: what stands for another value ({_SAME!r}) leads nowhere: {exc}", hint=_HINT.format(lab=lab)
         ) from exc
+
+
+def _refuse_lookalikes(value: Any, place: str) -> None:
+    if isinstance(value, dict) and list(value) == [_SAME]:
+        raise UsageError(f"{place[1:]} has a member {_SAME!r} alone, which means something else in sound.json", hint="call it otherwise")
+    if isinstance(value, dict | list):
+        for key, member in value.items() if isinstance(value, dict) else enumerate(value):
+            _refuse_lookalikes(member, f"{place}.{key}")
 
 
 def _compact(value: Any) -> str:
