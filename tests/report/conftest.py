@@ -39,12 +39,17 @@ DEFINITION: dict[str, Any] = {
     "claims": {
         "Z1": {
             "says": "A terminated process that has not been waited for becomes a zombie.",
+            "stands": "simplified",
             "correction": "Unless SIGCHLD is ignored or SA_NOCLDWAIT is set: then none is made.",
         },
-        "Z2": {"says": "A zombie occupies no memory except its process descriptor."},
-        "Z3": {"says": "Zombies can exhaust the number of processes."},
-        "Z4": {"says": "Zombies can be removed with kill -9."},
-        "Z5": {"says": "Orphans are adopted by init.", "correction": "By the nearest subreaper, where there is one; init comes last."},
+        "Z2": {"says": "A zombie occupies no memory except its process descriptor.", "stands": "holds"},
+        "Z3": {"says": "Zombies can exhaust the number of processes.", "stands": "holds"},
+        "Z4": {"says": "Zombies can be removed with kill -9.", "stands": "wrong", "correction": "A dead process takes no signals."},
+        "Z5": {
+            "says": "Orphans are adopted by init.",
+            "stands": "simplified",
+            "correction": "By the nearest subreaper, where there is one; init comes last.",
+        },
     },
     "guests": {"vm": {"images": ["debian-12"], "memory_mib": 512}},
     "parameters": {"zombies": {"type": "integer", "default": 4000, "help": "how many zombies to make", "minimum": 1}},

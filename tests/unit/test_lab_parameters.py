@@ -16,7 +16,7 @@ from vmlab.yamlfile import load
 
 
 def definition(**more: Any) -> LabDefinition:
-    base = {"title": "A", "summary": "B", "claims": {"C": {"says": "D"}}, "guests": {"main": {}}}
+    base = {"title": "A", "summary": "B", "claims": {"C": {"says": "D", "stands": "holds"}}, "guests": {"main": {}}}
     return LabDefinition.model_validate(base | more)
 
 

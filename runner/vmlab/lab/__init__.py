@@ -5,9 +5,13 @@ A lab's ``checks.py`` and its tests import everything they need from here.
 collection  which labs there are
 lab         a lab's folder: its definition, its files, its parts
 definition  what lab.yaml says
+claim       what it says of a claim of the course page
 guests      what it says of a guest
 hardware    what it says of drives, processors and networks
 pictures    what it says of plots and translations
+kept        what it says of evidence that is there for the reader
+glossary    the terms that reports explain
+places      places in the evidence
 strict      what the models of lab.yaml have in common
 loading     a lab's own Python files, run
 parameters  the parameters of a run

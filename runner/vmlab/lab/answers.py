@@ -85,7 +85,8 @@ def _word(value: Any) -> str:
 def _expected(question: Question) -> str:
     match question.kind:
         case QuestionKind.NUMBER:
-            return f"(a number, in {question.unit})" if question.unit else "(a number)"
+            unit = f", in {question.unit}" if question.unit else ""
+            return f"(a number{unit}; right when it is what is measured, {question.nearness})"
         case QuestionKind.CHOICE:
             return "(one of: " + " | ".join(question.choices) + ")"
     return "(in your own words)"

@@ -12,8 +12,8 @@ from itertools import pairwise
 from typing import Any
 
 from vmlab.lab.pictures import Translation
+from vmlab.lab.places import look_up
 from vmlab.report.page import form
-from vmlab.report.predictions import look_up
 from vmlab.report.text import plain
 
 _LEVELS = 5

@@ -132,7 +132,7 @@ class _Settling:
         for judgement in settled(self._request.checks, Evidence(self._here.notebook.data(), self._request.parameters)):
             if judgement.check.id not in self._told:
                 self._told.add(judgement.check.id)
-                self._here.progress.verdict(assemble.check_part(judgement))
+                self._here.progress.verdict(assemble.check_part(judgement, self._request.lab.definition.claims))
 
 
 def _perform(request: RunRequest, here: Session) -> ErrorPart | None:

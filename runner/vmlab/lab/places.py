@@ -1,0 +1,65 @@
+"""Places in the evidence: ``accumulation.samples[-1].zombies`` leads from an observation's name to a value in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+
+_STEP = re.compile(r"(?:^|(?<!^)\.)([^.\[\]]+)|\[(-?\d{1,9}|\*)\]")
+_ANY = "*"
+
+
+def look_up(value: Any, place: str) -> Any:
+    """The value at a place, or None when there is nothing, be it for a typing error or for evidence that was never recorded."""
+    steps = _steps(place)
+    for step in steps:
+        if isinstance(step, str):
+            value = value.get(step) if isinstance(value, Mapping) else None
+        elif isinstance(value, list) and step is not None and -len(value) <= step < len(value):
+            value = value[step]
+        else:
+            return None
+    return value if steps else None
+
+
+def covers(kept: str, place: str) -> bool:
+    """Whether ``place`` is ``kept`` or lies below it. In ``kept``, ``*`` is any member and ``[*]`` any index; a name is only itself.
+
+    An index that counts from the end covers no other: without the evidence nobody knows which it is.
+    """
+    pattern, steps = _steps(kept), _steps(place)
+    if not pattern or not steps or len(steps) < len(pattern):
+        return False
+    return all(_fits(wanted, found) for wanted, found in zip(pattern, steps, strict=False))
+
+
+def _fits(wanted: str | int | None, found: str | int | None) -> bool:
+    if wanted is None:
+        return not isinstance(found, str)
+    return wanted == found or (wanted == _ANY and isinstance(found, str))
+
+
+def _steps(place: str) -> list[str | int | None]:
+    """The members (text) and indices (whole numbers, None for ``[*]``) that a place is made of; empty where it is none."""
+    end, steps = 0, list[str | int | None]()
+    for step in _STEP.finditer(place):
+        if step.start() != end:
+            return []
+        end = step.end()
+        key, index = step.groups()
+        steps.append(key if key is not None else None if index == _ANY else int(index))
+    return steps if end == len(place) else []
+
+
+def _checked(place: str) -> str:
+    steps = _steps(place)
+    if not steps or not isinstance(steps[0], str) or steps[0] == _ANY:
+        raise ValueError("expected a place: an observation's name, then members and indices, such as growth.samples[*].count")
+    return place
+
+
+KeptPlace = Annotated[str, AfterValidator(_checked)]
+"""A place that may hold ``*`` for any member and ``[*]`` for any index, and stands for all that lies below it."""
