@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from vmlab.lab.definition import Question
-from vmlab.report.predictions import compare, look_up
+from vmlab.lab.places import look_up
+from vmlab.report.predictions import compare
 
 EVIDENCE: dict[str, Any] = {
     "a": {"n": 100, "samples": [{"z": 1}, {"z": 2}], "word": "EAGAIN", "yes": True, "zero": 0, "half": 0.5, "huge": 10**400, "list": []}

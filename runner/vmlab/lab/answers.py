@@ -86,7 +86,8 @@ def _expected(question: Question) -> str:
     match question.kind:
         case QuestionKind.NUMBER:
             unit = f", in {question.unit}" if question.unit else ""
-            return f"(a number{unit}; right when it is what is measured, {question.nearness})"
+            near = "when it is exactly" if question.nearness == "exactly" else question.nearness + " of"
+            return f"(a number{unit}; right {near} what is measured)"
         case QuestionKind.CHOICE:
             return "(one of: " + " | ".join(question.choices) + ")"
     return "(in your own words)"

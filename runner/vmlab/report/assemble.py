@@ -1,4 +1,4 @@
-"""From evidence to a report, and back: judging, judging again, and proving that the evidence is what was recorded.
+"""From evidence to a report, and back: judging, judging again, and comparing the two.
 
 Nothing here touches a guest. A report that a student hands in is judged again from its own observations, so its verdicts follow from its
 evidence or show that they do not. The digests show evidence that was changed by accident or without care, and no more: they have no key, so

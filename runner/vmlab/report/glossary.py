@@ -1,17 +1,20 @@
-"""The glossary of a page: the terms that its texts use, and those texts with each term as a link to what it means."""
+"""The glossary of a page: the terms that its texts use, and where in those texts they stand."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from vmlab.lab.glossary import Term, shipped
-from vmlab.report.text import plain
 
-if TYPE_CHECKING:
-    from markupsafe import Markup
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of text, or, with an anchor, a term in it that leads to the glossary."""
+
+    text: str
+    anchor: str = ""
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class ShownTerm:
 
     anchor: str
     name: str
-    means: Markup
+    means: list[Piece]
 
 
 class Glossary:
@@ -42,36 +45,32 @@ class Glossary:
         for text in texts:
             self._met.update((self._forms[found[0]], None) for found in self._pattern.finditer(text))
 
-    def linked(self, texts: Sequence[str], *, but: str = "") -> list[Markup]:
-        """The texts, printable and escaped, each term a link where it stands first among them: more links would be in a reader's way.
+    def linked(self, texts: Sequence[str], *, but: str = "") -> list[list[Piece]]:
+        """The texts in pieces, each term a link where it stands first among them: more links would be in a reader's way.
 
         ``but`` is a term that is left as it is.
         """
-        from markupsafe import Markup  # noqa: PLC0415 (only who renders a page pays for it)
-
         seen = {but}
-        return [Markup("").join(self._pieces(plain(text), seen)) for text in texts]
+        return [list(self._pieces(text, seen)) for text in texts]
 
     def entries(self) -> list[ShownTerm]:
         """The terms that were met, and those that explaining them needs, in the order of the alphabet."""
-        means: dict[str, Markup] = {}
+        means: dict[str, list[Piece]] = {}
         while left := [name for name in self._met if name not in means]:
             means |= {name: self.linked([self._terms[name].means], but=name)[0] for name in left}
         return [ShownTerm(self._anchors[name], name, means[name]) for name in sorted(means, key=lambda name: (name.casefold(), name))]
 
-    def _pieces(self, text: str, seen: set[str]) -> Iterator[Markup]:
-        from markupsafe import Markup, escape  # noqa: PLC0415
-
+    def _pieces(self, text: str, seen: set[str]) -> Iterator[Piece]:
         end = 0
         for found in self._pattern.finditer(text):
             name = self._forms[found[0]]
             if name not in seen:
                 seen.add(name)
                 self._met[name] = None
-                yield escape(text[end : found.start()])
-                yield Markup('<a class="term" href="#{}">{}</a>').format(self._anchors[name], found[0])
+                yield Piece(text[end : found.start()])
+                yield Piece(found[0], self._anchors[name])
                 end = found.end()
-        yield escape(text[end:])
+        yield Piece(text[end:])
 
 
 def _forms(name: str, term: Term) -> set[str]:

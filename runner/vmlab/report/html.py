@@ -11,7 +11,6 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from vmlab.lab.claim import Standing
 from vmlab.lab.definition import Question, QuestionKind
@@ -19,15 +18,12 @@ from vmlab.lab.kept import Kept
 from vmlab.lab.pictures import Plot
 from vmlab.lab.verdict import VerdictKind
 from vmlab.report import text, translation
-from vmlab.report.glossary import Glossary
+from vmlab.report.glossary import Glossary, Piece
 from vmlab.report.headline import Words, sentence
 from vmlab.report.model import AnswerPart, CheckPart, GuestPart, ObservationPart, PhasePart, Report, StepPart
 from vmlab.report.page import form
 from vmlab.report.plots import Drawing, SeriesData, drawings, unit_label
 from vmlab.report.predictions import outcome, tally, tally_words
-
-if TYPE_CHECKING:
-    from markupsafe import Markup
 
 ROWS = 200
 LISTED = 500  # observations and phases: no lab has as many
@@ -61,8 +57,8 @@ class ShownPrediction:
 class ShownClaim:
     """What the course page says, and what is added to it."""
 
-    says: Markup
-    correction: Markup
+    says: list[Piece]
+    correction: list[Piece]
 
 
 @dataclass(frozen=True)
@@ -71,9 +67,9 @@ class ShownCheck:
 
     anchor: str
     part: CheckPart
-    title: Markup
+    title: list[Piece]
     claim: ShownClaim | None
-    method: list[Markup]
+    method: list[list[Piece]]
     after: list[tuple[str, str]]  # anchor (empty when there is no such check), id
     predictions: list[ShownPrediction]
 
@@ -195,7 +191,7 @@ def _checks(report: Report, glossary: Glossary) -> list[ShownCheck]:
                 part=check,
                 title=title,
                 claim=ShownClaim(says, correction) if claim else None,
-                method=[paragraph for paragraph in method if paragraph],
+                method=method if check.method else [],
                 after=[(first.get(name, ""), name) for name in check.after],
                 predictions=_predictions(report, [question for question in report.lab.questions if question.check == check.id]),
             )
