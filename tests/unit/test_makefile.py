@@ -49,6 +49,8 @@ def test_options_are_handed_on() -> None:
     assert handed_on("labs", "ACCEL=kvm")[1:5] == ["run", "all", "--accel", "kvm"]
     assert handed_on("labs", "JOBS=3")[1:5] == ["run", "all", "--jobs", "3"]
     assert handed_on("shell", "LAB=zombies", "ACCEL=tcg")[1:] == ["shell", "zombies", "--accel", "tcg"]
+    assert handed_on("predict", "LAB=boot")[1:] == ["predict", "boot", "--output", "answers.yaml"]
+    assert handed_on("predict", "LAB=boot", "ANSWERS=it's mine.yaml")[1:] == ["predict", "boot", "--output", "it's mine.yaml"]
     assert handed_on("doctor", "ARGS=--json")[1:] == ["doctor", "--json"]
     assert handed_on("report")[1:] == ["report", "--reports", "reports"]
     assert "not (guest or browser or slow)" in handed_on("test-fast")
@@ -73,7 +75,7 @@ def test_what_is_given_never_reaches_a_shell(name: str) -> None:
     assert handed_on("lab", "LAB=zombies", f"IMAGE={name}")[3:5] == ["--image", name]
 
 
-@pytest.mark.parametrize("target", ["lab", "shell"])
+@pytest.mark.parametrize("target", ["lab", "shell", "predict"])
 def test_without_a_lab_two_lines_and_nothing_else(target: str) -> None:
     done = make(target)
     assert (done.returncode, done.stdout) == (2, "")

@@ -20,6 +20,7 @@ evidence    what was observed, read with types
 checks      from evidence to verdicts
 verdict     the five verdicts, and what each means for whoever handles it
 statistics  medians and ratios with their intervals
+lint        what an author should mend although the lab runs
 skeleton    a lab that works, for `vmlab new`
 """
 
