@@ -33,7 +33,7 @@ def hintless(directory: Path) -> list[str]:
 
 
 def contradictable(directory: Path) -> list[str]:
-    """Each ``shows`` of a lab's pictures with a number and its unit, or a zero: it was written before the run, which may measure another one."""
+    """Each ``shows`` of a lab's pictures with a number and its unit, or a zero: it is older than the run, which may measure another."""
     document = load(directory / "lab.yaml")
     found = []
     for key in ("plots", "translations"):

@@ -14,6 +14,7 @@ from vmlab.report.text import number
 Answer = int | float | str
 
 _COUNTS = ("held", "compared", "untold", "unanswered")
+_FAR = 10_000  # percent, that is, a hundred times: how much further makes no difference
 _YES = frozenset({"yes", "true"})
 _NO = frozenset({"no", "false"})
 
@@ -76,18 +77,17 @@ def outcome(question: Question, guess: Answer, measured: Answer | None, *, right
     """What came of a guess, and how near it had to be: ``held, within 60 % (32 % off)``, ``did not hold exactly``."""
     away = _distance(guess, measured) if question.tolerance and question.kind is QuestionKind.NUMBER else ""
     off = f" ({away} off)" if away else ""
-    return f"held, {question.nearness}{off}" if right else f"did not hold {question.nearness}{off}"
+    if right:
+        return f"held, {question.nearness}{off}"
+    return "did not hold" if question.kind is QuestionKind.CHOICE else f"did not hold {question.nearness}{off}"
 
 
 def _distance(guess: Answer, measured: Answer | None) -> str:
-    """How far a guess is from what was measured, relative to that; empty where that is no number."""
+    """How far a guess is from what was measured, in percent of that: ``0.4 %``, ``32 %``. Empty where that says nothing."""
     guessed, found = _guessed(guess), as_number(measured)
-    return "" if guessed is None or not found else _percent(abs(guessed - found) / abs(found))
-
-
-def _percent(part: float) -> str:
-    """A share in percent, not rounded to more than it is: ``0.4 %``, ``32 %``."""
-    percent = 100 * part
+    percent = math.inf if guessed is None or not found else 100 * abs(guessed / found - 1)
+    if percent > _FAR:
+        return ""
     return f"{number(round(percent) if percent >= 10 else float(f'{percent:.2g}'))} %"
 
 
