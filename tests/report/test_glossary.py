@@ -61,7 +61,7 @@ def test_a_labs_own_words_win() -> None:
 def test_no_two_terms_of_the_course_have_one_form_and_none_is_hollow() -> None:
     forms = Counter(form for name, term in shipped().items() for form in _forms(name, term))
     assert [form for form, count in forms.items() if count > 1] == []
-    assert all(term.means.endswith(".") and len(term.means) > 40 for term in shipped().values())
+    assert all(term.means.endswith(".") and len(term.means) > 20 for term in shipped().values())
 
 
 def test_the_terms_that_a_student_stumbled_over_are_explained() -> None:
