@@ -106,3 +106,15 @@ def test_ci_calls_make_test() -> None:
     assert os.access(script, os.X_OK)
     assert "set -euo pipefail" in script.read_text()
     assert script.read_text().rstrip().endswith("exec make test")
+
+
+READMES = sorted(ROOT.glob("labs/*/README.md"))
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: path.parent.name)
+def test_what_a_labs_readme_tells_a_student_to_type_can_be_typed(path: Path) -> None:
+    """`vmlab` is in .venv/bin and not on the PATH, so a student is told of `make` alone, and of targets that there are."""
+    text = path.read_text()
+    assert not re.findall(r"^    vmlab .*|`vmlab [^`]*`", text, re.MULTILINE)
+    told = set(re.findall(r"(?:^    |`)make ([a-z-]+)", text, re.MULTILINE))
+    assert {"predict", "lab"} <= told <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
