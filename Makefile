@@ -25,8 +25,8 @@ OURS  = LAB JOBS IMAGE ACCEL PARAM ANSWERS STUDENT QUIET COLD ARGS REPORTS WORKE
 GIVEN = $(sort $(filter-out $(OURS),$(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))))
 PARAMETERS = $(foreach name,$(GIVEN),--param $(call quote,$(name)=$(value $(name))))
 COLDLY = $(if $(filter-out 0 no,$(COLD)),--cold)
-OPTIONS = $(call option,--accel,ACCEL) $(call option,--image,IMAGE) $(call option,--answers,ANSWERS) \
-	$(call option,--student,STUDENT) $(foreach pair,$(value PARAM),--param $(call quote,$(pair))) $(PARAMETERS) \
+STUDENTS = $(call option,--answers,ANSWERS) $(call option,--student,STUDENT)
+OPTIONS = $(call option,--accel,ACCEL) $(call option,--image,IMAGE) $(foreach pair,$(value PARAM),--param $(call quote,$(pair))) $(PARAMETERS) \
 	--reports $(call quoted,REPORTS) $(if $(filter-out 0 no,$(QUIET)),--quiet) $(COLDLY) $(ARGS)
 
 PYTEST = $(VENV)/python -m pytest -n $(WORKERS) --dist loadgroup
@@ -46,15 +46,19 @@ export PYTHON
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: lab labs predict shell report doctor test test-fast test-kvm mutants coverage lint clean help
+.PHONY: lab labs controls predict shell report doctor test test-fast test-kvm mutants coverage lint clean help
 .SILENT:
 
 lab: ## run a lab, or several: make lab LAB=zombies [IMAGE= ACCEL=kvm|tcg ANSWERS=file STUDENT=id QUIET=1 COLD=1 PARAMETER=value ARGS=]
 	$(call need_lab,lab)
-	$(SETUP) run && exec $(VENV)/vmlab run $(NAMES) $(OPTIONS)
+	$(SETUP) run && exec $(VENV)/vmlab run $(NAMES) $(STUDENTS) $(OPTIONS)
 
 labs: ## run all labs, as many at once as there are slots; reports/index.html leads to all [same, JOBS=auto]
-	$(SETUP) run && exec $(VENV)/vmlab run all $(call option,--jobs,JOBS) $(OPTIONS)
+	$(SETUP) run && exec $(VENV)/vmlab run all $(call option,--jobs,JOBS) $(STUDENTS) $(OPTIONS)
+
+controls: ## whether a lab's checks fail where its claims are false: make controls LAB=zombies [LAB=all, JOBS=1 IMAGE= ACCEL= PARAM= ARGS="--world NAME"]
+	$(call need_lab,controls)
+	$(SETUP) run && exec $(VENV)/vmlab controls $(NAMES) $(call option,--jobs,JOBS) $(OPTIONS)
 
 predict: ## a form for predictions, to be filled in before the run: make predict LAB=zombies [ANSWERS=answers.yaml]
 	$(call need_lab,predict)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Literal
 
-from vmlab.bench import Bench, FrozenDisk
+from vmlab.bench import Bench, FrozenDisk, Guest, part
 from vmlab.lab import EvidenceProblem, Record
 
 from . import boots as reading
 from . import graph as model
+from .worlds import WORLDS, World
 
 # An arm is an init system and what is added to the kernel's command line. These are all the differences between arms.
 ARMS: dict[str, tuple[Literal["sysv", "systemd"], str]] = {
@@ -28,34 +30,109 @@ THEN_OFF = "bootlab.then=poweroff"
 HOME = "/usr/lib/bootlab"
 
 
-def experiment(bench: Bench) -> None:
-    """Predict, set up one disk, freeze it, boot it many times by turns. Nothing is judged here."""
+@dataclass
+class Plan:
+    """What is going to be booted, and the boots so far that the report's pictures show."""
+
+    graphs: Any
+    arms: list[str]
+    repeats: int
+    controls: int
+    scale: float
+    world: World
+    boots: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """The disk that all boots are from, and its digest before the first of them."""
+
+    disk: FrozenDisk
+    digest: str
+
+
+# Nothing is judged here. What several parts need is made by the first of them: the plan, the guest, the frozen disk.
+
+
+def planned(bench: Bench) -> Plan:
+    """What this run is asked for."""
+    parameters = bench.parameters
     arms, repeats, controls = chosen(bench)
-    graphs = bench.data("graph.yaml")
-    with bench.phase("predicting from the graph"):
-        bench.record("plan", plan(graphs, float(bench.parameters["scale"]), arms, repeats, controls))
+    return Plan(bench.data("graph.yaml"), arms, repeats, controls, float(parameters["scale"]), WORLDS[str(parameters["world"])])
 
-    guest = bench.guest(cloud_init=installation(bench, graphs))
-    with bench.phase("what SysV init will read"):
-        bench.record("sysv", guest.script("sysv.py").record)
-    with bench.phase("the unit file of the course page"):
-        bench.record("page_unit", guest.script("page_unit.py", time_limit_s=180).record)
+
+def installed(bench: Bench) -> Guest:
+    """The guest whose disk is booted later, with all services in it."""
+    plan = bench.once(planned)
+    guest = bench.guest(cloud_init=installation(bench, plan.graphs))
+    if plan.world.before:
+        guest.run(plan.world.before)
+    return guest
+
+
+def frozen(bench: Bench) -> Frozen:
+    """Its disk; from now on the guest itself can do nothing more."""
+    guest, world = bench.once(installed), bench.once(planned).world
     with bench.phase("shutting down and freezing the disk"):
+        if world.after:
+            guest.run(world.after)
         disk = guest.freeze()
-        before = disk.digest()
+        return Frozen(disk, disk.digest())
 
-    with bench.phase("first boots, not counted"):
-        # What the host reads for the first time is in its memory afterwards. These boots also go on to the end, and switch themselves off.
-        bench.record("warm_up", {"boots": [boot(bench, disk, graphs, "chain", arm, 0, off=True) for arm in arms]})
-    with bench.phase("measuring"):
-        boots = [boot(bench, disk, graphs, "services", arm, turn) for turn in range(1, repeats + 1) for arm in rotated(arms, turn)]
-        bench.record("boots", {"boots": boots})
-    with bench.phase("controls"):
-        turns = [(graph, turn) for turn in range(1, controls + 1) for graph in ("chain", "burners")]
-        control = [boot(bench, disk, graphs, graph, arm, turn) for graph, turn in turns for arm in rotated(QUICK, turn)]
-        bench.record("controls", {"boots": control})
-    bench.record("disk", {"sha256_before": before, "sha256_after": disk.digest()})
-    bench.record("charts", charts([*boots, *control], graphs, float(bench.parameters["scale"])))
+
+@part
+def prediction(bench: Bench) -> None:
+    """Predicting from the graph."""
+    bench.record("plan", predicted(bench.once(planned)))
+
+
+@part
+def files(bench: Bench) -> None:
+    """What SysV init will read."""
+    bench.record("sysv", bench.once(installed).script("sysv.py").record)
+
+
+@part
+def page_unit(bench: Bench) -> None:
+    """The unit file of the course page."""
+    guest, world = bench.once(installed), bench.once(planned).world
+    bench.record("page_unit", guest.script("page_unit.py", *world.page_unit, time_limit_s=180).record)
+
+
+@part
+def first_boots(bench: Bench) -> None:
+    """First boots, not counted.
+
+    What the host reads for the first time is in its memory afterwards. These boots also go on to the end, and switch themselves off.
+    """
+    bench.record("warm_up", {"boots": [boot(bench, "chain", arm, 0, off=True) for arm in bench.once(planned).arms]})
+
+
+@part
+def measured_boots(bench: Bench) -> None:
+    """Measuring."""
+    plan = bench.once(planned)
+    boots = [boot(bench, "services", arm, turn) for turn in range(1, plan.repeats + 1) for arm in rotated(plan.arms, turn)]
+    plan.boots += boots
+    bench.record("boots", {"boots": boots})
+
+
+@part
+def control_boots(bench: Bench) -> None:
+    """Controls: graphs in which parallel startup can gain nothing."""
+    plan = bench.once(planned)
+    turns = [(graph, turn) for turn in range(1, plan.controls + 1) for graph in ("chain", "burners")]
+    boots = [boot(bench, graph, arm, turn) for graph, turn in turns for arm in rotated(QUICK, turn)]
+    plan.boots += boots
+    bench.record("controls", {"boots": boots})
+
+
+@part
+def afterwards(bench: Bench) -> None:
+    """The disk as it is now, and what the pictures show."""
+    plan, disk = bench.once(planned), bench.once(frozen)
+    bench.record("disk", {"sha256_before": disk.digest, "sha256_after": disk.disk.digest()})
+    bench.record("charts", charts(plan.boots, plan.graphs, plan.scale))
 
 
 def chosen(bench: Bench) -> tuple[list[str], int, int]:
@@ -65,13 +142,14 @@ def chosen(bench: Bench) -> tuple[list[str], int, int]:
     return arms, 3 if quick else int(bench.parameters["repeats"]), 0 if quick else int(bench.parameters["controls"])
 
 
-def plan(graphs: Any, scale: float, arms: Sequence[str], repeats: int, controls: int) -> dict[str, Any]:
+def predicted(plan: Plan) -> dict[str, Any]:
     """What is going to be done, and what the graphs say will come out."""
-    predicted = {}
-    for name, described in graphs.items():
-        services = model.services(described, scale)
-        predicted[name] = {arm: takes_s(services, described["cpus"]) for arm, takes_s in model.PREDICT.items()}
-    return {"graphs": graphs, "scale": scale, "arms": list(arms), "repeats": repeats, "controls": controls, "predicted_s": predicted}
+    takes = {}
+    for name, described in plan.graphs.items():
+        services = model.services(described, plan.scale)
+        takes[name] = {arm: takes_s(services, described["cpus"]) for arm, takes_s in model.PREDICT.items()}
+    asked = {"graphs": plan.graphs, "scale": plan.scale, "arms": plan.arms, "repeats": plan.repeats, "controls": plan.controls}
+    return asked | {"predicted_s": takes}
 
 
 def rotated(arms: Sequence[str], turn: int) -> list[str]:
@@ -102,15 +180,18 @@ def installation(bench: Bench, graphs: Any) -> dict[str, Any]:
     }
 
 
-def boot(bench: Bench, disk: FrozenDisk, graphs: Any, graph: str, arm: str, turn: int, *, off: bool = False) -> dict[str, Any]:
+def boot(bench: Bench, graph: str, arm: str, turn: int, *, off: bool = False) -> dict[str, Any]:
     """One cold boot of one arm, as it is kept: what was said on both ports, taken apart into words."""
     init, arm_args = ARMS[arm]
-    described = graphs[graph]
+    plan, disk = bench.once(planned), bench.once(frozen).disk
+    described = plan.graphs[graph]
+    other_arm, other_cpus = plan.world.cpus
+    cpus = other_cpus if off and arm == other_arm else described["cpus"]
     # Without a runlevel on the command line SysV init enters the one that /etc/inittab names, which is 2.
     runlevel = "" if described["runlevel"] == 2 else str(described["runlevel"])
     words = " ".join(word for word in (ALWAYS, runlevel, arm_args, THEN_OFF if off else "") if word)
     with bench.phase(f"{arm}, {graph}" + (f", turn {turn}" if turn else "")):
-        seen = bench.cold_boot(disk, init=init, kernel_args=words, cpus=described["cpus"], until=None if off else "report ends")
+        seen = bench.cold_boot(disk, init=init, kernel_args=words, cpus=cpus, until=None if off else "report ends")
     marks, facts, units, rest = parse(seen["port"])
     kept = {"arm": arm, "graph": graph, "turn": turn, "init": init, "kernel_args": words, "cpus": described["cpus"]}
     kept |= {"marks": marks, "facts": facts, "units": units, "rest": rest, "console": seen["console"][:40], "noise": seen["noise"]}

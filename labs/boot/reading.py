@@ -120,6 +120,16 @@ def allowed_origins(arm: str) -> set[str]:
     return {LSB: {"an LSB script"}, NATIVE: {"/run/systemd/generator"}}.get(arm, {"nowhere"})
 
 
+def too_early(each: Boot, graph: Sequence[Service]) -> list[str]:
+    """Services that began before one that they depend on had ended, as ``shop before database``."""
+    return [
+        f"{service.name} before {name}"
+        for service in graph
+        for name in service.after
+        if each.begins[service.name].guest_s < each.ends[name].guest_s - TICK_S
+    ]
+
+
 def too_short(each: Boot, graph: Sequence[Service]) -> list[str]:
     """Services that ended sooner than what they do takes, or burned less CPU time than they should."""
     short = []

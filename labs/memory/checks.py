@@ -458,7 +458,10 @@ def unfit_to_compare(run: Record) -> str:
 
 def small_over_large(run: Record) -> Interval:
     """How much longer a step over small pages takes, turn by turn."""
-    return median_interval([small / large for small, large in zip(of(run, "small"), of(run, "large"), strict=True)])
+    small, large = of(run, "small"), of(run, "large")
+    if len(small) != len(large):
+        raise EvidenceProblem(f"{run.place}.ns_per_step: expected as many of small as of large, found {len(small)} and {len(large)}")
+    return median_interval([one / other for one, other in zip(small, large, strict=True)])
 
 
 def of(run: Record, name: str) -> list[float]:

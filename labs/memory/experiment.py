@@ -6,14 +6,16 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vmlab.bench import GUEST_PROBE_DIR, Bench, Guest, HostError
+from vmlab.bench import GUEST_PROBE_DIR, Bench, Guest, HostError, part
 from vmlab.lab import kvm
+
+from .worlds import SECOND_COPY_BYTES, WORLDS, World
 
 # The processor that the marker's process binds itself to; everything else in the guest can have the other.
 CPU = 0
@@ -37,30 +39,65 @@ DRAWN = (
 )
 
 
-def experiment(bench: Bench) -> None:
-    """The lab's own two guests first, then who walks the second set of page tables: on this machine, and on one that is emulated."""
-    main, other = bench.guest("main"), bench.guest("other")
+# The lab's own two guests first, then who walks the second set of page tables: on this machine, and on one that is emulated.
+
+
+@part
+def addresses(bench: Bench) -> None:
+    """What this machine and the guests say of their addresses."""
+    guests = {name: the(bench, name) for name in ("main", "other")}
     bench.record("machine", {"accelerator": bench.accelerator, "root": os.geteuid() == 0, "ram": ram()})
+    bench.record("addresses", {name: guest.script("addresses.py").record for name, guest in guests.items()})
 
-    with bench.phase("what the guests say of their addresses"):
-        bench.record("addresses", {each.name: each.script("addresses.py").record for each in (main, other)})
 
-    with bench.phase("one byte under four names"):
-        bench.record("chain_small", chain(main, "small", stranger=other))
-        bench.record("chain_large", chain(main, "large", stranger=other))
-        bench.record("chain_other", chain(other, "small", stranger=main))
+@part
+def names(bench: Bench) -> None:
+    """One byte under four names."""
+    bench.record("chain_small", chain(bench, "main", "small"))
+    bench.record("chain_large", chain(bench, "main", "large"))
+    bench.record("chain_other", chain(bench, "other", "small"))
 
-    with bench.phase("memory grows as it is touched"):
-        bench.record("growth", growth(main, int(bench.parameters["pages"]), int(bench.parameters["steps"])))
 
-    with bench.phase("what a miss costs"):
-        bench.record("chase", chase(bench, main))
+@part
+def growing(bench: Bench) -> None:
+    """Memory grows as it is touched."""
+    bench.record("growth", growth(bench, int(bench.parameters["pages"]), int(bench.parameters["steps"])))
 
-    with bench.phase("loops in the lab's own guest, as KVM counts them"):
-        bench.record("own_probe", own_probe(bench))
-        bench.record("own_counters", own_counters(bench, main))
 
-    emulated_host(bench)
+@part
+def misses(bench: Bench) -> None:
+    """What a miss costs."""
+    bench.record("chase", chase(bench))
+
+
+@part
+def counted(bench: Bench) -> None:
+    """Loops in the lab's own guest, as KVM counts them."""
+    bench.record("own_probe", own_probe(bench))
+    bench.record("own_counters", own_counters(bench, the(bench, "main")))
+
+
+@part
+def emulated(bench: Bench) -> None:
+    """KVM on an emulated host, loaded twice: with nested paging and without, the same measurements each time."""
+    skipped = why_not_emulated(bench)
+    if skipped:
+        for name in ("emulated_nested", "emulated_shadow"):
+            bench.record(name, {"not_run": skipped})
+    elif bench.parameters["host"] == "ept":
+        emulated_intel_host(bench)
+    else:
+        emulated_amd_host(bench)
+
+
+def world_of(bench: Bench) -> World:
+    """The world that the run is in: the sound one, or one in which a claim is false."""
+    return WORLDS[str(bench.parameters["world"])]
+
+
+def the(bench: Bench, name: str) -> Guest:
+    """The guest of that name, or the one that stands in for it in a broken world."""
+    return bench.guest(world_of(bench).guests.get(name, name))
 
 
 def ram() -> list[dict[str, str]]:
@@ -72,40 +109,63 @@ def ram() -> list[dict[str, str]]:
 # --- one byte under four names ----------------------------------------------------------------------------------------------------
 
 
-def chain(guest: Guest, kind: str, *, stranger: Guest) -> dict[str, Any]:
-    """A marker in the memory of a process of ``guest``, looked for at each stage; ``stranger`` is where it must not be."""
-    marker = secrets.token_hex(32)
+def chain(bench: Bench, name: str, kind: str) -> dict[str, Any]:
+    """A marker in the memory of a process of a guest, looked for at each stage; the other guest is where it must not be."""
+    world, marker = world_of(bench), secrets.token_hex(32)
+    strangers_name = "other" if name == "main" else "main"
+    guest, stranger = the(bench, name), the(bench, strangers_name)
     view = guest.memory
-    with guest.start("marker.py", marker, kind, CPU) as process:
+    with ExitStack() as running:
+        process = running.enter_context(
+            guest.start("marker.py", marker, kind, CPU, *world.marker, *(world.large if kind == "large" else ()))
+        )
         ready = process.read()
-        seen: dict[str, Any] = {"guest": guest.name, "kind": kind, "memory_bytes": view.memory_bytes, "marker": marker, "ready": ready}
-        virtual, second, fs_base = (address(ready, name) for name in ("virtual", "second_virtual", "fs_base"))
+        seen: dict[str, Any] = {"guest": name, "kind": kind, "memory_bytes": view.memory_bytes, "marker": marker, "ready": ready}
+        virtual, second, fs_base = (address(ready, each) for each in ("virtual", "second_virtual", "fs_base"))
         physical = (address(ready, "pagemap") & FRAME) * PAGE_BYTES + virtual % PAGE_BYTES
-        with view.frozen_in(fs_base) as registers:
-            seen["registers"] = hexadecimal(asdict(registers), but=("cpu", "cpl"))
+        with view.frozen_in(whose_tables(running, guest, world, fs_base)) as registers:
+            # (Those that translation goes by; not the general ones.)
+            by_name = {name: value for name, value in asdict(registers).items() if name != "general"}
+            seen["registers"] = hexadecimal(by_name, but=("cpu", "cpl"))
             seen["levels"] = registers.levels
             seen["walk"] = walked(view.walk(registers, virtual))
             seen["second_before"] = walked(view.walk(registers, second))
             seen["monitor_physical"] = told(view.monitor_physical(registers, virtual))
             seen["physical_holds"] = text(view.physical(physical, len(marker)))
             seen["next_page_holds"] = text(view.physical(physical + PAGE_BYTES, len(marker)))
-            host_virtual = view.host_virtual(physical)
+            own = view.host_virtual(physical)
+            # (In a broken world it is another QEMU that the host looks into, or another place or page in this one.)
+            place = physical + (SECOND_COPY_BYTES if world.asks == "second_copy" else 0)
+            looked_into = stranger.memory if world.asks == "another_qemu" else view
+            host_virtual = own if (place, looked_into) == (physical, view) else looked_into.host_virtual(place)
             seen["host_virtual"] = told(host_virtual)
             if host_virtual is not None:
-                seen["host"] = in_the_host(view, physical, host_virtual, len(marker))
-                seen["stranger"] = in_the_stranger(stranger, physical, host_virtual, len(marker))
-        seen["answer"] = answered(view, process, ready, host_virtual, fs_base)
+                table = address(seen["walk"]["steps"][-1], "entry_address")
+                asked = (view.host_virtual(table) if world.asks == "another_page" else None) or host_virtual
+                seen["host"] = in_the_host(looked_into, place, host_virtual, len(marker), asked)
+                with copied(stranger.memory, physical, marker.encode()) if world.asks == "after_copying" else nullcontext():
+                    there = in_the_stranger(stranger.memory, physical, host_virtual, len(marker))
+                seen["stranger"] = {"guest": strangers_name, **there}
+        seen["answer"] = answered(view, process, ready, own, fs_base)
     return seen
 
 
-def in_the_host(view: Any, physical: int, host_virtual: int, size: int) -> dict[str, Any]:
-    """The two last stages: the byte as memory of QEMU's process, and the frame that this is in."""
+def whose_tables(running: ExitStack, guest: Guest, world: World, fs_base: int) -> int:
+    """By which FS base the host knows the process whose tables it reads: the marker's own, but in a world where it meets another."""
+    if world.asks != "another_process":
+        return fs_base
+    another = running.enter_context(guest.start("marker.py", secrets.token_hex(32), "small", CPU))
+    return address(another.read(), "fs_base")
+
+
+def in_the_host(view: Any, physical: int, host_virtual: int, size: int, asked: int) -> dict[str, Any]:
+    """The two last stages: the byte as memory of QEMU's process, and the frame that this is in (whose page table entry is ``asked``)."""
     mapping = view.mapping(host_virtual)
     seen = {
         "holds": refusable(lambda: text(view.read(host_virtual, size))),
         "next_page_holds": refusable(lambda: text(view.read(host_virtual + PAGE_BYTES, size))),
         "mapping": hexadecimal(asdict(mapping), but=("name", "resident_bytes", "own_bytes", "huge_bytes")) if mapping else None,
-        "page": refusable(lambda: page_of(view, host_virtual)),
+        "page": refusable(lambda: page_of(view, asked)),
     }
     frame = seen["page"].get("frame")
     if frame is not None:
@@ -116,17 +176,28 @@ def in_the_host(view: Any, physical: int, host_virtual: int, size: int) -> dict[
     return seen
 
 
-def in_the_stranger(stranger: Guest, physical: int, host_virtual: int, size: int) -> dict[str, Any]:
+def in_the_stranger(view: Any, physical: int, host_virtual: int, size: int) -> dict[str, Any]:
     """What another guest has at the same addresses."""
-    view = stranger.memory
     own = view.host_virtual(physical)
     return {
-        "guest": stranger.name,
         "physical_holds": text(view.physical(physical, size)),
         "host_virtual_of_physical": told(own),
         "holds": refusable(lambda: text(view.read(host_virtual, size))),
         "page_of_physical": refusable(lambda: page_of(view, own)) if own is not None else None,
     }
+
+
+@contextmanager
+def copied(view: Any, physical: int, content: bytes) -> Iterator[None]:
+    """For the length of a block a guest that stands still has other bytes at an address, and then its own again."""
+    with view.frozen():
+        place = view.host_virtual(physical)
+        kept = view.read(place, len(content))
+        view.write(place, content)
+        try:
+            yield
+        finally:
+            view.write(place, kept)
 
 
 def answered(view: Any, process: Any, ready: Mapping[str, Any], host_virtual: int | None, fs_base: int) -> dict[str, Any]:
@@ -152,11 +223,12 @@ def answered(view: Any, process: Any, ready: Mapping[str, Any], host_virtual: in
 # --- memory grows as it is touched ------------------------------------------------------------------------------------------------
 
 
-def growth(guest: Guest, pages: int, steps: int) -> dict[str, Any]:
+def growth(bench: Bench, pages: int, steps: int) -> dict[str, Any]:
     """How many frames of the host QEMU's process has after each step of touching, and after touching everything once more.
 
     A guest gives away first what others in it used before, and such pages have a frame. So another mapping takes those before.
     """
+    guest, arguments = the(bench, "main"), world_of(bench).touch
     view = guest.memory
     base = view.host_virtual(0)
     if base is None:
@@ -166,7 +238,7 @@ def growth(guest: Guest, pages: int, steps: int) -> dict[str, Any]:
     with ExitStack() as kept:
         while not tries or (tries[-1] < NEARLY_ALL * pages and len(tries) < TRIES and rounds > 0):
             # Each keeps what it has taken until the end, so that the next one gets other memory.
-            process = kept.enter_context(guest.start("touch.py", pages))
+            process = kept.enter_context(guest.start("touch.py", pages, *arguments))
             seen = grown(view, process, base, pages, steps, rounds)
             rounds -= len(seen["filled"]) + -(-pages // FILL_PAGES)
             tries.append(seen["samples"][-1]["unbacked_so_far"])
@@ -237,13 +309,13 @@ def resident(view: Any, base: int) -> dict[str, int]:
 # --- what a miss in the TLB costs --------------------------------------------------------------------------------------------------
 
 
-def chase(bench: Bench, guest: Guest) -> dict[str, Any]:
+def chase(bench: Bench) -> dict[str, Any]:
     """The same chase from pointer to pointer in the guest and on this machine itself; nothing where the processor is emulated."""
     if bench.accelerator != "kvm":
         return {"not_run": "its processor is emulated, and so are the costs of a translation"}
     words = [int(bench.parameters[name]) for name in ("chase_mib", "samples", "chase_steps")]
     return {
-        "guest": guest.script("chase.py", *words, time_limit_s=LONG_S).record,
+        "guest": the(bench, "main").script("chase.py", *words, time_limit_s=LONG_S).record,
         "native": bench.here("chase.py", *words, time_limit_s=LONG_S),
     }
 
@@ -289,23 +361,12 @@ def wanted_loops(bench: Bench) -> list[dict[str, Any]]:
 # --- the emulated host: nested paging, and shadow paging as its control -----------------------------------------------------------------
 
 
-def emulated_host(bench: Bench) -> None:
-    """KVM on a host whose processor is emulated, loaded twice, with nested paging and without; the same measurements each time."""
-    skipped = why_not_emulated(bench)
-    if skipped:
-        for name in ("emulated_nested", "emulated_shadow"):
-            bench.record(name, {"not_run": skipped})
-    elif bench.parameters["host"] == "ept":
-        emulated_intel_host(bench)
-    else:
-        emulated_amd_host(bench)
-
-
 def emulated_intel_host(bench: Bench) -> None:
     """Bochs, whose emulated processor is Intel's. It is slow, so that it runs the probe and nothing else, both times in one boot."""
     host = bench.guest("intel_host")
     with bench.phase("an emulated Intel host, hardware walk emulated by Bochs: nested paging, then shadow page tables, the control"):
-        worlds = host.script("both_worlds.py", GUEST_PROBE_DIR, "kvm_intel", "ept=1", "ept=0").records
+        settings = [f"ept={int(on)}" for _, on, _ in settings_of(bench)]
+        worlds = host.script("both_worlds.py", GUEST_PROBE_DIR, "kvm_intel", *settings).records
     skipped = {"not_run": "Bochs, which is slow, runs the probe alone"}
     for name, world in zip(("emulated_nested", "emulated_shadow"), worlds, strict=True):
         probe = kvm.judged(kvm.read(world["probe"]))
@@ -316,9 +377,15 @@ def emulated_intel_host(bench: Bench) -> None:
 def emulated_amd_host(bench: Bench) -> None:
     """One guest that can run guests, its AMD processor emulated by QEMU."""
     host = bench.guest("amd_host")
-    for name, npt, title in (("emulated_nested", 1, "nested paging"), ("emulated_shadow", 0, "shadow page tables, the control")):
+    for name, on, title in settings_of(bench):
         with bench.phase(f"an emulated AMD host, hardware walk emulated by QEMU TCG: {title}"):
-            bench.record(name, emulated_world(bench, host, npt))
+            bench.record(name, emulated_world(bench, host, on))
+
+
+def settings_of(bench: Bench) -> tuple[tuple[str, bool, str], tuple[str, bool, str]]:
+    """The two settings of KVM's module: by which name each is recorded, whether nested paging is on, and its title."""
+    world = world_of(bench)
+    return ("emulated_nested", world.nested, "nested paging"), ("emulated_shadow", world.shadow, "shadow page tables, the control")
 
 
 def why_not_emulated(bench: Bench) -> str:
@@ -329,16 +396,25 @@ def why_not_emulated(bench: Bench) -> str:
     return f"the run was asked for HOST={wanted}" if wanted == "none" else ""
 
 
-def emulated_world(bench: Bench, host: Guest, npt: int) -> dict[str, Any]:
+def emulated_world(bench: Bench, host: Guest, on: bool) -> dict[str, Any]:
     """What the module says, what the probe of /dev/kvm counts, and what is counted around loops in a guest of this guest."""
-    module = host.script("kvm_module.py", "kvm_amd", f"npt={npt}").record
+    module = host.script("kvm_module.py", "kvm_amd", f"npt={int(on)}").record
     probe = host.probe("kvm", time_limit_s=LONG_S)
     # The probe again, once more measured, this time with the kernel's trace of the faults: as many as its last phase can have.
     reads = probe["phases"].get("swap_walk", {"n": 1})["n"]
     most = reads * kvm.expected("nested", "pf_taken")["swap_walk"]
-    faults = host.script("walk_faults.py", GUEST_PROBE_DIR, most, time_limit_s=LONG_S).record
+    with loaded_the_other_way(host, on) if world_of(bench).traces_the_other else nullcontext():
+        faults = host.script("walk_faults.py", GUEST_PROBE_DIR, most, time_limit_s=LONG_S).record
     nested = host.script("nested.py", input=json.dumps(wanted_loops(bench)), time_limit_s=LONG_S).record
     return {"emulator": "QEMU TCG", "module": module, "probe": probe, "drawn": drawn(probe), "faults": faults, "nested": nested}
+
+
+@contextmanager
+def loaded_the_other_way(host: Guest, on: bool) -> Iterator[None]:
+    """For the length of a block KVM's module is loaded with the setting that it should not have."""
+    host.script("kvm_module.py", "kvm_amd", f"npt={int(not on)}")
+    yield
+    host.script("kvm_module.py", "kvm_amd", f"npt={int(on)}")
 
 
 def drawn(probe: dict[str, Any]) -> dict[str, Any]:

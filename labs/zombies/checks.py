@@ -60,6 +60,14 @@ def its_status_can_be_read_without_reaping(evidence: Evidence) -> Verdict:
     said = [f"{look.text('code')} with {look.integer('status')}" for look in looks]
     between = stat_of(child, "after_sigkill").text("state")
     reaping, afterwards = child.record("reaping"), child.record("peek_after_reaping")
+    nothing_left = reading.error_of(reaping)
+    if nothing_left is not None:
+        return failed(
+            "Once the status had been read, there was nothing left to wait for.",
+            expected=f"{' and '.join(said)}, then waitpid {reading.RAW_STATUS}",
+            measured=f"{' and '.join(said)}, then waitpid {nothing_left}",
+            hint="was it read with WNOWAIT both times?",
+        )
     raw = reaping.integer("raw_status")
     measured = f"WNOWAIT: {said[0]}, then {said[1]}, state {between} in between; waitpid: {raw}; afterwards {afterwards.text('errno')}"
     expected = f"exited with 7 twice, state Z, waitpid {reading.RAW_STATUS}, then ECHILD"

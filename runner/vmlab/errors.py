@@ -9,6 +9,7 @@
         │   ├── BootTimeout          a step of readiness did not come true in time
         │   ├── GuestPanicked        the guest's kernel panicked
         │   ├── GuestExited          QEMU ended although nobody asked it to
+        │   ├── GuestEnded           the guest ended as the experiment wanted, and is asked for something more
         │   ├── Unsuitable           what the lab would show is not observable in this guest
         │   │   ├── UnsuitableImage     its image lacks a program
         │   │   └── UnsuitableProcessor its processor lacks a feature
@@ -85,6 +86,10 @@ class GuestPanicked(GuestError):
 
 class GuestExited(GuestError):
     """QEMU ended although nobody asked it to; ``detail`` is its output and the console's tail."""
+
+
+class GuestEnded(GuestError):
+    """The guest has ended, as the experiment wanted it to, and was asked for something more."""
 
 
 class Unsuitable(GuestError):

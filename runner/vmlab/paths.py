@@ -22,6 +22,11 @@ def data_dir(name: str) -> Path:
     return (_IN_WHEEL if _IN_WHEEL.is_dir() else _CHECKOUT) / name
 
 
+def guest_library() -> Path:
+    """The package `vmlab_guest`, which guest scripts import: beside this one, in a clone and in an installed wheel."""
+    return _PACKAGE.parent / "vmlab_guest"
+
+
 def packages_table() -> Path:
     """The table of system packages, which the Makefile's set-up reads too.
 

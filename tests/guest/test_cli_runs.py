@@ -107,13 +107,14 @@ def test_a_shell_in_the_guest_is_the_students(tmp_path: Path) -> None:
     labs.mkdir()
     (labs / "faults").symlink_to(LAB)
     argv = [sys.executable, "-m", "vmlab", "shell", "faults", "--guest", "other", "--labs", str(labs)]
-    typed = "id -un; hostname; sudo id -u; cd /run/vmlab/lab; python3 hello.py typed < /dev/null; exit 7\n"
+    typed = "id -un; hostname; sudo id -u; cd /run/vmlab/lab; python3 hello.py typed < /dev/null; "
+    typed += "cd; python3 -c 'from vmlab_guest.say import say; say(found=True)'; exit 7\n"
     done = subprocess.run(argv, cwd=ROOT, input=typed, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 7, done.stdout + done.stderr
-    user, host, *rest = done.stdout.splitlines()[-4:]
+    user, host, *rest = done.stdout.splitlines()[-5:]
     assert user == "debian"
     assert host.startswith("other-")
-    assert rest == ["0", '{"hello": "typed", "input": ""}']
+    assert rest == ["0", '{"hello": "typed", "input": ""}', '{"found": true}']
     assert "Traceback" not in done.stderr
 
 

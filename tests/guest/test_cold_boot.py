@@ -78,3 +78,13 @@ def test_a_guest_that_dies_is_not_waited_for(frozen: tuple[World, FrozenDisk]) -
 def test_the_report_says_how_the_guest_ended(frozen: tuple[World, FrozenDisk]) -> None:
     world, _ = frozen
     assert world.guest.machine.ended_how == "switched off"
+
+
+def test_any_end_will_do_when_it_is_said_so(frozen: tuple[World, FrozenDisk]) -> None:
+    world, disk = frozen
+    boot = world.bench.cold_boot(disk, init="systemd", kernel_args="init=/bin/false", until="over", any_end=True)
+    assert boot["ended"] == "panicked"
+    assert boot["end"]["monitor"]["event"] == "GUEST_PANICKED"
+    assert "Attempted to kill init" in boot["end"]["console"]
+    boot = world.bench.cold_boot(disk, init="systemd", kernel_args="init=/hello", until="never said", time_limit_s=20, any_end=True)
+    assert (boot["ended"], boot["end"]["status"]) == ("still runs", "running")

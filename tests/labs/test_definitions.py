@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from functools import cache
 from pathlib import Path
@@ -64,3 +65,20 @@ def test_each_plot_has_its_numbers(name: str) -> None:
 
 def test_there_are_labs() -> None:
     assert "zombies" in LABS
+
+
+@pytest.mark.parametrize("name", [name for name in LABS if lab(name).definition.controls])
+def test_each_check_is_refuted_by_a_control_or_says_why_not(name: str) -> None:
+    definition, checks = lab(name).definition, [check.id for check in lab(name).load_checks()]
+    lab(name).load_experiment()
+    refuted = {check for control in definition.controls.values() for check in control.fails}
+    assert refuted | set(definition.unrefuted) == set(checks)
+
+
+@pytest.mark.parametrize("name", [name for name in LABS if "world" in lab(name).definition.parameters])
+def test_each_world_of_a_lab_has_its_control(name: str) -> None:
+    definition = lab(name).definition
+    assert definition.parameters["world"].choices == ["sound", *definition.controls]
+    assert all(control.set["world"] == world for world, control in definition.controls.items())
+    described = importlib.import_module(f"labs.{name}.worlds")
+    assert list(getattr(described, "BROKEN", None) or described.WORLDS) == definition.parameters["world"].choices

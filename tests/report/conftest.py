@@ -12,7 +12,11 @@ import pytest
 from vmlab.lab import Evidence, Verdict, failed, inconclusive, not_observable, passed
 from vmlab.lab.checks import Check, CheckFunction, check
 from vmlab.lab.definition import LabDefinition
+from vmlab.lab.verdict import VerdictKind
+from vmlab.lab.worlds import World, expected
 from vmlab.report.assemble import Recorded, judge_report, lab_part, observation
+from vmlab.report.batch import LabRow, Trouble
+from vmlab.report.matrix import Matrix, Occasion, Outcome, Trial, matrix_of
 from vmlab.report.model import (
     AcceleratorPart,
     CloudInitPart,
@@ -375,6 +379,31 @@ class Samples:
             files=[FilePart(path="javascript:alert(1)", sha256=bad, size_bytes=1), FilePart(path="../../x", sha256="", size_bytes=1)],
             answers={"errno": bad, "bytes_each": bad},
         )
+
+    def matrix(self) -> Matrix:
+        """Many worlds, of which each breaks one check; the third has noise, the fourth a check that does not fail, the fifth broke."""
+        report = self.passing()
+        checks = [each for each in self.checks() if each.id in {part.id for part in report.checks}]
+        broken = [World(f"world_{n}", "It is false. " * 9, {"n": n}, fails=[checks[n % len(checks)].id]) for n in range(20)]
+        outcomes = {}
+        for number, world in enumerate([World("sound"), *broken]):
+            parts = [
+                each.model_copy(
+                    update={"verdict": VerdictKind(kind), "measured": HOSTILE, "left_out": each.id not in world.fails and number > 9}
+                )
+                for each, kind in zip(report.checks, expected(world, checks).values(), strict=True)
+            ]
+            if number in (3, 4):
+                parts[0] = parts[0].model_copy(update={"verdict": VerdictKind.INCONCLUSIVE if number == 3 else VerdictKind.PASS})
+                parts[3] = parts[3].model_copy(update={"verdict": VerdictKind.PASS})
+            row = LabRow(
+                job=world.name, lab="zoo", title="", key="", verdict=report.verdict(), report=f"{world.name}/1", earlier=[world.name]
+            )
+            outcomes[world.name] = Outcome(row, report.model_copy(update={"checks": parts}))
+        trouble = Trouble(kind="HostError", message=HOSTILE)
+        outcomes["world_4"] = Outcome(LabRow(job="", lab="zoo", title="", key="", verdict=VerdictKind.ERROR, trouble=trouble))
+        trial = Trial("zoo", DEFINITION["title"], "ab" * 32, checks, [World("sound"), *broken], {}, ["another"])
+        return matrix_of(trial, outcomes, Occasion("2026-11-25T08:00:00+00:00", "vmlab controls zoo", "0.1.0"))
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from vmlab.lab import Evidence, Verdict, check, not_observable, passed
+from vmlab.lab.checks import Check
 from vmlab.lab.verdict import VerdictKind
 from vmlab.report.assemble import differences, evidence_digest, file_part, observation, rejudge, verify_evidence
 from vmlab.report.model import Report
@@ -40,6 +42,32 @@ def test_rejudging_an_honest_report_changes_nothing(samples: Any) -> None:
         again = rejudge(report, checks)
         assert again == report
         assert differences(report, again) == []
+
+
+def test_each_verdict_says_on_which_evidence_it_rests(samples: Any) -> None:
+    by_id = {each.id: each for each in samples.report().checks}
+    names = {each.name for each in samples.report().evidence.observations}
+    assert all(each.rests_on for each in by_id.values() if each.verdict in (VerdictKind.PASS, VerdictKind.FAIL))
+    assert {place.split(".")[0] for each in by_id.values() for place in each.rests_on} <= {*names, "parameters", "run"}
+
+
+def test_a_check_may_know_what_ran_the_guests_and_a_grader_judges_the_same(samples: Any) -> None:
+    @check(points=1, claim="Z1")
+    def by_the_run(evidence: Evidence) -> Verdict:
+        """A check that needs KVM and says which kernel it was."""
+        if evidence.run.accelerator != "kvm":
+            return not_observable("emulated")
+        return passed("ran", measured=f"{evidence.run.kernel} of {evidence.run.guest('vm').image}")
+
+    declared: Check = by_the_run.__vmlab_check__  # type: ignore[attr-defined]
+    report = rejudge(samples.report(), [declared])
+    (found,) = report.checks
+    guest = report.guests[0]
+    assert (found.verdict, found.measured) == (VerdictKind.PASS, f"{guest.kernel} of {guest.image}")
+    assert found.rests_on == ["run.accelerator", "run.guests.vm.kernel", "run.guests.vm.image"]
+    emulated = report.host.model_copy(update={"accelerator": report.host.accelerator.model_copy(update={"name": "tcg"})})
+    (found,) = rejudge(changed(report, host=emulated), [declared]).checks
+    assert found.verdict is VerdictKind.NOT_OBSERVABLE
 
 
 def test_rejudging_detects_a_forged_verdict(samples: Any) -> None:

@@ -129,10 +129,11 @@ def pages(samples: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     names, when = [row.job for row in rows], "2026-11-24T08:00:00+00:00"
     of_all = batch.Batch(started_at=when, duration_s=93, command="vmlab run all", runner_version="0.1.0", whole=names, rows=rows)
     publish.save_index(of_all, directory)
+    publish.save_matrix(samples.matrix(), directory)
     return directory
 
 
-@pytest.mark.parametrize("name", ["report", "passing", "broken", "empty", "nasty", "index"])
+@pytest.mark.parametrize("name", ["report", "passing", "broken", "empty", "nasty", "index", "controls"])
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)])
 def test_page_is_quiet_and_fits(browser: Browser, pages: Path, name: str, width: int, dark: bool) -> None:
     browser.open(pages / f"{name}.html", width=width, dark=dark)

@@ -156,6 +156,20 @@ def test_what_a_reader_finds(sources: dict[str, str]) -> None:
     )
 
 
+def test_a_verdict_leads_to_its_evidence(samples: Any) -> None:
+    report = samples.report()
+    page = report_html(report)
+    (first,) = {place.split(".")[0] for place in report.checks[0].rests_on}
+    assert f'<a class="mono" href="#evidence-{first}">{first}</a>' in page
+    assert f'<details id="evidence-{first}">' in page
+    foreign = report.checks[0].model_copy(update={"rests_on": ["parameters.zombies", "run.accelerator", "<nowhere>.x", f"{first}.a[*].b"]})
+    page = report_html(report.model_copy(update={"checks": [foreign]}))
+    assert 'href="#repeat">parameters</a><span class="small muted">: zombies</span>' in page
+    assert 'href="#machines">run</a>' in page
+    assert '<span class="mono">&lt;nowhere&gt;</span>' in page
+    assert 'class="small muted">: a[*].b</span>' in page
+
+
 def test_headlines(samples: Any, sources: dict[str, str]) -> None:
     assert "All 5 checks pass" in Page(sources["passing"]).words()
     assert "The run broke before it was finished" in Page(sources["broken"]).words()

@@ -8,11 +8,12 @@ from typing import Any
 import jsonschema
 import pytest
 
-from vmlab.report.schema import SCHEMA_PATH, schema_text
+from vmlab.report.schema import MATRIX_SCHEMA_PATH, SCHEMA_PATH, matrix_schema, report_schema, schema_text
 
 
 def test_committed_schema_is_that_of_the_models() -> None:
-    assert SCHEMA_PATH.read_text(encoding="utf-8") == schema_text(), "run: python -m vmlab.report.schema"
+    for path, schema in ((SCHEMA_PATH, report_schema()), (MATRIX_SCHEMA_PATH, matrix_schema())):
+        assert path.read_text(encoding="utf-8") == schema_text(schema), "run: python -m vmlab.report.schema"
 
 
 @pytest.mark.parametrize("name", ["report", "passing", "broken", "empty", "nasty"])

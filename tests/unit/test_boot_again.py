@@ -65,7 +65,7 @@ def test_a_timed_boot_too_and_what_broke_is_kept(deaths: list[str], boots: int, 
     disk = FrozenDisk(request, tmp_path / "disk", tmp_path / "seed")
     outcome = pytest.raises(GuestPanicked) if boots == len(deaths) else contextlib.nullcontext()
     with outcome:
-        done = frozen.cold_boot(disk, request, setting(WorkDir(tmp_path), tmp_path / "console"), "x")
+        done = frozen.cold_boot(disk, request, setting(WorkDir(tmp_path), tmp_path / "console"), frozen.Until("x"))
         assert done.broken == deaths
     assert tried == boots
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vmlab.lab import Evidence, Verdict, check, failed, inconclusive, judge, not_observable, passed
-from vmlab.lab.checks import Check, Judgement, checks_of, settled
+from vmlab.lab.checks import Check, Judgement, Missing, checks_of, settled
 from vmlab.lab.verdict import VerdictKind
 
 
@@ -80,26 +80,26 @@ def test_missing_evidence_is_inconclusive() -> None:
 
 
 def test_evidence_missing_because_the_run_broke_is_our_error() -> None:
-    [judgement] = judge([DECLARED], Evidence({}), broken_by="the guest's kernel panicked")
+    [judgement] = judge([DECLARED], Evidence({}), Missing(broken_by="the guest's kernel panicked"))
     assert judgement.verdict.kind is VerdictKind.ERROR
     assert "the guest's kernel panicked" in judgement.verdict.rationale
 
 
 def test_what_an_image_cannot_show_is_not_observable_and_what_was_observed_counts() -> None:
     why = "the image x has no strace, which the lab needs"
-    [judgement] = judge([DECLARED], Evidence({}), unsuitable=why)
+    [judgement] = judge([DECLARED], Evidence({}), Missing(unsuitable=why))
     assert judgement.verdict.kind is VerdictKind.NOT_OBSERVABLE
     assert why in judgement.verdict.rationale
-    [judgement] = judge([made("a", NO)], Evidence({}), unsuitable=why)
+    [judgement] = judge([made("a", NO)], Evidence({}), Missing(unsuitable=why))
     assert judgement.verdict.kind is VerdictKind.FAIL
 
 
 def test_what_was_observed_before_the_run_broke_still_counts() -> None:
-    assert kinds(judge([DECLARED], Evidence(SOUND), broken_by="lost the connection")) == ["pass"]
+    assert kinds(judge([DECLARED], Evidence(SOUND), Missing(broken_by="lost the connection"))) == ["pass"]
 
 
 def test_malformed_evidence_is_inconclusive_even_if_the_run_broke_later() -> None:
-    assert kinds(judge([DECLARED], Evidence({"growth": {"rows": []}}), broken_by="lost the connection")) == ["inconclusive"]
+    assert kinds(judge([DECLARED], Evidence({"growth": {"rows": []}}), Missing(broken_by="lost the connection"))) == ["inconclusive"]
 
 
 def test_while_a_run_lasts_only_what_is_decided_is_told() -> None:
@@ -201,3 +201,26 @@ def test_sound_evidence_with_one_value_spoilt_never_passes(seed: int) -> None:
 
 def test_every_verdict_has_a_sign_and_a_meaning() -> None:
     assert len({kind.sign for kind in VerdictKind}) == len({kind.meaning for kind in VerdictKind}) == 5
+
+
+def test_a_judgement_knows_what_its_check_looked_at() -> None:
+    rests = made("b", YES, after=("grows",))
+    [grown, blocked] = judge([DECLARED, rests], Evidence({"growth": {"rows": [{"n": 1}]}}))
+    assert grown.reads.rests_on()
+    assert all(place.startswith("growth") for place in grown.reads.rests_on())
+    assert blocked.verdict.kind is VerdictKind.INCONCLUSIVE
+    assert blocked.reads.rests_on() == [], "it was not asked"
+
+
+def test_a_check_that_needs_a_guest_which_is_not_there_yet_is_not_settled() -> None:
+    @check(points=1, claim="C")
+    def old_kernel(evidence: Evidence) -> Verdict:
+        """A check by the kernel."""
+        kernel = evidence.run.kernel
+        return not_observable("too old") if kernel.startswith("5.") else passed("fine", measured=kernel)
+
+    declared: Check = old_kernel.__vmlab_check__  # type: ignore[attr-defined]
+    started = {"accelerator": "tcg", "guests": {"main": {"accelerator": "tcg", "kernel": "5.15.0", "image": "x"}}}
+    assert settled([declared], Evidence({}, run={"accelerator": "tcg", "guests": {}})) == []
+    assert kinds(settled([declared], Evidence({}, run=started))) == ["not-observable"]
+    assert kinds(judge([declared], Evidence({}))) == ["inconclusive"]

@@ -15,10 +15,12 @@ import yaml
 
 from vmlab.cli.app import cli
 from vmlab.host.accelerator import CI_RULE
+from vmlab.lab.collection import Collection
 
 ROOT = Path(__file__).resolve().parents[2]
 GITHUB, GITLAB = ROOT / ".github/workflows/labs.yml", ROOT / ".gitlab-ci.yml"
-SCHEMAS = {GITHUB: "vendor.github-workflows", GITLAB: "vendor.gitlab-ci"}
+NIGHTLY = ROOT / ".github/workflows/controls.yml"
+SCHEMAS = {GITHUB: "vendor.github-workflows", NIGHTLY: "vendor.github-workflows", GITLAB: "vendor.gitlab-ci"}
 
 
 def problems(schema: str, file: Path) -> str:
@@ -28,7 +30,7 @@ def problems(schema: str, file: Path) -> str:
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("file", [GITHUB, GITLAB], ids=["github", "gitlab"])
+@pytest.mark.parametrize("file", [GITHUB, NIGHTLY, GITLAB], ids=["github", "nightly", "gitlab"])
 def test_the_service_accepts_it(file: Path) -> None:
     assert problems(SCHEMAS[file], file) == ""
 
@@ -90,9 +92,18 @@ def test_a_silent_fall_back_to_emulation_is_an_error(file: Path) -> None:
     assert all("--accel kvm" in line for line in runs)
 
 
-def test_kvm_is_opened_as_the_doctor_says() -> None:
-    ran = [line.strip() for line in scripts(GITHUB)]
+@pytest.mark.parametrize("file", [GITHUB, NIGHTLY], ids=["github", "nightly"])
+def test_kvm_is_opened_as_the_doctor_says(file: Path) -> None:
+    ran = [line.strip() for line in scripts(file)]
     assert all(step in ran for step in CI_RULE.split(" && "))
+
+
+def test_every_night_each_lab_that_has_controls_is_tried_with_kvm_or_not_at_all() -> None:
+    with_controls = [name for name in Collection().names() if Collection().get(name).definition.controls]
+    assert yaml.safe_load(NIGHTLY.read_text())["jobs"]["controls"]["strategy"]["matrix"]["lab"] == with_controls
+    (tried,) = (line for line in scripts(NIGHTLY) if "make controls" in line)
+    assert "ACCEL=kvm" in tried
+    assert "\n  schedule:\n" in NIGHTLY.read_text()
 
 
 def test_the_matrix_runs_every_shard_and_no_other() -> None:
@@ -103,6 +114,6 @@ def test_the_matrix_runs_every_shard_and_no_other() -> None:
 
 
 def test_actions_are_pinned_by_major_version() -> None:
-    uses = re.findall(r"uses: (\S+)", GITHUB.read_text())
+    uses = re.findall(r"uses: (\S+)", GITHUB.read_text() + NIGHTLY.read_text())
     assert uses
     assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", each) for each in uses)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vmlab.lab import Evidence, EvidenceProblem, Record
-from vmlab.lab.evidence import canonical, digest
+from vmlab.lab.evidence import NotRecorded, canonical, digest
 
 WRONG: dict[str, list[Any]] = {
     "integer": [True, False, 1.0, 1.5, "1", None, [], {}, math.nan],
@@ -18,6 +18,7 @@ WRONG: dict[str, list[Any]] = {
     "flag": [0, 1, "true", None, [], {}],
     "record": [1, "x", None, [], True],
     "address": [{}, 1, None, "", "1f", "0x", "0X1F", "0x1F", "0x1g", "0x" + "1" * 17, "-0x1", ["0x1"]],
+    "mask": [{}, 1, None, True, "", "0x", "x1f", "1g", "-1", " 1", "1\n", "1" * 17, "1_0", "0x1,2", "ff,ff", ",ffffffff", ["1f"]],
     "records": [{}, 1, "x", None, [], [1], [{}, None], True],
     "numbers": [{}, 1, "12", None, [], ["1"], [1, math.nan], [True]],
     "texts": [{}, 1, "abc", None, [1], ["a", None]],
@@ -28,6 +29,7 @@ RIGHT: dict[str, list[Any]] = {
     "text": ["", "x"],
     "flag": [True, False],
     "address": ["0x0", "0x8000000004d8b867"],
+    "mask": ["0", "0000000000014002", "0x14002", "1FF", "000001ffffffffff", "3,00000000"],
     "record": [{}],
     "records": [[{}], [{}, {"a": 1}]],
     "numbers": [[1], [1, 2.5]],
@@ -53,6 +55,11 @@ def test_a_value_of_the_right_kind_is_read(reader: str, value: Any) -> None:
         assert got == value
     if reader == "address":
         assert hex(got) == value
+
+
+@pytest.mark.parametrize(("text", "bits"), [("0000000000014002", 0x14002), ("0x14002", 0x14002), ("1,00000003", 0x100000003), ("0", 0)])
+def test_a_mask_is_read_as_the_kernel_prints_it(text: str, bits: int) -> None:
+    assert read("mask", text) == bits
 
 
 @pytest.mark.parametrize("reader", list(WRONG))
@@ -137,3 +144,73 @@ def test_canonical_form() -> None:
     assert canonical({"b": "é", "a": [1, 2.5, None, True]}) == '{"a":[1,2.5,null,true],"b":"é"}'.encode()
     with pytest.raises(ValueError, match="JSON compliant"):
         canonical({"a": math.nan})
+
+
+# --- what is known of the run ---------------------------------------------------------------------------------------------------------
+
+RUN = {
+    "accelerator": "kvm",
+    "guests": {
+        "other": {"accelerator": "tcg", "kernel": "6.1.0", "image": "debian-12"},
+        "main": {"accelerator": "kvm", "kernel": "6.12.9", "image": "debian-13"},
+        "unseen": {"accelerator": "", "kernel": "", "image": "debian-13"},
+    },
+}
+
+
+def test_the_run_says_what_ran_it() -> None:
+    run = Evidence({}, run=RUN).run
+    assert (run.accelerator, run.kernel, run.image) == ("kvm", "6.12.9", "debian-13")
+    other = run.guest("other")
+    assert (other.accelerator, other.kernel, other.image) == ("tcg", "6.1.0", "debian-12")
+
+
+def test_the_first_guest_stands_for_the_run_where_none_is_called_main() -> None:
+    run = {**RUN, "guests": {"client": RUN["guests"]["other"], "server": RUN["guests"]["main"]}}  # type: ignore[index]
+    assert Evidence({}, run=run).run.kernel == "6.1.0"
+
+
+@pytest.mark.parametrize("fact", ["accelerator", "kernel", "image"])
+@pytest.mark.parametrize("run", [None, {}, {"accelerator": None, "guests": {}}, {"accelerator": 1, "guests": {"main": {}}}, {"guests": 3}])
+def test_what_is_not_known_of_the_run_is_an_evidence_problem(run: Any, fact: str) -> None:
+    with pytest.raises(EvidenceProblem):
+        getattr(Evidence({}, run=run).run, fact)
+
+
+@pytest.mark.parametrize("name", ["later", "unseen"])
+def test_a_guest_that_was_not_started_yet_is_waited_for(name: str) -> None:
+    """While a run goes on, a check that asks for it decides nothing yet."""
+    with pytest.raises(NotRecorded):
+        _ = Evidence({}, run=RUN).run.guest(name).kernel
+
+
+# --- what was looked at --------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_read_is_known() -> None:
+    evidence = Evidence({"a": {"n": 1, "rows": [{"x": 1, "y": 2}, {"x": 3}], "t": ["u", "v"], "unread": 5}, "b": {}}, {"rounds": 3}, RUN)
+    _ = evidence["a"].integer("n"), [row.integer("x") for row in evidence["a"].records("rows")], evidence["a"].texts("t")
+    _ = "extra" in evidence["a"], "c" in evidence, evidence.parameters.integer("rounds"), evidence.run.guest("main").kernel
+    assert list(evidence["b"]) == []
+    assert set(evidence.reads.rests_on()) == {
+        *("a.n", "a.rows[*].x", "a.t[*]", "a.extra", "b", "c"),
+        *("parameters.rounds", "run.guests.main.kernel"),
+    }
+    assert evidence.reads.members == {"b"}
+    assert evidence.watched().reads.rests_on() == []
+
+
+def test_of_many_places_it_names_what_they_lie_in() -> None:
+    evidence = Evidence({"a": {"n": 1, "deep": {f"key{i}": {"x": 1} for i in range(500)}}})
+    _ = evidence["a"].integer("n"), [evidence["a"].record("deep").record(name).integer("x") for name in evidence["a"].record("deep")]
+    assert evidence.reads.rests_on() == ["a.n", "a.deep"]
+    wide = Evidence({f"seen{i}": {} for i in range(500)})
+    assert ["seen3" in wide for _ in range(2)] == [True, True]
+    assert len([name for name in (f"seen{i}" for i in range(500)) if name in wide]) == 500
+    assert len(wide.reads.rests_on()) == 60
+
+
+def test_a_key_of_the_guests_that_is_endless_is_cut() -> None:
+    evidence = Evidence({"a": {"x" * 100_000: 1}})
+    assert ["x" * 100_000 in evidence["a"]] == [True]
+    assert [len(place) for place in evidence.reads.rests_on()] == [200]

@@ -234,8 +234,8 @@ def test_an_unknown_claim_is_answered_with_the_nearest(lab: Lab) -> None:
     ("code", "says"),
     [
         (None, "experiment.py does not exist"),
-        ("x = 1\n", "has no function experiment(bench)"),
-        ("experiment = 3\n", "has no function experiment(bench)"),
+        ("x = 1\n", "has no function experiment(bench), and no parts"),
+        ("experiment = 3\n", "has no function experiment(bench), and no parts"),
     ],
 )
 def test_an_experiment_that_is_none(lab: Lab, code: str | None, says: str) -> None:

@@ -62,7 +62,8 @@ def refusal(call: Callable[[], object]) -> UsageError:
     return caught.value
 
 
-def module_of(function: Callable[..., object]) -> Any:
+def module_of(function: Callable[..., object] | None) -> Any:
+    assert function is not None
     return sys.modules[function.__module__]
 
 
@@ -73,7 +74,7 @@ def test_what_the_lab_shares_is_one_object_to_all_of_it(lab: Lab, tmp_path: Path
         write(lab, **{name: "from . import helper, model\nfrom .model import Kind, Service\nHERE = (Kind.HARD, Service('a'))\n"})
     write(lab, checks_more="from .model import Kind, Service\nHERE = (Kind.HARD, Service('a'))\n" + CHECK.format(name="more", value=1))
     checks, experiment = lab.load_checks(), lab.load_experiment()
-    modules = [module_of(checks[0].function), module_of(checks[-1].function), module_of(experiment)]
+    modules = [module_of(checks[0].function), module_of(checks[-1].function), module_of(experiment.whole)]
     assert len({id(module) for module in modules}) == 3
     assert {module.HERE for module in modules} == {modules[0].HERE}
     assert all(module.Kind.HARD is modules[0].Kind.HARD for module in modules)
@@ -94,7 +95,7 @@ def test_a_lab_may_lie_in_a_folder_of_any_name(tmp_path: Path, name: str) -> Non
     lab = read_lab(folder)
     write(lab, model=MODEL, checks="from .model import twice\nimport json\n", experiment="from . import model\n")
     assert module_of(lab.load_checks()[0].function).twice(21) == 42
-    assert module_of(lab.load_experiment()).model.twice(21) == 42
+    assert module_of(lab.load_experiment().whole).model.twice(21) == 42
 
 
 @pytest.mark.parametrize("again", [False, True])
@@ -138,7 +139,7 @@ def test_labs_with_modules_of_one_name_never_meet(tmp_path: Path) -> None:
         found += [(lab, shelf + name)]
     for lab, whose in found:
         assert whose == module_of(lab.load_checks()[0].function).model.WHOSE
-        assert whose == module_of(lab.load_experiment()).model.WHOSE
+        assert whose == module_of(lab.load_experiment().whole).model.WHOSE
 
 
 def test_a_lab_that_is_a_link(tmp_path: Path, lab: Lab) -> None:

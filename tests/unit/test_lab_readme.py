@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import importlib
 import inspect
 import json
 import re
 import tempfile
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from types import UnionType
+from types import ModuleType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pytest
@@ -16,6 +19,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from vmlab.lab import Record, checks, verdict
+from vmlab.lab.broken import Control
 from vmlab.lab.claim import Claim
 from vmlab.lab.definition import LabDefinition, Parameter, Question
 from vmlab.lab.glossary import Term
@@ -24,6 +28,8 @@ from vmlab.lab.hardware import DriveRequest, NetworkRequest, ProcessorRequest
 from vmlab.lab.kept import Kept
 from vmlab.lab.pictures import Axis, Plot, Series, Stage, Translation
 from vmlab.lab.skeleton import create
+from vmlab.paths import guest_library
+from vmlab_guest import native
 
 GUIDE = Path(__file__).resolve().parents[2] / "labs" / "README.md"
 MODELS: dict[str, type[BaseModel]] = {
@@ -42,6 +48,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "stages": Stage,
     "kept_for_the_reader": Kept,
     "glossary": Term,
+    "controls": Control,
 }
 SIMPLE = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "anything"}
 
@@ -97,6 +104,56 @@ def reference() -> str:
     return "\n\n".join(parts) + "\n\nA *name* is lower-case letters, digits and underscores, a letter first."
 
 
+def call_of(name: str, member: Any) -> str:
+    """How it is called: its name and its parameters without their types."""
+    bare = [
+        each.replace(annotation=inspect.Parameter.empty) for each in inspect.signature(member).parameters.values() if each.name != "self"
+    ]
+    return f"{name}{inspect.Signature(bare)}"
+
+
+def library_rows(module: ModuleType) -> Iterator[tuple[str, Any]]:
+    """Each call that a module of the guest's library offers, in the order in which it stands there; a class, then its methods."""
+    for name, member in vars(module).items():
+        if (
+            name.startswith("_")
+            or getattr(member, "__module__", "") != module.__name__
+            or not (inspect.isfunction(member) or inspect.isclass(member))
+        ):
+            continue
+        if not (inspect.isclass(member) and issubclass(member, ctypes.Structure)):
+            yield call_of(name, member), member
+            if inspect.isclass(member):
+                methods = [(each, found) for each, found in vars(member).items() if inspect.isfunction(found) and not each.startswith("_")]
+                yield from ((call_of(f"{name}.{each}", found), found) for each, found in methods)
+
+
+def guests_library() -> str:
+    """The calls of each module of vmlab_guest, by their docstrings' first paragraphs."""
+    parts = []
+    for name in sorted(path.stem for path in guest_library().glob("*.py") if path.stem != "__init__"):
+        module = importlib.import_module(f"vmlab_guest.{name}")
+        rows = [f"| `{call}` | {first_paragraph(member)} |" for call, member in library_rows(module)]
+        if name == "native":
+            rows += [f"| `Routine({routine})` | {text} |" for routine, text in routines()]
+        parts.append("\n".join([f"**`vmlab_guest.{name}`** {first_paragraph(module)}", "", "| call | what it does |", "|---|---|", *rows]))
+    return "\n\n".join(parts)
+
+
+def routines() -> list[tuple[str, str]]:
+    """The loops in machine code, by the comment above each."""
+    source = (guest_library() / "native.py").read_text()
+    found = re.findall(r"((?:^# .*\n)+)^([A-Z_]+): \"Sequence\[Line\]\" = ", source, re.MULTILINE)
+    assert len(found) == len(native.ROUTINES)
+    return [(name, " ".join(line.removeprefix("# ") for line in comment.splitlines())) for comment, name in found]
+
+
+def first_paragraph(member: Any) -> str:
+    """Of a docstring, on one line of Markdown."""
+    text = (inspect.getdoc(member) or "").partition("\n\n")[0]
+    return " ".join(text.split()).replace("``", "`").replace("|", "\\|")
+
+
 def example() -> str:
     """The skeleton's files."""
     with tempfile.TemporaryDirectory() as directory:
@@ -114,7 +171,10 @@ def with_part(guide: str, name: str, text: str) -> str:
 
 
 def generated(guide: str) -> str:
-    return with_part(with_part(guide, "reference", reference()), "example", example())
+    parts = {"reference": reference(), "library": guests_library(), "example": example()}
+    for name, text in parts.items():
+        guide = with_part(guide, name, text)
+    return guide
 
 
 def test_the_generated_parts_are_fresh() -> None:
@@ -149,7 +209,7 @@ def kinds(bench: Any) -> dict[str, type]:
 def test_every_call_of_the_bench_is_described() -> None:
     bench = pytest.importorskip("vmlab.bench", reason="the bench is not there yet")
     guide = GUIDE.read_text()
-    ours = {"part", "put_scripts", "check_alive", "plugged", "join", "close"}  # (For the runner, not for an experiment.)
+    ours = {"part", "put_scripts", "check_alive", "plugged", "join", "close", "history"}  # (For the runner, not for an experiment.)
     calls = [
         f"{word}.{name}("
         for word, kind in kinds(bench).items()

@@ -42,12 +42,15 @@ def test_help_is_the_default_and_lists_every_target() -> None:
 def test_options_are_handed_on() -> None:
     assert handed_on("lab", "LAB=zombies") == [".venv/bin/vmlab", "run", "zombies", "--reports", "reports"]
     choices = ["IMAGE=debian", "ACCEL=tcg", "PARAM=a=1 b=2", "ANSWERS=my answers.yaml", "STUDENT=s1"]
-    expected = "run zombies --accel tcg --image debian --answers 'my answers.yaml' --student s1 --param a=1 --param b=2"
+    expected = "run zombies --answers 'my answers.yaml' --student s1 --accel tcg --image debian --param a=1 --param b=2"
     assert handed_on("lab", "LAB=zombies", *choices)[1:-2] == shlex.split(expected)
     assert handed_on("lab", "LAB=zombies", "REPORTS=/tmp/r", "QUIET=1", "ARGS=--json")[3:] == ["--reports", "/tmp/r", "--quiet", "--json"]
     assert handed_on("lab", "LAB=zombies paging")[1:4] == ["run", "zombies", "paging"]
     assert handed_on("labs", "ACCEL=kvm")[1:5] == ["run", "all", "--accel", "kvm"]
     assert handed_on("labs", "JOBS=3")[1:5] == ["run", "all", "--jobs", "3"]
+    assert handed_on("controls", "LAB=zombies boot", "JOBS=2", "ROOM=30", "ARGS=--world sound")[1:] == shlex.split(
+        "controls zombies boot --jobs 2 --param ROOM=30 --reports reports --world sound"
+    )
     assert handed_on("shell", "LAB=zombies", "ACCEL=tcg")[1:] == ["shell", "zombies", "--accel", "tcg"]
     assert handed_on("predict", "LAB=boot")[1:] == ["predict", "boot", "--output", "answers.yaml"]
     assert handed_on("predict", "LAB=boot", "ANSWERS=it's mine.yaml")[1:] == ["predict", "boot", "--output", "it's mine.yaml"]

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from vmlab.lab.kept import Kept
-from vmlab.lab.places import covers
+from vmlab.lab.places import covers, leads_somewhere
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,27 @@ from vmlab.lab.places import covers
 )
 def test_a_place_covers_what_lies_below_it(kept: str, place: str, covered: bool) -> None:
     assert covers(kept, place) is covered
+
+
+@pytest.mark.parametrize(
+    ("place", "found"),
+    [
+        ("a.n", True),
+        ("a.null", True),
+        ("a.rows[*].x", True),
+        ("a.rows[1].x", True),
+        ("a.rows[-1].x", True),
+        ("a.rows[2].x", False),
+        ("a.rows[*].y", False),
+        ("a.*[*].x", True),
+        ("a.*.x", False),
+        ("a.n[*]", False),
+        ("b", False),
+        ("a..n", False),
+    ],
+)
+def test_a_place_with_a_star_leads_somewhere(place: str, found: bool) -> None:
+    assert leads_somewhere({"a": {"n": 1, "null": None, "rows": [{"x": 1}, {"x": 2}]}}, place) is found
 
 
 def test_what_is_kept_for_the_reader() -> None:

@@ -14,6 +14,7 @@ from vmlab.lab.skeleton import create
 
 ROOT = Path(__file__).resolve().parents[2]
 WITHIN = "vmlab/_data"
+PACKAGES = ("vmlab/", "vmlab_guest/")
 
 
 def tracked() -> list[str]:
@@ -39,14 +40,16 @@ def test_code_and_data_are_in_the_wheel(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for name in tracked():
         top, _, rest = name.partition("/")
-        if rest.startswith("vmlab/"):
+        if rest.startswith(PACKAGES):
             assert rest in names
         elif top in {"images", "cloud-init"} or (top == "labs" and "/tests/" not in rest):
             assert f"{WITHIN}/{name}" in names
 
 
 def test_nothing_else_is_in_the_wheel(wheel: Path) -> None:
-    expected = {name.removeprefix("runner/") if name.startswith("runner/vmlab/") else f"{WITHIN}/{name}" for name in tracked()}
+    expected = {
+        name.removeprefix("runner/") if name.removeprefix("runner/").startswith(PACKAGES) else f"{WITHIN}/{name}" for name in tracked()
+    }
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert sorted(names - expected) == []
 

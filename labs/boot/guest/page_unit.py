@@ -3,13 +3,15 @@
 usage: page_unit.py [--restart POLICY]   (another policy than the page's, for a negative control)
 """
 
-import json
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from vmlab_guest.say import say
+from vmlab_guest.wait import look_until
 
 Condition = Callable[[dict[str, str]], bool]
 
@@ -63,10 +65,7 @@ def show(unit: str = "my-service.service") -> dict[str, str]:
 
 def until(condition: Condition, limit_s: float = 20.0) -> dict[str, str]:
     """Ask for the unit's state until it is as wanted; the state then, or the last one seen."""
-    end = time.monotonic() + limit_s
-    while not condition(seen := show()) and time.monotonic() < end:
-        time.sleep(0.05)
-    return seen
+    return look_until(show, condition, limit_s=limit_s, every_s=0.05)
 
 
 def restarted(count: int) -> Condition:
@@ -118,7 +117,7 @@ def main() -> None:
     systemctl("disable", "--no-reload", "my-service")
     for path in (UNIT, SLOW, BOTH, CONFIG, Path("/usr/bin/my-service")):
         path.unlink()
-    print(json.dumps(facts))
+    say(facts)
 
 
 main()

@@ -1,8 +1,9 @@
 """What SysV init would read and do, as its files say: prints one JSON object."""
 
-import json
 import subprocess
 from pathlib import Path
+
+from vmlab_guest.say import say
 
 RUNLEVELS = "S0123456"
 DEPENDENCIES = (".depend.boot", ".depend.start", ".depend.stop")
@@ -24,17 +25,15 @@ def main() -> None:
     """Read and print."""
     inittab = Path("/etc/inittab").read_text().splitlines()
     rc = Path("/etc/init.d/rc").read_text() + Path("/lib/init/rc").read_text()
-    print(
-        json.dumps(
-            {
-                "inittab": [line for line in inittab if line.strip() and not line.startswith("#")],
-                "links": {runlevel: links(runlevel) for runlevel in RUNLEVELS},
-                "depend_bytes": {name: path.stat().st_size if path.exists() else 0 for name, path in depend_files()},
-                "legacy_bootordering": Path("/etc/init.d/.legacy-bootordering").exists(),
-                "startpar_call": next((line.strip() for line in rc.splitlines() if "startpar -p" in line), ""),
-                "versions": {name: version(name) for name in ("sysvinit-core", "sysv-rc", "insserv", "startpar", "systemd")},
-            }
-        )
+    say(
+        {
+            "inittab": [line for line in inittab if line.strip() and not line.startswith("#")],
+            "links": {runlevel: links(runlevel) for runlevel in RUNLEVELS},
+            "depend_bytes": {name: path.stat().st_size if path.exists() else 0 for name, path in depend_files()},
+            "legacy_bootordering": Path("/etc/init.d/.legacy-bootordering").exists(),
+            "startpar_call": next((line.strip() for line in rc.splitlines() if "startpar -p" in line), ""),
+            "versions": {name: version(name) for name in ("sysvinit-core", "sysv-rc", "insserv", "startpar", "systemd")},
+        }
     )
 
 

@@ -466,6 +466,14 @@ def two_processors_in_the_control(world: World) -> None:
     world["plan"]["graphs"]["burners"]["cpus"] = 2
 
 
+@control(CHAIN)
+def a_link_of_the_chain_did_not_wait_on_a_busy_machine(world: World) -> None:
+    """The time says nothing there, and the order all."""
+    for boot in boots(world, NATIVE, "chain"):
+        boot["noise"]["others_cpu_s"] = 0.9 * boot["noise"]["wall_s"] * boot["noise"]["cpus"]
+        shift(boot, "second", mark(boot, "begin", "first")["guest_s"] - mark(boot, "begin", "second")["guest_s"])
+
+
 @control(CHAIN, kind=INCONCLUSIVE)
 def a_chain_that_is_none(world: World) -> None:
     world["plan"]["graphs"]["chain"]["services"]["third"].pop("after")
@@ -511,6 +519,14 @@ setting(AFTER, FAIL, "alone.service.Wants", "network.target")
 setting(AFTER, FAIL, "alone.service.After", "basic.target")
 setting(AFTER, FAIL, "together.service.ExecMainStartTimestampMonotonic", "1")
 setting(AFTER, NOT_OBSERVABLE, "alone.network.ActiveState", "active")
+
+
+@control(AFTER)
+def the_service_brought_the_network_along(world: World) -> None:
+    alone = world["page_unit"]["alone"]
+    alone["service"]["Wants"], alone["network"]["ActiveState"] = "network.target", "active"
+
+
 setting(AFTER, INCONCLUSIVE, "together.network.ActiveEnterTimestampMonotonic", "0")
 
 

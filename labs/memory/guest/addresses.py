@@ -4,17 +4,10 @@ Prints one object: address_sizes (of /proc/cpuinfo), la57 (whether the processor
 firmware_map (the map that the firmware handed over, e820 on a PC, from /sys/firmware/memmap).
 """
 
-import json
 from pathlib import Path
 
-
-def cpuinfo(field: str) -> str:
-    """The first value of a field of /proc/cpuinfo; empty when there is none."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == field:
-            return value.strip()
-    return ""
+from vmlab_guest.proc import cpuinfo
+from vmlab_guest.say import say
 
 
 def iomem() -> list[dict[str, str]]:
@@ -34,13 +27,9 @@ def firmware_map() -> list[dict[str, str]]:
     return [{name: (entry / name).read_text().strip() for name in ("start", "end", "type")} for entry in entries]
 
 
-print(
-    json.dumps(
-        {
-            "address_sizes": cpuinfo("address sizes"),
-            "la57": "la57" in cpuinfo("flags").split(),
-            "iomem": iomem(),
-            "firmware_map": firmware_map(),
-        }
-    )
+say(
+    address_sizes=cpuinfo("address sizes"),
+    la57="la57" in cpuinfo("flags").split(),
+    iomem=iomem(),
+    firmware_map=firmware_map(),
 )

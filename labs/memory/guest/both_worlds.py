@@ -12,6 +12,8 @@ import json
 import subprocess
 import sys
 
+from vmlab_guest.say import say
+
 TYPE_CHECKING = False  # (mypy takes it for true.)
 if TYPE_CHECKING:
     from .kvm_module import load
@@ -29,7 +31,7 @@ def main() -> None:
         loaded = load(module, setting)
         probe = [sys.executable, "-m", "kvm", "--limit", str(LIMIT_S)]
         done = subprocess.run(probe, cwd=directory, stdout=subprocess.PIPE, check=True)
-        print(json.dumps({"module": loaded, "probe": json.loads(done.stdout)}), flush=True)
+        say(module=loaded, probe=json.loads(done.stdout))
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ usage: kvm_module.py kvm_amd npt=1|npt=0, or kvm_intel ept=1|ept=0
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from vmlab_guest.proc import cpuinfo
+from vmlab_guest.say import say
 
 FLAGS = ("svm", "npt", "vmx", "ept", "hypervisor")
 
@@ -21,18 +23,17 @@ def load(module: str, setting: str) -> dict[str, Any]:
     if parameters.exists():
         subprocess.run(["rmmod", module], check=True)
     subprocess.run(["modprobe", module, setting], check=True)
-    cpuinfo = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
-    said = {name.strip(): value.strip() for name, value in cpuinfo.items()}
+    flags = cpuinfo("flags").split()
     return {
         "module": module,
         "asked": setting,
         parameter: (parameters / parameter).read_text().strip(),
-        "cpu_model": said["model name"],
-        "cpu_flags": [flag for flag in FLAGS if flag in said["flags"].split()],
+        "cpu_model": cpuinfo("model name"),
+        "cpu_flags": [flag for flag in FLAGS if flag in flags],
         "kernel": Path("/proc/sys/kernel/osrelease").read_text().strip(),
         "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
     }
 
 
 if __name__ == "__main__":
-    print(json.dumps(load(sys.argv[1], sys.argv[2])))
+    say(load(sys.argv[1], sys.argv[2]))

@@ -10,12 +10,13 @@ A nested guest runs it as its init process and the lab's own guest over SSH, so 
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
-import sys
 import time
 from collections.abc import Callable
+
+from vmlab_guest.say import hear, say
+from vmlab_guest.timing import pin
 
 PAGE = mmap.PAGESIZE
 ANONYMOUS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
@@ -128,23 +129,17 @@ def pipe() -> tuple[int, int]:
 def main() -> None:
     """Answer until the input ends."""
     # On one CPU, or two processes that take turns would not switch but wait for each other.
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    say({"loops": sorted(LOOPS)})
-    while line := sys.stdin.readline():
-        asked = json.loads(line)
+    pin()
+    say(loops=sorted(LOOPS))
+    while asked := hear():
         name = asked.pop("loop")
         run = LOOPS[name](**asked)
-        say({"ready": name})
-        if not sys.stdin.readline():
+        say(ready=name)
+        if hear() is None:
             return
         began = time.monotonic()
         result = run()
-        say({"loop": name, "elapsed_s": round(time.monotonic() - began, 6), **result})
-
-
-def say(message: dict[str, object]) -> None:
-    """Print one line at once."""
-    print(json.dumps(message), flush=True)
+        say(result, loop=name, elapsed_s=round(time.monotonic() - began, 6))
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 """Runs a guest of its own under KVM and reads the kernel's counters around each loop of loops.py in it; prints one JSON object.
 
 Which loops is read from standard input: a JSON list of what loops.py is asked. The guest is this system's own kernel with an initramfs
-that is made here from this system's own files (busybox, Python, loops.py), so that nothing needs to be handed in. The counters are those
-of KVM_GET_STATS_FD (Documentation/virt/kvm/api.rst, section 4.133), which QEMU's ``query-stats`` reads from version 7.1 on.
+that is made here from this system's own files (busybox, Python, loops.py and what that imports), so that nothing needs to be handed in.
+The counters are those of KVM_GET_STATS_FD (Documentation/virt/kvm/api.rst, section 4.133), which QEMU's ``query-stats`` reads from
+version 7.1 on.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import re
@@ -23,29 +23,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vmlab_guest.say import say
+from vmlab_guest.syscalls import PR_SET_THP_DISABLE, prctl
+
 HERE = Path(__file__).resolve().parent
 BUSYBOX = Path("/bin/busybox")
 MEMORY_MIB = 256
 BOOT_LIMIT_S = 120.0
 LOOP_LIMIT_S = 120.0
 
-# linux/prctl.h. QEMU inherits it, and its guest's memory is then backed page by page: with huge pages one fault would serve for 512.
-PR_SET_THP_DISABLE = 41
-
 # The console of the guest goes to a file, what is said goes over the second port.
 INIT = """#!/bin/busybox sh
 /bin/busybox mount -t devtmpfs devtmpfs /dev
 /bin/busybox mount -t proc proc /proc
 /bin/busybox stty -F /dev/ttyS1 raw -echo
-exec {python} -I -S /lab/loops.py </dev/ttyS1 >/dev/ttyS1
+exec {python} -E -s -S /lab/loops.py </dev/ttyS1 >/dev/ttyS1
 """
 
 
 def main() -> None:
     """Make the initramfs, boot, run the loops."""
-    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) != 0:
-        raise SystemExit(f"huge pages could not be switched off: {os.strerror(ctypes.get_errno())}")
-
+    # QEMU inherits it, and its guest's memory is then backed page by page: with huge pages one fault would serve for 512.
+    prctl(PR_SET_THP_DISABLE, 1)
     asked = json.load(sys.stdin)
     with tempfile.TemporaryDirectory(prefix="nested-") as scratch:
         began = time.monotonic()
@@ -56,16 +55,12 @@ def main() -> None:
             booted = time.monotonic()
             loops = {str(each["loop"]): guest.measure(each) for each in asked}
             version = guest.command("query-version")["qemu"]
-    print(
-        json.dumps(
-            {
-                "kernel": os.uname().release,
-                "qemu": "{major}.{minor}.{micro}".format(**version),
-                "initramfs_s": round(made - began, 3),
-                "boot_s": round(booted - made, 3),
-                "loops": loops,
-            }
-        )
+    say(
+        kernel=os.uname().release,
+        qemu="{major}.{minor}.{micro}".format(**version),
+        initramfs_s=round(made - began, 3),
+        boot_s=round(booted - made, 3),
+        loops=loops,
     )
 
 
@@ -78,8 +73,8 @@ def make_initramfs(scratch: Path) -> Path:
     python = Path(sys.executable).resolve()
     for each in [BUSYBOX, python, *files_of_python(python)]:
         copy(each, tree)
-    (tree / "lab").mkdir()
-    shutil.copy(HERE / "loops.py", tree / "lab")
+    for each in [HERE / "loops.py", *(HERE / "vmlab_guest").rglob("*.py*")]:
+        copy(each, tree, to=Path("lab", each.relative_to(HERE)))
     for name in ("dev", "proc"):
         (tree / name).mkdir()
     init = tree / "init"
@@ -96,7 +91,7 @@ def make_initramfs(scratch: Path) -> Path:
 def files_of_python(python: Path) -> set[Path]:
     """Every file that a Python needs to run loops.py: asked of one that has imported it, and of ldd, so that no list grows old."""
     ask = (
-        "import sys; sys.path.insert(0, '.'); import loops\n"
+        "import sys; sys.path.insert(0, '.'); import loops, json\n"  # (json: for whoever reads a line, and not before.)
         "for module in list(sys.modules.values()):\n"
         "    print(getattr(module, '__file__', None) or '', getattr(module, '__cached__', None) or '', sep='\\n')\n"
     )
@@ -109,9 +104,9 @@ def files_of_python(python: Path) -> set[Path]:
     return {path for path in found if path.exists() and HERE not in path.parents}
 
 
-def copy(path: Path, tree: Path) -> None:
-    """A file to the same place below ``tree``, with its date, by which Python knows that its compiled form is not outdated."""
-    target = tree / path.relative_to("/")
+def copy(path: Path, tree: Path, to: Path | None = None) -> None:
+    """A file to the same place below ``tree``, or ``to`` another, with its date: by it Python knows if its compiled form is old."""
+    target = tree / (to or path.relative_to("/"))
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy2(path, target)
 

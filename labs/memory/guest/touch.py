@@ -1,58 +1,43 @@
 """Touch memory when told to, and say which guest-physical frames it got.
 
-    touch.py PAGES
+    touch.py PAGES [--read]
 
 Maps so many pages and prints {"event": "mapped", ...}. For each line {"touch": N} on standard input it stores a byte into each of the next
 N pages and prints {"event": "touched", "frames": [[first, count], ...]} with their frame numbers; for {"again": true} it stores into all
 that it has touched once more. For {"fill": N} it maps N pages more, keeps them and stores into each: {"event": "filled", "frames": ...}.
+
+With --read (for a control of the lab) pages are read instead, and get no frame of their own: the kernel's page of zeros is behind them all.
 """
 
-import ctypes
-import json
-import mmap
 import sys
 
-TYPE_CHECKING = False  # (mypy takes it for true, and sees a package where the guest has a folder of scripts.)
-if TYPE_CHECKING:
-    from .pagemap import FRAME, PAGE_BYTES, PRESENT, Pagemap, runs
-else:
-    from pagemap import FRAME, PAGE_BYTES, PRESENT, Pagemap, runs
+from vmlab_guest.pages import FRAME, PAGE_BYTES, PRESENT, Memory, Pagemap, runs
+from vmlab_guest.say import orders, say
 
 
-def say(**record: object) -> None:
-    """Print one line at once."""
-    print(json.dumps(record), flush=True)
-
-
-def mapped(pages: int) -> tuple[mmap.mmap, int]:
-    """Memory of so many small pages, none of them touched yet, and its address."""
-    memory = mmap.mmap(-1, pages * PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return memory, ctypes.addressof(ctypes.c_char.from_buffer(memory))
-
-
-def main(pages: int) -> None:
+def main(pages: int, *, stores: bool) -> None:
     """Map, then touch as told."""
-    memory, base = mapped(pages)
-    kept: list[mmap.mmap] = []
+    memory = Memory(pages * PAGE_BYTES)
+    kept: list[Memory] = []
     pagemap = Pagemap()
-    present = sum(bool(entry & PRESENT) for entry in pagemap.entries(base, pages))
+    present = sum(bool(entry & PRESENT) for entry in pagemap.entries(memory.address, pages))
     say(event="mapped", pages=pages, present=present)
     done = 0
-    for line in sys.stdin:
-        order = json.loads(line)
+    for order in orders():
         if "fill" in order:
-            more, start = mapped(order["fill"])
-            more[::PAGE_BYTES] = bytes([1]) * order["fill"]
+            more = Memory(order["fill"] * PAGE_BYTES)
+            more.view[::PAGE_BYTES] = bytes([1]) * order["fill"]
             kept.append(more)
-            say(event="filled", frames=runs([entry & FRAME for entry in pagemap.entries(start, order["fill"])]))
+            say(event="filled", frames=runs([entry & FRAME for entry in pagemap.entries(more.address, order["fill"])]))
             continue
         count = done if order.get("again") else order["touch"]
         first = 0 if order.get("again") else done
-        for page in range(first, first + count):
-            memory[page * PAGE_BYTES] = 1
+        if stores:
+            memory.touch(first, count)
+        else:
+            sum(memory.view[first * PAGE_BYTES : (first + count) * PAGE_BYTES : PAGE_BYTES])
         done = max(done, first + count)
-        entries = pagemap.entries(base + first * PAGE_BYTES, count)
+        entries = pagemap.entries(memory.address + first * PAGE_BYTES, count)
         say(
             event="touched",
             touched=done,
@@ -61,4 +46,4 @@ def main(pages: int) -> None:
         )
 
 
-main(int(sys.argv[1]))
+main(int(sys.argv[1]), stores=sys.argv[2:] != ["--read"])

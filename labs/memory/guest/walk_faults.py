@@ -15,6 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from vmlab_guest.say import say
+
 TRACING = Path("/sys/kernel/tracing")
 EVENT = TRACING / "events/kvm/kvm_page_fault"
 # As trace_kvm_page_fault prints it (Linux, arch/x86/kvm/trace.h).
@@ -34,7 +36,7 @@ def main() -> None:
         (EVENT / "enable").write_text("0")
     traced = [LINE.search(line) for line in (TRACING / "trace").read_text().splitlines()]
     faults = [{"address": hex(int(seen[1], 16)), "error_code": hex(int(seen[2], 16))} for seen in traced if seen]
-    print(json.dumps({"probe_error": json.loads(done.stdout)["error"], "traced": len(faults), "last": faults[-last:]}))
+    say(probe_error=json.loads(done.stdout)["error"], traced=len(faults), last=faults[-last:])
 
 
 if __name__ == "__main__":

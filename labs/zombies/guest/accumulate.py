@@ -15,11 +15,13 @@ import os
 import signal
 import time
 
-TYPE_CHECKING = False  # (mypy takes it for true, and sees a package where the guest has a folder of scripts.)
-if TYPE_CHECKING:
-    from .procfs import Cgroup, Counters, child_running, children_of, emit, exit_at_once_in_a_child, stat_or_none, wait_until
-else:
-    from procfs import Cgroup, Counters, child_running, children_of, emit, exit_at_once_in_a_child, stat_or_none, wait_until
+from vmlab_guest.cgroup import Cgroup
+from vmlab_guest.child import Child, Counters, exit_at_once
+from vmlab_guest.proc import children_of, stat_or_none
+from vmlab_guest.say import say
+from vmlab_guest.wait import wait_until
+
+EXIT_CODE = 7  # So that its raw status is 7 << 8 = 1792, and a SIGKILL (raw status 9) could not hide.
 
 
 def main() -> None:
@@ -29,9 +31,11 @@ def main() -> None:
     parser.add_argument("--forks", type=int, default=400)
     parser.add_argument("--rate", type=float, default=100.0, help="forks a second")
     parser.add_argument("--samples", type=int, default=20)
+    parser.add_argument("--called", default="", help="control: the kind that the parent is said to be, where it is of another")
+    parser.add_argument("--kill", choices=["zombies", "and-reap"], default="zombies", help="control: who kills also makes the parent wait")
     options = parser.parse_args()
 
-    counters = Counters()
+    counters = Counters("announced", "forked", "reaped", "done")
     orders, orders_in = os.pipe()
     answers, answers_in = os.pipe()
     with Cgroup("accumulate") as cgroup:
@@ -41,17 +45,18 @@ def main() -> None:
             cgroup.enter()
             be_a_parent(options, counters, orders, answers_in)
 
-        parent = child_running(fork_at_a_rate)
-        os.close(answers_in)
-        try:
-            emit({"parent": options.parent, "rate": options.rate, **observe(parent, options, counters, orders_in, answers)})
-        finally:
-            os.kill(parent, signal.SIGKILL)  # (Harmless when it has exited: it is our own zombie then.)
-            os.waitpid(parent, 0)
+        with Child(fork_at_a_rate) as parent:
+            os.close(answers_in)
+            seen = observe(parent.pid, options, counters, orders_in, answers)
+            say({"parent": options.called or options.parent, "rate": options.rate, **seen})
 
 
 def be_a_parent(options: argparse.Namespace, counters: Counters, orders: int, answers: int) -> None:
-    """Fork at the rate asked for; then wait for the observer's word, reap what is left, and report the statuses."""
+    """Fork at the rate asked for; then wait for the observer's word, reap what is left, and report the statuses.
+
+    It raises `announced` before a fork and `forked` after it: whenever the observer looks, the number of children that were ever made lies
+    between the two.
+    """
     statuses: list[int] = []
 
     def reap_what_has_exited() -> bool:
@@ -82,12 +87,13 @@ def be_a_parent(options: argparse.Namespace, counters: Counters, orders: int, an
             elif signal.sigtimedwait({signal.SIGCHLD}, pause):
                 reap_what_has_exited()
         counters.add("announced")
-        exit_at_once_in_a_child()
+        exit_at_once(EXIT_CODE)
         counters.add("forked")
         if options.parent == "reap":
             reap_what_has_exited()
     while options.parent == "reap" and reap_what_has_exited():
         signal.sigtimedwait({signal.SIGCHLD}, 1.0)
+    signal.signal(signal.SIGUSR1, lambda *_: reap_what_has_exited())
     counters.add("done")
 
     os.read(orders, 1)
@@ -114,6 +120,8 @@ def observe(parent: int, options: argparse.Namespace, counters: Counters, orders
     for pid in zombies:
         os.kill(pid, signal.SIGKILL)  # (Raises when it is refused or there is no such process.)
         accepted += 1
+    if options.kill == "and-reap":
+        os.kill(parent, signal.SIGUSR1)
     time.sleep(0.3)
     left, _ = children_of(parent)
     same = sum(1 for pid, identity in identities(left).items() if before.get(pid) == identity)

@@ -8,49 +8,71 @@ A second process shows that Z is not always a zombie: its first thread ends whil
 """
 
 # pathlib is slow to import under emulation, and would serve one-line reads of /proc only.
-# ruff: noqa: PTH112, PTH114, PTH115, PTH123, PTH208
+# ruff: noqa: PTH101, PTH112, PTH114, PTH115, PTH123, PTH208
 
 from __future__ import annotations
 
 import argparse
-import ctypes
-import errno
+import contextlib
 import os
-import platform
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 
-TYPE_CHECKING = False  # (mypy takes it for true, and sees a package where the guest has a folder of scripts.)
-if TYPE_CHECKING:
-    from .procfs import EXIT_CODE, emit, stat, stat_or_none, wait_until
-else:
-    from procfs import EXIT_CODE, emit, stat, stat_or_none, wait_until
+from vmlab_guest.proc import error_name, stat, stat_or_none, status_or_none, threads
+from vmlab_guest.say import say
+from vmlab_guest.syscalls import NUMBERS, exit_thread
+from vmlab_guest.wait import wait_for_state
+
+EXIT_CODE = 7  # So that its raw status is 7 << 8 = 1792, and a SIGKILL (raw status 9) could not hide.
 
 SKIPPED = ("mem", "clear_refs", "pagemap", "kpagecgroup")  # Not text: the memory itself, a switch, and one entry for each page.
 ENOUGH_BYTES = 1 << 18
-EXIT_SYSCALL = {"x86_64": 60, "aarch64": 93, "riscv64": 93}
+SOMEBODY = 20_000  # A user that no process of the system is of.
 
 
 def main() -> None:
     """One child's life, then the half-dead thread group."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--sigchld", choices=["default", "ignore"], default="default", help="control: ignored, there is no zombie")
+    parser.add_argument("--second-look", choices=["leaves", "reaps"], default="leaves", help="control: the second look is a wait")
+    parser.add_argument(
+        "--last-act", choices=["exit", "setuid"], default="exit", help="control: the child becomes somebody else, and exits"
+    )
+    parser.add_argument("--ps", default="", help="control: what is in the place of ps prints this")
+    parser.add_argument("--leader", choices=["exit", "exit_group"], default="exit", help="control: the first thread takes the others along")
     options = parser.parse_args()
-    emit({"child": one_child(ignore=options.sigchld == "ignore"), "leader": leader_that_ended_first()})
+    with another_ps(options.ps):
+        say({"child": one_child(options), "leader": leader_that_ended_first(alone=options.leader == "exit")})
 
 
-def one_child(*, ignore: bool) -> dict[str, object]:
+@contextlib.contextmanager
+def another_ps(line: str) -> Iterator[None]:
+    """Put a program that prints a line in the place of ps; an empty line leaves ps alone."""
+    with tempfile.TemporaryDirectory() if line else contextlib.nullcontext() as directory:
+        if directory:
+            with open(f"{directory}/ps", "w") as file:
+                file.write(f"#!/bin/sh\necho '{line}'\n")
+            os.chmod(f"{directory}/ps", 0o755)
+            os.environ["PATH"] = f"{directory}:{os.environ['PATH']}"
+        yield
+
+
+def one_child(options: argparse.Namespace) -> dict[str, object]:
     """The three states of one child, and what was done to it while it was a zombie."""
-    if ignore:
+    if options.sigchld == "ignore":
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(writing)
         os.read(reading, 1)
+        if options.last_act == "setuid":
+            os.setuid(SOMEBODY)
         os._exit(EXIT_CODE)
     os.close(reading)
     wait_for_state(child, "S")
@@ -64,15 +86,15 @@ def one_child(*, ignore: bool) -> dict[str, object]:
     try:
         os.kill(child, signal.SIGKILL)
     except OSError as exc:
-        kill_error = name_of(exc)
+        kill_error = error_name(exc)
     time.sleep(0.1)
     after_sigkill = portrait(child, files=False)
-    second_look = peek(child)
+    second_look = peek(child, 0 if options.second_look == "reaps" else os.WNOWAIT)
     try:
         pid, raw_status = os.waitpid(child, 0)
         reaping: dict[str, object] = {"pid": pid, "raw_status": raw_status, "errno": None}
     except OSError as exc:
-        reaping = {"pid": None, "raw_status": None, "errno": name_of(exc)}
+        reaping = {"pid": None, "raw_status": None, "errno": error_name(exc)}
     return {
         "pid": child,
         "parent": os.getpid(),
@@ -94,19 +116,10 @@ def one_child(*, ignore: bool) -> dict[str, object]:
 def portrait(pid: int, *, files: bool = True) -> dict[str, object]:
     """All that /proc says of a process at this moment."""
     fields = stat_or_none(pid)
-    looked: dict[str, object] = {"exists": fields is not None, "stat": fields, "status": status(pid)}
+    looked: dict[str, object] = {"exists": fields is not None, "stat": fields, "status": status_or_none(pid)}
     if files:
         looked["files"] = all_files(pid)
     return looked
-
-
-def status(pid: int) -> dict[str, str] | None:
-    """The lines of /proc/PID/status by name; None when there is no such process."""
-    try:
-        with open(f"/proc/{pid}/status") as file:
-            return {name: value.strip() for name, _, value in (line.partition(":") for line in file)}
-    except (FileNotFoundError, ProcessLookupError):
-        return None
 
 
 # What /proc/PID holds, learnt from our own directory: a reaped process has none to list.
@@ -129,7 +142,7 @@ def all_files(pid: int) -> dict[str, dict[str, object]]:
                 size = bytes_in(path)
             found[name] = {"kind": kind, "size": size, "errno": None}
         except OSError as exc:
-            found[name] = {"kind": kind, "size": 0, "errno": name_of(exc)}
+            found[name] = {"kind": kind, "size": 0, "errno": error_name(exc)}
     return found
 
 
@@ -145,12 +158,12 @@ def bytes_in(path: str) -> int:
     return total
 
 
-def peek(pid: int) -> dict[str, object]:
+def peek(pid: int, how: int = os.WNOWAIT) -> dict[str, object]:
     """The exit status, read by waitid without reaping."""
     try:
-        result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        result = os.waitid(os.P_PID, pid, os.WEXITED | how)
     except OSError as exc:
-        return {"errno": name_of(exc), "code": None, "status": None}
+        return {"errno": error_name(exc), "code": None, "status": None}
     assert result is not None
     code = {os.CLD_EXITED: "exited", os.CLD_KILLED: "killed", os.CLD_DUMPED: "dumped"}.get(result.si_code, str(result.si_code))
     return {"errno": None, "code": code, "status": result.si_status}
@@ -169,31 +182,32 @@ def kill_nothing(pid: int) -> str | None:
     try:
         os.kill(pid, 0)
     except OSError as exc:
-        return name_of(exc)
+        return error_name(exc)
     return None
 
 
-def leader_that_ended_first() -> dict[str, object]:
+def leader_that_ended_first(*, alone: bool) -> dict[str, object]:
     """A process whose first thread, the group's leader, has ended while another thread runs on.
 
     The leader ends by the system call exit, which ends one thread; that is what pthread_exit comes down to. (exit_group, which the C
     library's exit() uses, would end them all.)
     """
-    machine = platform.machine()
-    if machine not in EXIT_SYSCALL:
-        return {"observable": False, "why": f"the number of the system call exit on {machine} is not known to this script"}
+    if "exit" not in NUMBERS:
+        return {"observable": False, "why": f"the number of the system call exit on {os.uname().machine} is not known to the library"}
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(writing)
         threading.Thread(target=lambda: (os.read(reading, 1), os._exit(EXIT_CODE))).start()
-        ctypes.CDLL(None).syscall(EXIT_SYSCALL[machine], 0)  # (ctypes lets other threads run meanwhile: this one does not come back.)
+        if not alone:
+            os._exit(0)
+        exit_thread()
     os.close(reading)
     wait_for_state(child, "Z")
-    leader = stat(f"/proc/{child}/stat")
-    threads = {name: str(stat(f"/proc/{child}/task/{name}/stat")["state"]) for name in os.listdir(f"/proc/{child}/task")}
-    looks = status(child)
+    leader = stat(child)
+    states = {tid: stat(child, tid)["state"] for tid in threads(child)}
+    looks = status_or_none(child)
     reapable = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
     os.close(writing)
     _, raw_status = os.waitpid(child, 0)
@@ -202,21 +216,11 @@ def leader_that_ended_first() -> dict[str, object]:
         "pid": child,
         "state": leader["state"],
         "num_threads": leader["num_threads"],
-        "threads": [{"tid": int(tid), "state": state} for tid, state in sorted(threads.items())],
+        "threads": [{"tid": tid, "state": state} for tid, state in states.items()],
         "status": looks,
         "reapable": reapable,
         "raw_status_at_last": raw_status,
     }
-
-
-def wait_for_state(pid: int, state: str) -> None:
-    """Wait until a process is in a state; no state at all is no reason to wait for ever."""
-    wait_until(lambda: (fields := stat_or_none(pid)) is None or fields["state"] == state, every_s=0.01)
-
-
-def name_of(exc: OSError) -> str:
-    """The error's name, such as ENOENT."""
-    return errno.errorcode.get(exc.errno or 0, str(exc.errno))
 
 
 if __name__ == "__main__":

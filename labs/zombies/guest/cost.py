@@ -14,27 +14,27 @@ What would spoil the measurement, and what is done about it:
 """
 
 # pathlib is slow to import under emulation, and would serve one-line reads of /proc only.
-# ruff: noqa: PTH123
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import itertools
 import os
+import threading
 import time
 
-TYPE_CHECKING = False  # (mypy takes it for true, and sees a package where the guest has a folder of scripts.)
-if TYPE_CHECKING:
-    from .procfs import Cgroup, child_running, emit, exit_at_once_in_a_child, number_in, read, stat_or_none, threads_in_kernel, wait_until
-else:
-    from procfs import Cgroup, child_running, emit, exit_at_once_in_a_child, number_in, read, stat_or_none, threads_in_kernel, wait_until
+from vmlab_guest.cgroup import Cgroup
+from vmlab_guest.child import exit_at_once, running
+from vmlab_guest.proc import meminfo, number_in, read, stat_or_none, tasks_in_kernel, write
+from vmlab_guest.say import say
+from vmlab_guest.syscalls import wait_for_grace_period
+from vmlab_guest.timing import pin
+from vmlab_guest.wait import wait_until
+
+EXIT_CODE = 7  # So that its raw status is 7 << 8 = 1792, and a SIGKILL (raw status 9) could not hide.
 
 MEMINFO = ("SUnreclaim", "SReclaimable", "KernelStack", "PageTables", "AnonPages")
 SETTLE_S = 0.15
-# membarrier(2): its number on x86-64, and MEMBARRIER_CMD_GLOBAL, which returns after a grace period (kernel/sched/membarrier.c calls
-# synchronize_rcu).
-MEMBARRIER, GLOBAL = 324, 1
 FREED_S = 10.0  # So long the stacks of the dead may stay before they count as kept.
 
 
@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=8)
     parser.add_argument("--batch", type=int, default=100, help="zombies a batch")
     parser.add_argument("--living", type=int, default=30, help="living children to compare with")
+    parser.add_argument("--stacks", action="store_true", help="control: with most batches some threads of the parent stay alive")
     parser.add_argument("--reap", action="store_true", help="control: reap each batch before looking, as a good parent would")
     options = parser.parse_args()
 
@@ -51,10 +52,10 @@ def main() -> None:
 
         def work() -> None:
             cgroup.enter()
-            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-            emit(measure(options))
+            pin()
+            say(measure(options))
 
-        _, status = os.waitpid(child_running(work), 0)
+        _, status = os.waitpid(running(work), 0)
     if status:
         raise SystemExit("the measuring process broke")
 
@@ -66,8 +67,10 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     caches_before = slabs()
     made = 0
     pids = []
-    for _ in range(options.batches):
+    for number in range(options.batches):
         pids = make_zombies(options.batch)
+        if options.stacks and number <= options.batches // 2:
+            leave_threads(options.batch // 8 + 1)
         if options.reap:
             for pid in pids:
                 os.waitpid(pid, 0)
@@ -113,10 +116,16 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
 
 def make_zombies(count: int) -> list[int]:
     """Children that have exited; for each the kernel was asked, without reaping it."""
-    pids = [exit_at_once_in_a_child() for _ in range(count)]
+    pids = [exit_at_once(EXIT_CODE) for _ in range(count)]
     for pid in pids:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     return pids
+
+
+def leave_threads(count: int) -> None:
+    """Threads of this process that live until it ends, and have kernel stacks as all that lives has."""
+    for _ in range(count):
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
 
 
 def living_children(count: int) -> tuple[list[int], int]:
@@ -128,7 +137,7 @@ def living_children(count: int) -> tuple[list[int], int]:
         if pid == 0:
             os.close(writing)
             os.read(reading, 1)
-            os._exit(7)
+            os._exit(EXIT_CODE)
         pids.append(pid)
     os.close(reading)
     return pids, writing
@@ -139,15 +148,12 @@ def look(zombies: int) -> dict[str, int]:
 
     And of its tasks, zombies too: those that are none of ours, when they come or go, are in the account of memory as well.
     """
-    libc = ctypes.CDLL(None)
     for _ in range(2):
-        libc.syscall(MEMBARRIER, GLOBAL, 0, 0)  # (A kernel without it answers at once; then the pause must do.)
+        wait_for_grace_period()  # (A kernel without such a call answers at once; then the pause must do.)
     time.sleep(SETTLE_S)
-    with open("/proc/sys/vm/stat_refresh", "w") as file:
-        file.write("1")
-    rows = (line.split() for line in read("/proc/meminfo").decode().splitlines())
-    kib = {row[0].rstrip(":"): int(row[1]) for row in rows}
-    return {"count": zombies, "tasks": threads_in_kernel(), **{name: kib[name] for name in MEMINFO}}
+    write("/proc/sys/vm/stat_refresh", 1)
+    kib = meminfo()
+    return {"count": zombies, "tasks": tasks_in_kernel(), **{name: kib[name] for name in MEMINFO}}
 
 
 def look_once_freed(before: dict[str, int], alive: dict[str, int]) -> dict[str, int]:
@@ -181,7 +187,7 @@ def batches(snapshots: list[dict[str, int]]) -> list[dict[str, float | int]]:
 def slabs() -> dict[str, dict[str, int]]:
     """Every cache of /proc/slabinfo: objects in use, size of one, objects a slab, pages a slab, slabs."""
     found = {}
-    for line in read_all("/proc/slabinfo").splitlines()[2:]:
+    for line in read("/proc/slabinfo").decode().splitlines()[2:]:
         left, _, right = line.partition(" : tunables")
         name, active, _, size, objects_a_slab, pages_a_slab = left.split()
         found[name] = {
@@ -192,12 +198,6 @@ def slabs() -> dict[str, dict[str, int]]:
             "slabs": int(right.rpartition("slabdata")[2].split()[1]),
         }
     return found
-
-
-def read_all(path: str) -> str:
-    """A file of /proc of any length."""
-    with open(path) as file:
-        return file.read()
 
 
 def caches_that_grew(before: dict[str, dict[str, int]], after: dict[str, dict[str, int]], zombies: int) -> list[dict[str, object]]:

@@ -19,36 +19,15 @@ import errno
 import json
 import os
 import resource
-import signal
 from collections.abc import Iterator
 
-TYPE_CHECKING = False  # (mypy takes it for true, and sees a package where the guest has a folder of scripts.)
-if TYPE_CHECKING:
-    from .procfs import (
-        Cgroup,
-        child_running,
-        children_of,
-        emit,
-        exit_at_once_in_a_child,
-        number_in,
-        read,
-        tasks,
-        threads_in_kernel,
-        wait_until,
-    )
-else:
-    from procfs import (
-        Cgroup,
-        child_running,
-        children_of,
-        emit,
-        exit_at_once_in_a_child,
-        number_in,
-        read,
-        tasks,
-        threads_in_kernel,
-        wait_until,
-    )
+from vmlab_guest.cgroup import Cgroup
+from vmlab_guest.child import Child, become, exit_at_once, running
+from vmlab_guest.proc import children_of, mask, number_in, tasks, tasks_in_kernel, written
+from vmlab_guest.say import say
+from vmlab_guest.wait import wait_until
+
+EXIT_CODE = 7  # So that its raw status is 7 << 8 = 1792, and a SIGKILL (raw status 9) could not hide.
 
 UID = 20_000 + os.getpid() % 20_000  # Nobody's: the count of its processes is ours alone, also where two of this script run at once.
 RESERVED = 300  # The kernel's numbers for later processes start here once they have come round (RESERVED_PIDS in kernel/pid.c).
@@ -65,9 +44,14 @@ def main() -> None:
     parser.add_argument("--attempts", type=int, default=0, help="give up after so many forks; 0: twice the room")
     parser.add_argument("--no-limit", action="store_true", help="control: lower nothing")
     parser.add_argument("--reap", action="store_true", help="control: the forking process reaps each child")
+    parser.add_argument("--keep", action="store_true", help="control: nobody waits for the zombies")
+    parser.add_argument("--stranger", action="store_true", help="control: a fork of another control group is refused first")
+    parser.add_argument("--nproc-by", choices=WORLDS, default="nproc", help="control: the limit that is low where nproc should be")
     options = parser.parse_args()
+    if options.stranger:
+        be_refused()
     for name in options.worlds:
-        emit({"world": name, "room": options.room, **exhaust(name, options)})
+        say({"world": name, "room": options.room, **exhaust(name, options)})
 
 
 def exhaust(name: str, options: argparse.Namespace) -> dict[str, object]:
@@ -75,6 +59,7 @@ def exhaust(name: str, options: argparse.Namespace) -> dict[str, object]:
     orders, orders_in = os.pipe()
     answers, answers_in = os.pipe()
     attempts = options.attempts or 2 * options.room
+    low = options.nproc_by if name == "nproc" else name
     with Cgroup(name.replace("_", "-")) as cgroup:
         # (The process that forks is a process too: it has its place under the limit before the limit is set.)
 
@@ -82,28 +67,24 @@ def exhaust(name: str, options: argparse.Namespace) -> dict[str, object]:
             os.close(orders_in)
             cgroup.enter()
             if name == "nproc":
-                become_somebody_else(None if options.no_limit else options.room)
-            fork_when_told(orders, answers_in, attempts, reap_each=options.reap)
+                become_somebody_else(options.room if low == "nproc" and not options.no_limit else None)
+            fork_when_told(orders, answers_in, attempts, options)
 
-        forker = child_running(fork_away)
-        os.close(answers_in)
-        try:
+        with Child(fork_away) as forker:
+            os.close(answers_in)
             with open(answers) as pipe:
                 own_limit = int(json.loads(pipe.readline())["rlimit_nproc"])
                 before = system_limits()
-                with contextlib.nullcontext() if options.no_limit else lowered(name, options.room, cgroup):
+                with contextlib.nullcontext() if options.no_limit else lowered(low, options.room, cgroup):
                     set_to = look(cgroup, own_limit)
                     os.write(orders_in, b"!")
                     refusal = json.loads(pipe.readline())
                     at_refusal = look(cgroup, own_limit)
-                    wait_until(lambda: not children_of(forker)[1])  # (The last child may still be on its way out.)
-                    zombies, living = children_of(forker)
+                    wait_until(lambda: not children_of(forker.pid)[1])  # (The last child may still be on its way out.)
+                    zombies, living = children_of(forker.pid)
                     os.write(orders_in, b"!")
                     recovery = json.loads(pipe.readline())
                     after_reaping = look(cgroup, own_limit)
-        finally:
-            os.kill(forker, signal.SIGKILL)
-            os.waitpid(forker, 0)
         after = system_limits()
     return {
         "cgroup": cgroup.name,
@@ -122,41 +103,52 @@ def exhaust(name: str, options: argparse.Namespace) -> dict[str, object]:
 
 def become_somebody_else(allowed: int | None) -> None:
     """Give up the superuser's exemption: be a user who may have so many processes."""
-    os.setgroups([])
-    os.setresgid(UID, UID, UID)
     if allowed is not None:
         resource.setrlimit(resource.RLIMIT_NPROC, (allowed, allowed))
-    os.setresuid(UID, UID, UID)
+    become(UID)
 
 
-def fork_when_told(orders: int, answers: int, attempts: int, *, reap_each: bool) -> None:
+def be_refused() -> None:
+    """Meet the limit of another control group, which the kernel says on the console as it will of ours."""
+    with Cgroup("stranger") as cgroup:
+
+        def fork_once() -> None:
+            cgroup.enter()
+            cgroup.set("pids.max", 1)
+            with contextlib.suppress(OSError):
+                os.waitpid(exit_at_once(), 0)
+
+        os.waitpid(running(fork_once), 0)
+
+
+def fork_when_told(orders: int, answers: int, attempts: int, options: argparse.Namespace) -> None:
     """Be the process that forks: until refused, then three more times to be sure, then reap, then again."""
 
-    def say(value: object) -> None:
+    def answer(value: object) -> None:
         os.write(answers, json.dumps(value).encode() + b"\n")
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
-    say({"rlimit_nproc": -1 if soft == resource.RLIM_INFINITY else soft})
+    answer({"rlimit_nproc": -1 if soft == resource.RLIM_INFINITY else soft})
 
     os.read(orders, 1)
     forks, refused = 0, None
     while forks < attempts and refused is None:
         try:
-            child = exit_at_once_in_a_child()
+            child = exit_at_once(EXIT_CODE)
         except OSError as exc:
             refused = exc.errno
         else:
             forks += 1
-            if reap_each:
+            if options.reap:
                 os.waitpid(child, 0)
     refused_again = 0
     for _ in range(3 if refused else 0):
         try:
-            exit_at_once_in_a_child()
+            exit_at_once(EXIT_CODE)
             forks += 1
         except OSError as exc:
             refused_again += exc.errno == refused
-    say(
+    answer(
         {
             "attempts": attempts,
             "forks": forks,
@@ -169,24 +161,23 @@ def fork_when_told(orders: int, answers: int, attempts: int, *, reap_each: bool)
     os.read(orders, 1)
     statuses: dict[str, int] = {}
     with contextlib.suppress(ChildProcessError):
-        while True:
+        while not options.keep:
             _, status = os.waitpid(-1, 0)
             statuses[str(status)] = statuses.get(str(status), 0) + 1
     worked, problem = 0, None
     for _ in range(10):
         try:
-            os.waitpid(exit_at_once_in_a_child(), 0)
+            os.waitpid(exit_at_once(EXIT_CODE), 0)
             worked += 1
         except OSError as exc:
             problem = errno.errorcode.get(exc.errno or 0, str(exc.errno))
-    say({"statuses": statuses, "asked": 10, "worked": worked, "errno": problem})
+    answer({"statuses": statuses, "asked": 10, "worked": worked, "errno": problem})
     os.read(orders, 1)
 
 
 def capabilities() -> dict[str, object]:
     """What exempts a process from RLIMIT_NPROC: being uid 0, CAP_SYS_RESOURCE or CAP_SYS_ADMIN."""
-    status = dict(line.split(b":", 1) for line in read("/proc/self/status").splitlines() if b":" in line)
-    effective = int(status[b"CapEff"], 16)
+    effective = mask("CapEff")
     return {"uid": os.getuid(), "sys_resource": bool(effective >> 24 & 1), "sys_admin": bool(effective >> 21 & 1)}
 
 
@@ -195,11 +186,17 @@ def look(cgroup: Cgroup, rlimit_nproc: int) -> dict[str, dict[str, int]]:
     processes, numbers = tasks()
     pid_max = number_in(PID_MAX)
     return {
-        "pids_max": cgroup.look(),
+        "pids_max": pids(cgroup),
         "nproc": {"limit": rlimit_nproc, "usage": sum(1 for _, uid in processes if uid == UID)},
         "pid_max": {"limit": pid_max, "usage": RESERVED + sum(1 for number in numbers if RESERVED <= number < pid_max)},
-        "threads_max": {"limit": number_in(THREADS_MAX), "usage": threads_in_kernel()},
+        "threads_max": {"limit": number_in(THREADS_MAX), "usage": tasks_in_kernel()},
     }
+
+
+def pids(cgroup: Cgroup) -> dict[str, int]:
+    """The group's limit (-1: none), its usage, and how often a fork was refused because of it."""
+    refusals = cgroup.events("pids.events")["max"]
+    return {"limit": cgroup.number("pids.max"), "usage": cgroup.number("pids.current"), "refusals": refusals}
 
 
 def system_limits() -> dict[str, int]:
@@ -211,12 +208,12 @@ def system_limits() -> dict[str, int]:
 def lowered(name: str, room: int, cgroup: Cgroup) -> Iterator[None]:
     """One limit low enough to leave `room`, and as it was again afterwards. (The forking process set its own RLIMIT_NPROC.)"""
     if name == "pids_max":
-        cgroup.limit(room)
+        cgroup.set("pids.max", room)
         yield
     elif name == "nproc":
         yield
     elif name == "threads_max":
-        with written(THREADS_MAX, threads_in_kernel() + room):
+        with written(THREADS_MAX, tasks_in_kernel() + room):
             yield
     else:
         _, numbers = tasks()
@@ -231,23 +228,6 @@ def pid_max_with_room(numbers: set[int], room: int) -> int:
         free += number not in numbers
         number += 1
     return number
-
-
-@contextlib.contextmanager
-def written(path: str, value: int) -> Iterator[None]:
-    """A number in a file of /proc/sys, and the old one afterwards."""
-    old = number_in(path)
-    try:
-        write(path, value)
-        yield
-    finally:
-        write(path, old)
-
-
-def write(path: str, value: int) -> None:
-    """One number into one file."""
-    with open(path, "w") as file:
-        file.write(str(value))
 
 
 if __name__ == "__main__":

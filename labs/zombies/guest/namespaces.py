@@ -7,49 +7,35 @@ outside at the end, `reaps` waits all the time.
 """
 
 # pathlib is slow to import under emulation, and would serve one-line reads of /proc only.
-# ruff: noqa: PTH123
 
 from __future__ import annotations
 
 import argparse
-import ctypes
+import contextlib
 import os
 import signal
 import time
 
-TYPE_CHECKING = False  # (mypy takes it for true, and sees a package where the guest has a folder of scripts.)
-if TYPE_CHECKING:
-    from .procfs import EXIT_CODE, children_of, emit, stat_or_none, wait_until
-else:
-    from procfs import EXIT_CODE, children_of, emit, stat_or_none, wait_until
+from vmlab_guest import namespaces
+from vmlab_guest.proc import children_of, pid_inside, stat_or_none
+from vmlab_guest.say import say
+from vmlab_guest.wait import wait_until
 
-CLONE_NEWPID = 0x20000000
+EXIT_CODE = 7  # So that its raw status is 7 << 8 = 1792, and a SIGKILL (raw status 9) could not hide.
 
 
-class World:
-    """One PID namespace, and its PID 1 as the outer namespace numbers it."""
+class World(namespaces.World):
+    """One PID namespace, whose PID 1 is of a kind."""
 
-    def __init__(self, kind: str, orphans: int, gate: int, gate_in: int) -> None:
+    def __init__(self, kind: str, orphans: int, gate: int, gate_in: int, *, acts: str = "") -> None:
         self.kind = kind
         orders, self.orders = os.pipe()
-        answers, answers_in = os.pipe()
-        # Only *children* made after unshare are in the new namespace, so a helper unshares and its child is PID 1 there.
-        self.helper = os.fork()
-        if self.helper == 0:
+
+        def init() -> None:
             os.close(gate_in)
-            # (os.unshare is there from Python 3.12; Debian 12 has 3.11.)
-            if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWPID) != 0:
-                raise OSError(ctypes.get_errno(), "unshare(CLONE_NEWPID)")
-            init = os.fork()
-            if init == 0:
-                be_pid_1(kind, orphans, orders, gate)
-            os.write(answers_in, f"{init}\n".encode())
-            os.waitpid(init, 0)
-            os._exit(0)
-        os.close(orders)
-        os.close(answers_in)
-        with open(answers) as pipe:
-            self.init = int(pipe.readline())
+            be_pid_1(acts or kind, orphans, orders, gate)
+
+        super().__init__(init)
 
     def count(self) -> tuple[int, int]:
         """Zombies and living processes among the children of this world's PID 1."""
@@ -59,12 +45,6 @@ class World:
     def has_adopted(self, orphans: int) -> bool:
         """Whether PID 1 has so many living children. The orphans' parent is one of its children too until it has exited, the last to do."""
         return self.count()[1] == orphans
-
-    def end(self) -> None:
-        """Kill PID 1, and with it the namespace."""
-        if stat_or_none(self.init) is not None:
-            os.kill(self.init, signal.SIGKILL)
-        os.waitpid(self.helper, 0)
 
 
 def be_pid_1(kind: str, orphans: int, orders: int, gate: int) -> None:
@@ -95,11 +75,15 @@ def main() -> None:
     parser.add_argument("--orphans", type=int, default=20)
     parser.add_argument("--patience", type=float, default=3.0, help="seconds to watch the zombies stay")
     parser.add_argument("--kinds", nargs="*", default=["never", "abandoned", "reaps"])
+    parser.add_argument("--swap", default=":", metavar="KIND:ACTS", help="control: the PID 1 of one kind acts as that of another")
     options = parser.parse_args()
+    swapped, _, acts = options.swap.partition(":")
 
     gate, gate_in = os.pipe()
-    worlds = [World(kind, options.orphans, gate, gate_in) for kind in options.kinds]
-    try:
+    with contextlib.ExitStack() as stack:
+        worlds = [
+            stack.enter_context(World(kind, options.orphans, gate, gate_in, acts=acts if kind == swapped else "")) for kind in options.kinds
+        ]
         wait_until(lambda: all(world.has_adopted(options.orphans) for world in worlds))
         found = {world.kind: before_the_end(world) for world in worlds}
         os.close(gate_in)  # All the orphans read the end of the pipe, and exit.
@@ -115,10 +99,7 @@ def main() -> None:
             if not over:
                 time.sleep(min(options.patience / 8, max(0.0, exited_at + options.patience - time.monotonic())))
         endings = {world.kind: bring_to_an_end(world) for world in worlds}
-    finally:
-        for world in worlds:
-            world.end()
-    emit({kind: {**found[kind], "samples": samples[kind], **endings[kind]} for kind in found})
+    say({kind: {**found[kind], "samples": samples[kind], **endings[kind]} for kind in found})
 
 
 def before_the_end(world: World) -> dict[str, object]:
@@ -126,15 +107,6 @@ def before_the_end(world: World) -> dict[str, object]:
     zombies, living = children_of(world.init)
     adopted = sum(1 for pid in living if (fields := stat_or_none(pid)) and fields["ppid"] == world.init)
     return {"init": world.init, "pid_inside": pid_inside(world.init), "adopted_alive": adopted, "zombies_before": len(zombies)}
-
-
-def pid_inside(pid: int) -> int:
-    """The number that a process has in its own, innermost namespace."""
-    with open(f"/proc/{pid}/status") as file:
-        for line in file:
-            if line.startswith("NSpid:"):
-                return int(line.split()[-1])
-    return -1
 
 
 def bring_to_an_end(world: World) -> dict[str, object]:

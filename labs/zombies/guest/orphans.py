@@ -9,37 +9,21 @@ added up beforehand.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import os
 import signal
 import time
 
-TYPE_CHECKING = False  # (mypy takes it for true, and sees a package where the guest has a folder of scripts.)
-if TYPE_CHECKING:
-    from .procfs import (
-        EXIT_CODE,
-        Cgroup,
-        Counters,
-        child_running,
-        children_of,
-        emit,
-        exit_at_once_in_a_child,
-        stat,
-        stat_or_none,
-        wait_until,
-    )
-else:
-    from procfs import (
-        EXIT_CODE,
-        Cgroup,
-        Counters,
-        child_running,
-        children_of,
-        emit,
-        exit_at_once_in_a_child,
-        stat,
-        stat_or_none,
-        wait_until,
-    )
+from vmlab_guest.cgroup import Cgroup
+from vmlab_guest.child import Counters, exit_at_once, running
+from vmlab_guest.proc import children_of, stat, stat_or_none
+from vmlab_guest.say import say
+from vmlab_guest.wait import wait_until
+
+EXIT_CODE = 7  # So that its raw status is 7 << 8 = 1792, and a SIGKILL (raw status 9) could not hide.
+
+PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 
 def main() -> None:
@@ -47,29 +31,35 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--zombies", type=int, default=60)
     parser.add_argument("--patience", type=float, default=10.0, help="seconds to wait for them to go")
+    parser.add_argument("--subreaper", action="store_true", help="control: a process that waits for nobody stands nearer than PID 1")
     parser.add_argument("--spare-the-parent", action="store_true", help="control: do not kill the parent")
     options = parser.parse_args()
+    if options.subreaper:
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     with Cgroup("orphans") as cgroup:
-        emit(observe(options, cgroup))
+        say(observe(options, cgroup))
+        with contextlib.suppress(ChildProcessError):
+            while options.subreaper:  # (Else they would keep the control group, and so would we.)
+                os.waitpid(-1, 0)
 
 
 def observe(options: argparse.Namespace, cgroup: Cgroup) -> dict[str, object]:
     """Make the family, kill the parent, and look until the zombies are gone or patience ends."""
-    counters = Counters()
+    counters = Counters("forked", "done")
     gate, gate_in = os.pipe()
 
     def be_a_parent() -> None:
         cgroup.enter()
         have_children(options.zombies, counters, gate, gate_in)
 
-    parent = child_running(be_a_parent)
+    parent = running(be_a_parent)
     while not counters["done"]:
         time.sleep(0.02)
     os.close(gate)
     wait_until(lambda: len(children_of(parent)[0]) >= options.zombies)  # (The last one may still be on its way out.)
     zombies, living = children_of(parent)
     faults = sum(int(fields["minflt"]) for pid in zombies if (fields := stat_or_none(pid)))
-    init_before = stat("/proc/1/stat")
+    init_before = stat(1)
 
     killed_at = time.monotonic()
     if not options.spare_the_parent:
@@ -86,7 +76,7 @@ def observe(options: argparse.Namespace, cgroup: Cgroup) -> dict[str, object]:
             }
         )
         time.sleep(0.005)
-    init_after = stat("/proc/1/stat")
+    init_after = stat(1)
     adopted = [{"pid": pid, "ppid": fields["ppid"], "state": fields["state"]} for pid in living if (fields := stat_or_none(pid))]
 
     if options.spare_the_parent:
@@ -121,7 +111,7 @@ def have_children(zombies: int, counters: Counters, gate: int, gate_in: int) -> 
         os._exit(EXIT_CODE)
     os.close(gate_in)
     for _ in range(zombies):
-        exit_at_once_in_a_child()
+        exit_at_once(EXIT_CODE)
         counters.add("forked")
     counters.add("done")
     while True:

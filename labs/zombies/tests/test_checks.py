@@ -94,6 +94,7 @@ def sigchld_ignored_in_anatomy(observations: World, parameters: World) -> None:
 NAME = "its_status_can_be_read_without_reaping"
 setting(NAME, FAIL, "anatomy.child.peek_again.code", "killed")
 setting(NAME, FAIL, "anatomy.child.reaping.raw_status", 9)
+setting(NAME, FAIL, "anatomy.child.reaping.errno", "ECHILD")
 setting(NAME, FAIL, "anatomy.child.peek_after_reaping.errno", "EPERM")
 setting(NAME, FAIL, "anatomy.child.after_sigkill.stat.state", "X")
 setting(NAME, INCONCLUSIVE, "anatomy.child.peek.code", None)

@@ -135,14 +135,13 @@ def test_a_killed_pid_1_counts_as_gone_only_when_it_was_reaped_too() -> None:
 import json, os, signal, threading
 import namespaces
 gate, gate_in = os.pipe()
-world = namespaces.World("abandoned", 3, gate, gate_in)
-namespaces.wait_until(lambda: world.has_adopted(3))
-os.close(gate_in)
-namespaces.wait_until(lambda: world.count() == (4, 0))
-os.kill(world.helper, signal.SIGSTOP)
-threading.Timer(0.5, os.kill, (world.helper, signal.SIGCONT)).start()
-print(json.dumps(namespaces.bring_to_an_end(world)))
-world.end()
+with namespaces.World("abandoned", 3, gate, gate_in) as world:
+    namespaces.wait_until(lambda: world.has_adopted(3))
+    os.close(gate_in)
+    namespaces.wait_until(lambda: world.count() == (4, 0))
+    os.kill(world.helper, signal.SIGSTOP)
+    threading.Timer(0.5, os.kill, (world.helper, signal.SIGCONT)).start()
+    print(json.dumps(namespaces.bring_to_an_end(world)))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True, cwd=LAB / "guest")
     seen = json.loads(done.stdout)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Required, TypedDict, Unpack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Required, TypedDict, TypeVar, Unpack
 
 import jinja2
 
 from vmlab import process
 from vmlab.bench.emulated import emulate
 from vmlab.bench.guest import Guest
+from vmlab.bench.noise import NoiseMeter
+from vmlab.bench.power import Supply
 from vmlab.bench.request import boot_request
 from vmlab.bench.session import Session
 from vmlab.deadline import Deadline
@@ -25,8 +28,11 @@ from vmlab.host import probe
 from vmlab.image.image import Image
 from vmlab.lab.guests import GuestRequest
 from vmlab.lab.lab import Lab
+from vmlab.paths import guest_library
 from vmlab.process import CommandError
 from vmlab.yamlfile import load
+
+Made = TypeVar("Made")
 
 
 def _require(guest: Guest, needs: Sequence[str], image: Image, deadline: Deadline) -> None:
@@ -41,6 +47,11 @@ def _require(guest: Guest, needs: Sequence[str], image: Image, deadline: Deadlin
         raise UnsuitableImage(
             f"the image {image.name} has no {' and no '.join(missing)}, which the lab needs", hint="choose another image with --image"
         )
+
+
+def _with_library() -> dict[str, str]:
+    """Where a Python of this machine finds the library for guest scripts."""
+    return {"PYTHONPATH": os.pathsep.join([str(guest_library().parent), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
 class Differs(TypedDict, total=False):
@@ -59,7 +70,15 @@ class Bench:
         self._lab = lab
         self._here = here
         self._guests: dict[str, Guest] = {}
+        self._made: dict[Callable[[Bench], Any], Any] = {}
         self._networks: dict[str, Network] = {}
+
+    def once(self, make: Callable[[Bench], Made]) -> Made:
+        """What a function of the experiment makes of this bench, made at the first call: for what several parts need, whichever are run."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        made: Made = self._made[make]
+        return made
 
     @property
     def accelerator(self) -> Literal["kvm", "tcg"]:
@@ -92,12 +111,12 @@ class Bench:
         with self.phase(f"{'Booting' if templates is None else 'Cloning'} guest {name}"):
             # Registered before the guest, so that it runs after the guest's end.
             here.guests.callback(self._note_end, name)
-            setting = here.setting("console.log" if name == "main" else f"console-{name}.log", start.START_LIMIT_S)
             request = boot_request(self._lab, name, wanted, here.images[name], self.accelerator)
             processor.require(request.processor, request.accelerator, here.deadline)
             networks = {each.network: self.network(each.network) for each in request.links}
-            setting = dataclasses.replace(setting, networks=networks)
-            guest = Guest(name, start.start(here.guests, request, setting, templates), self._lab, here.deadline)
+            supply = Supply(here, networks, "console.log" if name == "main" else f"console-{name}.log")
+            running = start.start(here.guests, request, supply.setting(start.START_LIMIT_S), templates)
+            guest = Guest(name, running, self._lab, here.deadline, supply)
             here.notebook.guests.append(guest.part())
             _require(guest, wanted.needs, here.images[name], here.deadline)
             guest.put_scripts()
@@ -130,6 +149,7 @@ class Bench:
         disk: frozen.FrozenDisk,
         *,
         until: str | None = None,
+        any_end: bool = False,
         time_limit_s: float = 180.0,
         **differs: Unpack[Differs],
     ) -> dict[str, Any]:
@@ -138,8 +158,11 @@ class Bench:
         It ends when a line of the guest's second serial port matches the regular expression ``until``; without one, when the guest
         has switched itself off. Returns ``console`` and ``port``, the lines of both ports as {"at_s", "text"} with the seconds since QEMU
         was executed; ``argv``; ``noise``, what else the host did (`vmlab.host.noise.Noise`); and ``broken``, the consoles' last lines
-        of boots before it that the emulator broke: they were thrown away. Raises BootTimeout, GuestPanicked or GuestExited, which need
-        not be caught.
+        of boots before it that the emulator broke: they were thrown away; and ``ended``, "line" or "switched off". Raises BootTimeout,
+        GuestPanicked or GuestExited, which need not be caught.
+
+        With ``any_end`` none of these is raised: ``ended`` may also be "panicked", "reset", "qemu ended" or "still runs" (at the time
+        limit), and ``end`` is what `ExpectedEnd.record` has; None when the line came.
         """
         before, here = disk.request, self._here
         request = dataclasses.replace(
@@ -151,13 +174,14 @@ class Bench:
         )
         # Its console is evidence by what is returned; no log is kept of it.
         setting = here.setting("", time_limit_s).with_log(here.work.path / f"{request.name}.console")
-        found = frozen.cold_boot(disk, request, setting, until)
+        found = frozen.cold_boot(disk, request, setting, frozen.Until(until, any_end))
         here.progress.waiting("")
         lines = {
             name: [{"at_s": line.at, "text": line.text} for line in said]
             for name, said in (("console", found.console), ("port", found.port))
         }
-        return {"argv": found.argv, **lines, "noise": dataclasses.asdict(found.noise), "broken": found.broken}
+        said = {"ended": found.ended} | ({"end": found.end} if any_end else {})
+        return {"argv": found.argv, **lines, "noise": dataclasses.asdict(found.noise), "broken": found.broken, **said}
 
     def data(self, name: str) -> Any:
         """What a YAML file of the lab's folder holds; UsageError with the line when it is no YAML of the kind that lab.yaml is."""
@@ -184,6 +208,7 @@ class Bench:
         for part in self._here.notebook.guests:
             if part.name == name and name in self._guests:
                 part.ended = self._guests[name].machine.ended_how
+                part.history = self._guests[name].history(self._here.notebook.started)
 
     def phase(self, title: str) -> contextlib.AbstractContextManager[None]:
         """Name what is going on: shown while it lasts, and timed in the report."""
@@ -204,7 +229,7 @@ class Bench:
         path = self._lab.directory / "guest" / script
         words = [sys.executable, str(path), *map(str, args)]
         try:
-            printed = process.run(words, deadline=self._here.deadline.within(time_limit_s)).stdout
+            printed = process.run(words, deadline=self._here.deadline.within(time_limit_s), env=_with_library()).stdout
         except CommandError as exc:
             raise ScriptError(f"{script} failed on this machine: {exc.message}", hint=exc.hint, detail=exc.detail) from exc
         return parse_line(printed.strip(), script)
@@ -213,6 +238,18 @@ class Bench:
         """Write down one observation under a name that is used once. ScriptError when it is not JSON or too large."""
         self._here.notebook.record(name, data)
         self._here.progress.recorded(name)
+
+    @contextlib.contextmanager
+    def noise(self) -> Iterator[NoiseMeter]:
+        """A block in which it is measured what else this machine does while the guests run: `NoiseMeter.record`, after the block."""
+        meter = NoiseMeter(self._pids())
+        try:
+            yield meter
+        finally:
+            meter.stop(self._pids())
+
+    def _pids(self) -> list[int]:
+        return [guest.machine.pid for guest in self._guests.values() if guest.has_qemu]
 
     def wait(self, seconds: float, why: str) -> None:
         """Let time pass; the live view says why."""

@@ -19,6 +19,7 @@ from vmlab.guest.intel.appliance import ApplianceStore, Job
 from vmlab.guest.intel.bochs import EmulatedPc
 from vmlab.guest.machine import BootRequest, Machine
 from vmlab.host import probe
+from vmlab.lab import library
 from vmlab.lab.lab import Lab
 from vmlab.report.model import GuestPart
 
@@ -41,6 +42,7 @@ class EmulatedGuest(Guest):
             memory_bytes=request.memory_mib << 20,
             cpus=request.cpus,
             init="the script alone",
+            accelerator=self.accelerator,
             virtualisation=pc.in_words,
             argv=[],
             os=f"a small Linux made of {request.image.name}",
@@ -108,8 +110,8 @@ class EmulatedGuest(Guest):
         return CommandResult(shlex.join(job.argv), said.status, said.stdout, said.stderr, time.monotonic() - began)
 
     def _files(self) -> Mapping[str, Path]:
-        """The lab's scripts and the engine's probes, where they lie in every guest."""
-        scripts = {f"{GUEST_LAB_DIR}/{name}": path for name, path in self._scripts().items()}
+        """The lab's scripts with the library, and the engine's probes, where they lie in every guest."""
+        scripts = {f"{GUEST_LAB_DIR}/{name}": path for name, path in (self._scripts() | library.files()).items()}
         return scripts | {f"{GUEST_PROBE_DIR}/{name}": path for each in probe.PROBES.values() for name, path in each.files().items()}
 
 

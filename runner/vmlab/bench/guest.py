@@ -9,26 +9,34 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict, Unpack
 
+from vmlab.bench.power import Supply
 from vmlab.deadline import Deadline
 from vmlab.errors import ScriptError, UsageError
-from vmlab.guest import frozen, qemu
+from vmlab.guest import expected, frozen, power, qemu
 from vmlab.guest.account import Account, account
 from vmlab.guest.command import CommandResult
 from vmlab.guest.conversation import Conversation, parse_line
+from vmlab.guest.expected import ExpectedEnd
+from vmlab.guest.look import outside
 from vmlab.guest.look.disk import ROOT, DiskView
 from vmlab.guest.look.memory import MemoryView
 from vmlab.guest.look.packets import Capture, captured
 from vmlab.guest.look.statistics import kvm_statistics
 from vmlab.guest.machine import Machine
 from vmlab.guest.qemu import Virtualisation
+from vmlab.guest.start import START_LIMIT_S
 from vmlab.host import probe
+from vmlab.lab import library
 from vmlab.lab.lab import Lab
-from vmlab.report.model import CloudInitPart, GuestPart, StepPart
+from vmlab.report.model import CloudInitPart, GuestPart, HistoryPart, StepPart
+
+# How often a wait for the console looks whether the guest still lives.
+_SLICE_S = 0.25
 
 # What a script may print unless more is asked for.
 SCRIPT_OUTPUT_BYTES = 4 << 20
 
-# Where the lab's guest/ folder lies in a guest: memory, gone with it, and writable under every init.
+# Where the lab's guest/ folder lies in a guest, and the library beside it: memory, gone with it, and writable under every init.
 GUEST_LAB_DIR = "/run/vmlab/lab"
 
 _RUNS_GUESTS_BY: dict[Virtualisation, str] = {"none": "", "svm": "AMD SVM with nested paging: hardware walk emulated by QEMU TCG"}
@@ -81,8 +89,10 @@ class Limits(TypedDict, total=False):
 class Guest:
     """A running guest, as an experiment sees it. Commands and scripts run as root."""
 
-    def __init__(self, name: str, running: Machine | None, lab: Lab, deadline: Deadline) -> None:
+    def __init__(self, name: str, running: Machine | None, lab: Lab, deadline: Deadline, supply: Supply | None = None) -> None:
         self.name = name
+        self._supply = supply
+        self._cursor = running.console.cursor() if running else None
         self._machine = running
         self._lab = lab
         self._deadline = deadline
@@ -100,13 +110,19 @@ class Guest:
         return self._machine
 
     @property
+    def has_qemu(self) -> bool:
+        """Whether a QEMU of ours runs it now."""
+        return self._machine is not None and self._machine.qemu_status() is None
+
+    @property
     def accelerator(self) -> str:
         """What runs its instructions: ``kvm``, ``tcg``, or the emulator that lab.yaml asks for, with its version."""
         return self.machine.request.accelerator
 
     def check_alive(self) -> None:
-        """Raise what the guest died of, when it did."""
-        self.machine.check_alive()
+        """Raise what the guest died of, when it did; not for one whose end the experiment wanted."""
+        if not self.machine.fate.over:
+            self.machine.check_alive()
 
     def run(
         self,
@@ -193,13 +209,13 @@ class Guest:
         return self.run(f"cat -- {shlex.quote(path)}").stdout
 
     def outside(self) -> dict[str, Any]:
-        """The host's look at this guest: ``status``, ``resident_bytes``, ``cpu_s``, ``panicked``."""
-        return self.machine.outside(self._deadline.within(10))
+        """The host's look at this guest: ``status``, ``resident_bytes``, ``cpu_s``, ``vcpu_cpu_s``, ``panicked``."""
+        return outside.outside(self._powered(), self._deadline.within(10))
 
     @property
     def memory(self) -> MemoryView:
         """The look from outside at this guest's memory."""
-        return MemoryView(self.machine, self.machine.directory, self._deadline)
+        return MemoryView(self._powered(), self.machine.directory, self._deadline)
 
     def disk(self, name: str = ROOT) -> DiskView:
         """The look from outside at one of its disks: the root disk, or one that lab.yaml gives it (``disks``)."""
@@ -233,15 +249,107 @@ class Guest:
 
     def kvm_statistics(self) -> dict[str, int]:
         """What KVM has counted for this guest since its start, by the kernel's names; empty when KVM does not run it."""
-        return kvm_statistics(self.machine, self._deadline.within(30))
+        return kvm_statistics(self._powered(), self._deadline.within(30))
 
     def console(self) -> str:
         """What the guest's serial console has printed, the last MiB of it."""
         return self.machine.console.text()
 
     def wait_for_console(self, pattern: str, time_limit_s: float = 10.0) -> str | None:
-        """The first console line that matches the regular expression and came since the last call; None when none came in time."""
-        return self.machine.console.wait_for(pattern, min(time_limit_s, self._deadline.left_s()))
+        """The first console line that matches the regular expression and came since the last match; None when none came in time.
+
+        A guest that has ended prints nothing more: then nobody waits for the rest of the time.
+        """
+        machine, limit = self.machine, self._deadline.within(time_limit_s)
+        cursor = self._cursor or machine.console.cursor()
+        while True:
+            # (Asked before the look: what a guest prints with its last breath is still read.)
+            dead = machine.fate.death is not None or bool(machine.fate.over)
+            if dead:
+                machine.fate.wait_for_last_words()
+            line = cursor.wait_for(pattern, 0.0 if dead else min(_SLICE_S, limit.left_s()))
+            if line is not None or dead or limit.expired():
+                return line
+
+    # Its end, its reset, its power.
+
+    @contextlib.contextmanager
+    def expected_to_end(self, time_limit_s: float = 60.0) -> Iterator[ExpectedEnd]:
+        """A block in which this guest may panic, reset, switch itself off, or take QEMU along; leaving it waits for that.
+
+        `ExpectedEnd.record` has what was seen. A guest that still runs at the limit is an answer too, and goes on. One that has ended
+        can still be looked at as far as there is something to see (its console; its memory, when its kernel panicked).
+        """
+        with expected.expected(self.machine, self._deadline.within(time_limit_s)) as end:
+            yield end
+        ended = str(end.record()["ended"])
+        if ended != expected.STILL_RUNS:
+            self._note(f"{ended}, as was expected")
+
+    def pause(self) -> contextlib.AbstractContextManager[None]:
+        """A block for whose length the guest's processors are stopped."""
+        return power.paused(self._powered(), self._deadline)
+
+    def reset(self) -> None:
+        """Press the reset button: its memory stays, and it is stopped before its first instruction.
+
+        `go_on` lets it run, `wait_until_ready` boots it and logs in.
+        """
+        power.reset(self._powered(), self._deadline)
+        self._forget()
+        self._note("reset")
+
+    def go_on(self) -> None:
+        """Let a guest that was reset or switched on again run."""
+        power.go_on(self._powered(), self._deadline)
+
+    def wait_until_ready(self, time_limit_s: float = START_LIMIT_S) -> None:
+        """Let a guest that was reset or switched on again boot, and log in to it.
+
+        Raises what a boot does; UsageError for a clone that was reset, whose QEMU has no kernel to give it.
+        """
+        self._powered()
+        self._supplied().boot(self.machine, self._deadline.within(time_limit_s).left_s())
+        self.put_scripts()
+
+    def cut_power(self) -> None:
+        """Take its power away at once. Its memory is gone, and so is what its kernel had not yet given to a disk."""
+        self.machine.cut()
+        self._forget()
+        self._note("its power was cut")
+
+    def power_cycle(self) -> None:
+        """Take its power away, unless it has none, and give it back: the same disks, empty memory, stopped before its first instruction."""
+        if self.machine.qemu_status() is None:
+            self.cut_power()
+        self._machine = self._supplied().cycle(self.machine, START_LIMIT_S)
+        self._cursor = self._machine.console.cursor()
+
+    def _supplied(self) -> Supply:
+        self.machine.request  # noqa: B018  (Bochs emulates one boot a script, and says so.)
+        if self._supply is None:
+            raise UsageError(f"guest {self.name} cannot be switched on again")
+        return self._supply
+
+    def _note(self, what: str) -> None:
+        if self._supply is not None:
+            self._supply.note(what)
+
+    def _forget(self) -> None:
+        """What lay in its memory is gone, or will be: /run with the lab's scripts."""
+        self._scripts_are_there = False
+        self._accounts.clear()
+
+    def _powered(self) -> Machine:
+        """The machine, while there is a QEMU to look at; else raises how it ended."""
+        if self.machine.qemu_status() is not None:
+            self.machine.check_alive()
+        return self.machine
+
+    def history(self, began: float) -> list[HistoryPart]:
+        """What became of it after it was ready, in seconds after a moment of the monotonic clock."""
+        told = self._supply.history if self._supply else []
+        return [HistoryPart(at_s=round(at - began, 3), what=what) for at, what in told]
 
     def freeze(self) -> frozen.FrozenDisk:
         """Shut the guest down properly and keep its disk for `Bench.cold_boot`. The guest can do nothing more."""
@@ -249,7 +357,8 @@ class Guest:
 
     def _command(self, name: str, args: tuple[str | int | float, ...]) -> str:
         self.put_scripts()
-        return f"cd {GUEST_LAB_DIR} && exec {shlex.join(self._words(name, args))}"
+        # (A script finds the library beside it. The path is for what it starts elsewhere, and for scripts in folders of guest/.)
+        return f"cd {GUEST_LAB_DIR} && export PYTHONPATH={GUEST_LAB_DIR} && exec {shlex.join(self._words(name, args))}"
 
     def _words(self, name: str, args: tuple[str | int | float, ...]) -> list[str]:
         """The command that runs one of the lab's guest scripts, in the directory that they lie in."""
@@ -259,11 +368,12 @@ class Guest:
         return [*interpreter, f"./{name}", *map(str, args)]
 
     def put_scripts(self) -> None:
-        """Copy the lab's guest/ folder into the guest, once."""
+        """Copy the lab's guest/ folder into the guest, once, with the library; nothing when the folder is empty."""
         if self._scripts_are_there:
             return
-        with self.machine.attributing():
-            self.machine.ssh.put_tree(self._scripts(), GUEST_LAB_DIR, deadline=self._deadline)
+        if scripts := self._scripts():
+            with self.machine.attributing():
+                self.machine.ssh.put_tree(scripts | library.files(), GUEST_LAB_DIR, deadline=self._deadline)
         self._scripts_are_there = True
 
     def _scripts(self) -> dict[str, Path]:
@@ -281,6 +391,7 @@ class Guest:
             memory_bytes=request.memory_mib << 20,
             cpus=request.cpus,
             init=request.init,
+            accelerator=self.accelerator,
             virtualisation=_RUNS_GUESTS_BY[request.virtualisation],
             argv=self.machine.argv,
             kernel=birth.system.kernel,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vmlab.errors import ScriptError, UsageError
-from vmlab.lab.evidence import canonical, digest
+from vmlab.lab.evidence import RESERVED, canonical, digest
 from vmlab.progress import Event, Kind
 from vmlab.report.model import GuestPart, ObservationPart, PhasePart
 
@@ -53,6 +53,11 @@ class Notebook:
         """Write down one observation under a name that is used once. ScriptError when it is not JSON or too large."""
         if any(each.name == name for each in self.observations):
             raise UsageError(f"the experiment recorded {name!r} twice", hint="give each observation a name of its own")
+        if name in RESERVED:
+            raise UsageError(
+                f"an observation cannot be called {name!r}: that is what a place in the run's own facts begins with",
+                hint="give the observation another name",
+            )
         try:
             encoded = canonical(dict(data))
         except (TypeError, ValueError, RecursionError) as exc:

@@ -2,6 +2,8 @@
 
 app       the group of commands, and those of a lab: list, predict, shell, report, check, doctor, new
 run       run, merge
+controls  controls
+author    record, lint
 many      ps, worker
 storage   image, template, clean
 options   what several commands take

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from vmlab import __version__
+from vmlab.cli.author import lint, record
+from vmlab.cli.controls import controls
 from vmlab.cli.many import ps, worker
 from vmlab.cli.options import (
     GuestOptions,
@@ -157,14 +159,15 @@ def check(path: Path, as_json: bool, lab_dirs: tuple[Path, ...]) -> None:
     fresh = assemble.rejudge(stored, lab.load_checks(), definition=lab.definition)
     problems += assemble.differences(stored, fresh)
     if as_json:
-        click.echo(
-            json.dumps({"problems": problems, "lab_changed": stored.lab.digest != lab.digest, "report": fresh.model_dump(mode="json")})
-        )
+        changed = {"lab_changed": stored.lab.digest != lab.digest, "library_changed": stored.lab.library != lab.library_digest}
+        click.echo(json.dumps({"problems": problems, **changed, "report": fresh.model_dump(mode="json")}))
     else:
         for line in (*report_lines(fresh), *closing_lines(fresh, str(path))):
             say(line)
-        if stored.lab.digest != lab.digest:
+        if stored.lab.digest != lab.digest_with(stored.lab.library):
             click.echo("note: the lab's files have changed since this report was written")
+        if stored.lab.library != lab.library_digest:
+            click.echo(f"note: vmlab {stored.run.runner_version}, which wrote this report, had another library for guest scripts")
         for problem in problems:
             click.echo(f"DIFFERS: {problem}")
         if not problems:
@@ -219,7 +222,7 @@ def _writing(path: Path) -> Iterator[None]:
         raise UsageError(f"cannot write {path}: {exc.strerror}", hint="name a file in a directory you may write to") from exc
 
 
-for _command in (run, merge, worker, image, template, clean, ps):
+for _command in (run, merge, controls, record, lint, worker, image, template, clean, ps):
     cli.add_command(_command)
 
 

@@ -90,6 +90,7 @@ class RunOptions:
     image: str | None
     cold: bool
     params: tuple[str, ...]
+    parts: tuple[str, ...]
     answers: Path | None
     student: str
     jobs: int
@@ -127,6 +128,7 @@ class RunOptions:
             command=self.command,
             labs=self.lab_dirs,
             given=split(self.params),
+            parts=self.parts,
             answers=self.answers,
             student=self.student,
             choice=Choice(accelerator=self.accel, image=self.image, cold=self.cold, catalogs=catalogs_of()),
@@ -139,6 +141,7 @@ class RunOptions:
 @image_option
 @cold_option
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="Set a parameter of the lab; may be repeated.")
+@click.option("--part", "parts", multiple=True, metavar="NAME", help="Run this part of the experiment only; may be repeated.")
 @click.option("--answers", type=click.Path(path_type=Path), metavar="FILE", help="Your predictions (vmlab predict LAB writes a form).")
 @click.option("--student", default="", metavar="ID", help="Who hands this in; kept in the report.")
 @click.option("--jobs", "-j", type=Jobs(), default="auto", show_default=True, metavar="N|auto", help="How many labs at once.")

@@ -4,6 +4,9 @@ start      cloned if that works, booted if not
 boot       from QEMU's first instruction to a finished cloud-init
 machine    a guest that runs, and what can end it early
 readiness  the ordered steps to a guest that is ready
+fate       what becomes of it: what QEMU tells, what it died of
+expected   its end, when an experiment expects that
+power      its reset, and its power
 panic      whether its kernel has panicked, by evidence
 setting    what all guests of a run share
 workdir    the private directories of the guests of a run

@@ -44,7 +44,8 @@ def launch(
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         directory = setting.work.path / request.name
-        directory.mkdir(mode=0o700)
+        # (After a power cycle it is there, and the guest's disks are in it.)
+        directory.mkdir(mode=0o700, exist_ok=True)
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         # Each pair's second end goes to QEMU and is closed here once QEMU has it.
         pairs = [socket.socketpair() for _ in range(3)]

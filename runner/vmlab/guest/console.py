@@ -46,7 +46,7 @@ class Console:
         self._lines: deque[Line] = deque(maxlen=_KEPT_LINES)
         self._unfinished = bytearray()
         self._dropped = 0
-        self._seen = 0
+        self._own = Cursor(self)
         self._changed = threading.Condition()
         self._log = log_file.open("wb", buffering=0)
         self._log.write(preface)
@@ -124,20 +124,29 @@ class Console:
         return "\n".join(line.rstrip() for line in self.text().splitlines()[-lines:])
 
     def wait_for(self, pattern: str, timeout_s: float) -> str | None:
-        """The first line that matches ``pattern`` and was printed since the last such call; None when none came in time."""
-        regex = re.compile(rb"[^\n]*(?:" + pattern.encode() + rb")[^\n]*\n")
+        """The first line that matches ``pattern`` and was printed since the engine's last such call; None when none came in time.
+
+        An experiment's calls have a `Cursor` of their own.
+        """
+        return self._own.wait_for(pattern, timeout_s)
+
+    def cursor(self) -> Cursor:
+        """A reader of its own, from the first line on."""
+        return Cursor(self)
+
+    def find(self, regex: re.Pattern[bytes], seen: int, timeout_s: float) -> tuple[str, int] | None:
+        """The first match after the first ``seen`` bytes of all that was printed, and where it ends; None when none comes in time."""
         found: re.Match[bytes] | None = None
 
         def arrived() -> bool:
             nonlocal found
-            found = regex.search(self._text, max(0, self._seen - self._dropped))
+            found = regex.search(self._text, max(0, seen - self._dropped))
             return found is not None
 
         with self._changed:
             if not self._changed.wait_for(arrived, timeout_s) or found is None:
                 return None
-            self._seen = self._dropped + found.end()
-            return found.group().decode(errors="replace").strip()
+            return found.group().decode(errors="replace").strip(), self._dropped + found.end()
 
     def close(self) -> None:
         """End the reader once QEMU's end is closed, and the log file."""
@@ -147,3 +156,19 @@ class Console:
         self._thread.join(5)
         self._sock.close()
         self._log.close()
+
+
+class Cursor:
+    """One reader's place in what a console prints: lines that another reader has found are still to be found by this one."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._seen = 0
+
+    def wait_for(self, pattern: str, timeout_s: float) -> str | None:
+        """The first line that matches ``pattern`` and was printed since this cursor's last match; None when none came in time."""
+        found = self._console.find(re.compile(rb"[^\n]*(?:" + pattern.encode() + rb")[^\n]*\n"), self._seen, timeout_s)
+        if found is None:
+            return None
+        line, self._seen = found
+        return line

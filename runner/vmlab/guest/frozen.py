@@ -16,11 +16,13 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vmlab.deadline import Deadline
 from vmlab.errors import BootTimeout, GuestError, GuestPanicked, ScriptError, SshError
 from vmlab.guest import boot, qemu, seed
 from vmlab.guest.console import Console, Line
+from vmlab.guest.expected import PANICKED, SWITCHED_OFF, ExpectedEnd
 from vmlab.guest.machine import BootRequest, Machine
 from vmlab.guest.setting import Setting
 from vmlab.host.noise import Meter, Noise
@@ -34,6 +36,9 @@ _POWER_OFF = "if [ -d /run/systemd/system ]; then systemctl poweroff; else /sbin
 # A line of the second port that is wanted is noticed when it comes; that the guest has died, after this.
 _LOOK_S = 0.1
 _ATTEMPTS = 3
+
+LINE = "line"
+"""How a boot ended whose line came."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,21 @@ class ColdBoot:
     noise: Noise
     broken: list[str]
     """The consoles' last lines of the boots before it that the emulator broke."""
+    ended: str = LINE
+    """`LINE` when the line came that was waited for; else how the guest ended, as `vmlab.guest.expected` has it."""
+    end: dict[str, Any] | None = None
+    """What is known of that end, when any end was expected."""
+
+
+@dataclass(frozen=True)
+class Until:
+    """When a timed boot is over: with a line of the second port that matches ``line``, None: when the guest has switched itself off.
+
+    ``any_end``: however it ends before, and if it does not end at all, that is an answer too.
+    """
+
+    line: str | None
+    any_end: bool = False
 
 
 def freeze(machine: Machine, deadline: Deadline) -> FrozenDisk:
@@ -83,16 +103,22 @@ def wait_for_end(machine: Machine, deadline: Deadline) -> None:
         time.sleep(min(_LOOK_S, deadline.left_s()))
 
 
-def cold_boot(frozen: FrozenDisk, request: BootRequest, setting: Setting, until: str | None) -> ColdBoot:
-    """Boot until a line of the second port matches ``until``; None: until the guest has switched itself off.
+def cold_boot(frozen: FrozenDisk, request: BootRequest, setting: Setting, until: Until) -> ColdBoot:
+    """Boot until that is over.
 
-    A kernel that the emulator broke (`boot.is_emulators_fault`) is booted again. BootTimeout when the line does not come, GuestPanicked
-    and GuestExited when the guest dies first.
+    A kernel that the emulator broke (`boot.is_emulators_fault`) is booted again. Unless any end will do: BootTimeout when
+    the line does not come, GuestPanicked and GuestExited when the guest dies first.
     """
     broken: list[str] = []
     while True:
         try:
-            return dataclasses.replace(_boot_once(frozen, request, setting, until), broken=broken)
+            booted = dataclasses.replace(_boot_once(frozen, request, setting, until), broken=broken)
+            said = "\n".join(line.text for line in booted.console)
+            if booted.ended != PANICKED or not boot.is_emulators_fault(GuestPanicked(said), request.accelerator):
+                return booted
+            broken.append(said[-4000:])
+            if len(broken) == _ATTEMPTS:
+                return booted
         except GuestPanicked as death:
             broken.append(death.detail)
             if len(broken) == _ATTEMPTS or not boot.is_emulators_fault(death, request.accelerator):
@@ -100,7 +126,7 @@ def cold_boot(frozen: FrozenDisk, request: BootRequest, setting: Setting, until:
             log.info("the emulator broke a kernel's start: booting again")
 
 
-def _boot_once(frozen: FrozenDisk, request: BootRequest, setting: Setting, until: str | None) -> ColdBoot:
+def _boot_once(frozen: FrozenDisk, request: BootRequest, setting: Setting, until: Until) -> ColdBoot:
     deadline, progress = setting.deadline, setting.progress
 
     def spec(directory: Path, wires: qemu.Wires) -> qemu.GuestSpec:
@@ -113,16 +139,35 @@ def _boot_once(frozen: FrozenDisk, request: BootRequest, setting: Setting, until
         machine = stack.enter_context(boot.launch(request, seed.Identity.new(request.name), setting, spec))
         port = Console(machine.sockets.identity, Path(os.devnull))
         stack.callback(port.close)
-        if until is None:
+        progress.waiting("its end" if until.line is None else f"the line {until.line}")
+        end: ExpectedEnd | None = None
+        if until.any_end:
+            end = _wait_for_any(machine, port, until.line, deadline)
+        elif until.line is None:
             machine.may_end()
-            progress.waiting("its end")
             wait_for_end(machine, deadline)
         else:
-            progress.waiting(f"the line {until}")
-            _wait_for(machine, port, until, deadline)
+            _wait_for(machine, port, until.line, deadline)
         noise = meter.stop(machine.pid)
         machine.stop()
-        return ColdBoot(machine.argv, _since(machine, machine.console.lines()), _since(machine, port.lines()), noise, broken=[])
+        booted = ColdBoot(machine.argv, _since(machine, machine.console.lines()), _since(machine, port.lines()), noise, broken=[])
+        if end is not None:
+            return dataclasses.replace(booted, ended=str(end.record()["ended"]), end=end.record())
+        return booted if until.line is not None else dataclasses.replace(booted, ended=SWITCHED_OFF)
+
+
+def _wait_for_any(machine: Machine, port: Console, line: str | None, deadline: Deadline) -> ExpectedEnd | None:
+    """Wait for the line or any end; None when the line came."""
+    end = ExpectedEnd(machine)
+    while not (end.is_known() or deadline.expired()):
+        if line is None:
+            time.sleep(min(_LOOK_S, deadline.left_s()))
+        elif port.wait_for(line, min(_LOOK_S, deadline.left_s())) is not None:
+            return None
+    if line is not None and port.wait_for(line, 0.0) is not None:
+        return None
+    end.wait(deadline)
+    return end
 
 
 def _wait_for(machine: Machine, port: Console, until: str, deadline: Deadline) -> None:

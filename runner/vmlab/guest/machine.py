@@ -18,10 +18,11 @@ import psutil
 
 from vmlab import process
 from vmlab.deadline import Deadline
-from vmlab.errors import GuestError, GuestExited, GuestPanicked, HostError, RunError, SshError, StrangerError, TemplateError
+from vmlab.errors import GuestError, GuestExited, GuestPanicked, HostError, SshError, StrangerError, TemplateError
 from vmlab.guest import panic, qemu, readiness, seed
-from vmlab.guest.console import END_OF_PANIC, Console
+from vmlab.guest.console import Console
 from vmlab.guest.drive import Drive
+from vmlab.guest.fate import LAST_WORDS_S, TOLD, Fate
 from vmlab.guest.link import Link
 from vmlab.guest.panic import PanicWatch, Signs
 from vmlab.guest.processor import ORDINARY, Processor
@@ -31,11 +32,6 @@ from vmlab.image.image import Image
 from vmlab.progress import Progress
 
 log = logging.getLogger(__name__)
-
-# How long after the first sign of a guest's death its console may still say why. A kernel that panics says when it has told all; it may
-# tell most of it only after pvpanic was told, when the console was busy (Linux, kernel/panic.c: console_flush_on_panic).
-LAST_WORDS_S = 0.3
-PANIC_WORDS_S = 1.5
 
 # How long QEMU's monitor may take to tell the registers: milliseconds, and seconds on a crowded machine.
 _LOOK_LIMIT_S = 30.0
@@ -153,11 +149,7 @@ class Machine:
         self._connection: Connection | None = None
         self._panic = PanicWatch(self, self._on_panic, self._on_mere_words)
         self._notice = notice
-        self._death: RunError | None = None
-        self._died_at = 0.0
-        self._stopping = False
-        self._may_end = False
-        self._lock = threading.Lock()
+        self.fate = Fate(launched.console, self._wake)
         self._migration = ""
         self._migrated = threading.Condition()
         threading.Thread(target=self._watch, name=f"vmlab-watch-{request.name}", daemon=True).start()
@@ -190,16 +182,21 @@ class Machine:
         return self._birth
 
     def be_born(self, birth: Birth) -> None:
-        """It is ready, which happens once."""
-        if self._birth is not None:
-            raise RuntimeError("a guest is born once")
+        """It is ready: once, and once more after each reset."""
         self._birth = birth
+
+    @property
+    def is_clone(self) -> bool:
+        """Whether its state was loaded, so that its QEMU has nothing to boot it from but its disk's own loader."""
+        return "-incoming" in self.argv
 
     @property
     def ssh(self) -> Connection:
         """The one connection of this run."""
         if self._connection is None:
-            raise SshError("the guest is not logged in yet")
+            raise SshError(
+                "the guest is not logged in to", hint="after a reset or a power cycle: guest.wait_until_ready() boots it and logs in"
+            )
         return self._connection
 
     @property
@@ -227,7 +224,7 @@ class Machine:
         """The kernel has panicked (called on whichever thread found that out)."""
         signs = self._panic.signs
         how = signs.words or "pvpanic reported it"
-        self._die(GuestPanicked(f"the guest's kernel panicked: {how}", hint="the console's last lines say where"))
+        self.fate.die(GuestPanicked(f"the guest's kernel panicked: {how}", hint="the console's last lines say where"))
 
     def _on_mere_words(self, words: str) -> None:
         """Somebody in the guest has written to the console what a kernel that panics writes."""
@@ -256,6 +253,8 @@ class Machine:
     def _on_event(self, event: dict[str, Any]) -> None:
         """QEMU's monitor says something (called on the monitor's thread)."""
         name, data = event.get("event"), event.get("data") or {}
+        if name in TOLD:
+            self.fate.tell(name, data)
         if name == "GUEST_PANICKED":
             self._panic.tell()
         elif name == "MIGRATION":
@@ -264,27 +263,22 @@ class Machine:
                 self._migrated.notify_all()
         elif name == "BLOCK_IO_ERROR" and data.get("nospace"):
             # QEMU stops a guest whose disk cannot grow (werror=enospc); without this its wait would run into a time-out.
-            self._die(HostError("the host's disk is full: the guest's disk cannot grow", hint="free some disk space"))
+            self.fate.die(HostError("the host's disk is full: the guest's disk cannot grow", hint="free some disk space"))
 
     def _watch(self) -> None:
         """Wait for QEMU's end on a thread of its own, so that an early exit is noticed whatever the others wait for."""
         status = self._child.wait()
-        if self._stopping or (self._may_end and status == 0):
+        if self.fate.stopping or (self.fate.may_end and status == 0):
             return
         if status == 0 and self._panic.signs.doubtful:
             # A kernel with `panic=` on its command line restarts the machine after its words, and ours then ends.
             self._on_panic()
         said = self._said()
         cause = said.splitlines()[-1] if said else f"exit status {status}"
-        self._die(GuestExited(f"QEMU ended by itself: {cause}", hint="QEMU's own words are below", detail=said))
+        self.fate.die(GuestExited(f"QEMU ended by itself: {cause}", hint="QEMU's own words are below", detail=said))
 
-    def _die(self, death: RunError) -> None:
-        with self._lock:
-            if self._death is not None or self._stopping:
-                return
-            self._death = death
-            self._died_at = time.monotonic()
-        # Whoever waits on the connection must not wait for a time-out.
+    def _wake(self) -> None:
+        """The guest has died: whoever waits on a wire of it must not wait for a time-out."""
         if self._connection is not None:
             self._connection.abort()
         with contextlib.suppress(OSError):
@@ -300,20 +294,8 @@ class Machine:
             return ""
 
     def check_alive(self) -> None:
-        """Raise what ended the guest (GuestPanicked, GuestExited, HostError), if anything did, with the console's tail."""
-        death = self._death
-        if death is None:
-            return
-        if isinstance(death, GuestPanicked):
-            self.console.wait_for(END_OF_PANIC, max(0.0, self._died_at + PANIC_WORDS_S - time.monotonic()))
-        time.sleep(max(0.0, self._died_at + LAST_WORDS_S - time.monotonic()))
-        tail = self.console.tail()
-        if isinstance(death, GuestPanicked) and (reason := panic.reason_in(tail)):
-            # (pvpanic may have told it first, and does not know why.)
-            death.message = f"the guest's kernel panicked: {reason}"
-        if tail and tail not in death.detail:
-            death.detail = f"{death.detail}\n{tail}".strip()
-        raise death
+        """Raise what ended the guest, if anything did: as `Fate.check`."""
+        self.fate.check()
 
     @contextlib.contextmanager
     def attributing(self) -> Iterator[None]:
@@ -323,7 +305,7 @@ class Machine:
         except (SshError, QmpError, TemplateError) as exc:
             for _ in range(10):
                 # A connection is often lost a moment before its cause is known.
-                if self._death is not None:
+                if self.fate.death is not None or self.fate.over:
                     break
                 if isinstance(exc, SshError) and self._connection is not None and self._connection.alive():
                     # Nothing was lost: the guest lives, and did not do in time what it was asked for.
@@ -344,7 +326,7 @@ class Machine:
         """Wait for the end of QEMU's migration, out or in. TemplateError when it failed or the deadline passes; else as `check_alive`."""
         with self._migrated:
             self._migrated.wait_for(
-                lambda: self._migration in ("completed", "failed") or self._death is not None, min(deadline.left_s(), 1e6)
+                lambda: self._migration in ("completed", "failed") or self.fate.death is not None, min(deadline.left_s(), 1e6)
             )
         self.check_alive()
         if self._migration != "completed":
@@ -428,27 +410,15 @@ class Machine:
             raise TemplateError(f"the clone was given the name {self.identity.hostname} and says that it is {said[:100]!r}")
         self.note("first-command")
 
-    # The look from outside, and the end.
-
-    def outside(self, deadline: Deadline) -> dict[str, Any]:
-        """The host's look at the guest: QEMU's word on its state, and the kernel's on QEMU's memory (bytes) and CPU time (s)."""
-        with self.attributing():
-            status = self.monitor.execute("query-status", deadline)
-        try:
-            resident = psutil.Process(self.pid).memory_info().rss
-        except psutil.Error as exc:
-            self.check_alive()
-            raise GuestError(f"QEMU's process cannot be read: {exc}") from exc
-        return {
-            "status": str(status.get("status", "")),
-            "resident_bytes": int(resident),
-            "cpu_s": round(self.cpu_s(), 2),
-            "panicked": isinstance(self._death, GuestPanicked),
-        }
+    # The end.
 
     def may_end(self) -> None:
         """From now on the guest may switch itself off; that is not its death."""
-        self._may_end = True
+        self.fate.may_end = True
+
+    def qemu_status(self) -> int | None:
+        """The exit status of QEMU, a signal's number below 0; None while it runs."""
+        return self._child.poll()
 
     def has_ended(self) -> bool:
         """Whether QEMU has ended, whoever ended it. Raises what `check_alive` raises when that was the guest's death."""
@@ -462,10 +432,17 @@ class Machine:
         self.ended_how = "switched off"
         return True
 
+    def cut(self) -> None:
+        """Take its power away: QEMU is killed, and has no time to finish anything. Its directory and its disks stay."""
+        self.fate.stopping = True
+        self.fate.is_over("its power was cut", "guest.power_cycle() starts it again")
+        self._child.kill()
+        self._child.wait()
+        self.stop()
+
     def stop(self) -> None:
         """End the guest: QMP ``quit``, then SIGTERM, then SIGKILL. How it ended is kept in ``ended_how``."""
-        with self._lock:
-            self._stopping = True
+        self.fate.stopping = True
         self._panic.close()
         if self._connection is not None:
             self._connection.close()
@@ -477,7 +454,7 @@ class Machine:
                 self.ended_how = "quit"
         if self._child.poll() is None:
             self.ended_how = "terminated" if process.stop(self._child) == -signal.SIGTERM else "killed"
-        self.ended_how = self.ended_how or "by itself"
+        self.ended_how = self.fate.over or self.ended_how or "by itself"
         self.monitor.close()
         self.console.close()
         self.sockets.close()

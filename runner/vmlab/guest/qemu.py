@@ -84,7 +84,7 @@ class GuestSpec:
     ``kernel`` set means direct kernel boot with ``cmdline``; None means the disk's own boot loader (by ``firmware`` when that is given,
     a UEFI image, else by QEMU's BIOS). ``ram`` None is memory that belongs to the process. ``incoming`` makes a QEMU that waits for
     the state of another, instead of one that boots. ``cpu_options`` follow the processor's name; the files of ``drives`` lie in the
-    directory ``drives_in``.
+    directory ``drives_in``. ``paused`` stops it before its first instruction.
     """
 
     name: str
@@ -107,6 +107,7 @@ class GuestSpec:
     cpu_options: str = ""
     drives: tuple[Drive, ...] = ()
     drives_in: Path = Path()
+    paused: bool = False
 
 
 def argv(spec: GuestSpec) -> list[str]:
@@ -156,6 +157,8 @@ def argv(spec: GuestSpec) -> list[str]:
         command += ["-kernel", str(spec.kernel), "-append", spec.cmdline]
         if spec.initrd is not None:
             command += ["-initrd", str(spec.initrd)]
+    if spec.paused:
+        command += ["-S"]
     if spec.incoming:
         command += ["-incoming", "defer"]
     return command

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,35 +28,53 @@ class Noise:
     """How long QEMU's threads were ready to run and had no CPU (its own other threads may have had it); 0 once it has ended."""
     load_1min: float
 
+    @property
+    def others_share(self) -> float:
+        """The share of the host's CPU time that neither the guests nor this process had: 0 on a quiet machine, 1 when others had all."""
+        whole_s = self.wall_s * self.cpus
+        return round(min(1.0, (self.others_cpu_s + self.steal_s) / whole_s), 4) if whole_s > 0 else 0.0
+
 
 class Meter:
-    """Begins when it is made; `stop` says what the host did since."""
+    """Begins when it is made; `stop` says what the host did since. ``pids`` are those of QEMUs that run already."""
 
-    def __init__(self) -> None:
+    def __init__(self, pids: Iterable[int] = ()) -> None:
         self._wall = time.monotonic()
         self._busy_s, self._steal_s = _busy()
         self._own_s, self._children_s = _own()
+        self._before = {pid: (_cpu_s(pid), _waited(pid)) for pid in pids}
 
-    def stop(self, pid: int) -> Noise:
-        """What happened while the QEMU with this process id, which was started after the meter, was measured. It may have ended by now."""
+    def stop(self, *pids: int) -> Noise:
+        """What happened while the QEMUs with these process ids were measured, and those that ran when it began. They may have ended."""
         busy_s, steal_s = _busy()
         own_s, children_s = _own()
         # What children used is known once they have ended, and then it is theirs who waited for them.
-        qemu_s = children_s - self._children_s
-        with contextlib.suppress(psutil.Error):
-            times = psutil.Process(pid).cpu_times()
-            qemu_s = times.user + times.system
+        qemu_s, waited_s = children_s - self._children_s, 0.0
+        for pid in {*pids, *self._before}:
+            before_s, waited_before_s = self._before.get(pid, (0.0, 0.0))
+            used_s = _cpu_s(pid)
+            if pid in self._before or used_s:
+                qemu_s += used_s - before_s
+            waited_s += max(0.0, _waited(pid) - waited_before_s)
         others_s = busy_s - self._busy_s - qemu_s - (own_s - self._own_s)
         return Noise(
             wall_s=round(time.monotonic() - self._wall, 3),
             cpus=os.cpu_count() or 1,
-            qemu_cpu_s=round(qemu_s, 2),
+            qemu_cpu_s=round(max(0.0, qemu_s), 2),
             # (The kernel counts each in ticks of its own, so that a quiet machine can come out below nothing.)
             others_cpu_s=round(max(0.0, others_s), 2),
             steal_s=round(steal_s - self._steal_s, 2),
-            waited_s=round(_waited(pid), 3),
+            waited_s=round(waited_s, 3),
             load_1min=round(os.getloadavg()[0], 2),
         )
+
+
+def _cpu_s(pid: int) -> float:
+    """CPU seconds of a process; 0 when it has ended, for then they are its parent's, who waited for it."""
+    with contextlib.suppress(psutil.Error):
+        times = psutil.Process(pid).cpu_times()
+        return float(times.user + times.system)
+    return 0.0
 
 
 def _busy() -> tuple[float, float]:

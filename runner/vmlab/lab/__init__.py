@@ -11,16 +11,24 @@ hardware    what it says of drives, processors and networks
 pictures    what it says of plots and translations
 kept        what it says of evidence that is there for the reader
 glossary    the terms that reports explain
-places      places in the evidence
+broken      what it says of worlds in which a claim is false
 strict      what the models of lab.yaml have in common
+experiment  a lab's experiment, whole or in parts
+worlds      the worlds that a lab is tried in, and what must come out
+library     the files that lie beside its guest scripts
 loading     a lab's own Python files, run
 parameters  the parameters of a run
 answers     a student's predictions
 evidence    what was observed, read with types
+reads       what of it a check looked at
 checks      from evidence to verdicts
 verdict     the five verdicts, and what each means for whoever handles it
 statistics  medians and ratios with their intervals
-lint        what an author should mend although the lab runs
+places      places in the evidence
+controls/   what a lab's tests need: sound evidence, ways to break it, garbage at every place
+mistakes    mistakes in a lab's files that show without running it
+wording     what an author should mend in a lab's texts
+lint        the same, and all else that does not fit together
 skeleton    a lab that works, for `vmlab new`
 """
 

@@ -18,10 +18,11 @@ import inspect
 import logging
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 
 from vmlab.lab.evidence import Evidence, EvidenceProblem, NotRecorded
+from vmlab.lab.reads import Reads
 from vmlab.lab.verdict import Verdict, VerdictKind, not_observable
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ class Judgement:
 
     check: Check
     verdict: Verdict
+    reads: Reads = field(default_factory=Reads)
+    """What it looked at of the evidence; nothing when it was not asked."""
 
     @property
     def points(self) -> float:
@@ -95,27 +98,41 @@ def checks_of(module: ModuleType, above: Sequence[Check] = ()) -> list[Check]:
     return found
 
 
-def judge(checks: Sequence[Check], evidence: Evidence, *, broken_by: str = "", unsuitable: str = "") -> list[Judgement]:
-    """Every check's verdict on the evidence.
+@dataclass(frozen=True)
+class Missing:
+    """Why some of the evidence of a finished run may be missing."""
 
-    ``broken_by`` is the message of the error that ended the run early, if one did; ``unsuitable`` says why the guest could not show the
-    rest, if it could not.
-    """
+    broken_by: str = ""
+    """The message of the error that ended the run early, if one did."""
+    unsuitable: str = ""
+    """Why the image could not show the rest, if it could not."""
+    left_out: Sequence[str] = ()
+    """The parts of the experiment that the run was asked to leave out."""
+
+
+def judge(checks: Sequence[Check], evidence: Evidence, missing: Missing | None = None) -> list[Judgement]:
+    """Every check's verdict on the evidence of a finished run, where what is not recorded never will be."""
     verdicts: dict[str, Verdict] = {}
+    found = []
     for each in checks:
-        verdicts[each.id] = _blocked(each, verdicts) or _ask(each, evidence, broken_by, unsuitable)
-    return [Judgement(each, verdicts[each.id]) for each in checks]
+        seen = evidence.watched()
+        verdicts[each.id] = _blocked(each, verdicts) or _ask(each, seen, missing or Missing())
+        found.append(Judgement(each, verdicts[each.id], seen.reads))
+    return found
 
 
 def settled(checks: Sequence[Check], evidence: Evidence) -> list[Judgement]:
     """The verdicts that the evidence of an unfinished run decides already: those of checks that need nothing not yet recorded."""
     verdicts: dict[str, Verdict] = {}
+    found = []
     for each in checks:
         if any(name not in verdicts for name in each.after):
             continue
+        seen = evidence.watched()
         with contextlib.suppress(NotRecorded):
-            verdicts[each.id] = _blocked(each, verdicts) or _conclude(each, evidence)
-    return [Judgement(each, verdicts[each.id]) for each in checks if each.id in verdicts]
+            verdicts[each.id] = _blocked(each, verdicts) or conclude(each, seen)
+            found.append(Judgement(each, verdicts[each.id], seen.reads))
+    return found
 
 
 def _blocked(each: Check, verdicts: dict[str, Verdict]) -> Verdict | None:
@@ -123,24 +140,30 @@ def _blocked(each: Check, verdicts: dict[str, Verdict]) -> Verdict | None:
     for name in each.after:
         kind = verdicts[name].kind
         if kind.inherited is not None:
-            return Verdict(kind.inherited, f"It rests on the check {name}, whose verdict is {kind}: {verdicts[name].rationale}")
+            why = f"It rests on the check {name}, whose verdict is {kind}: {verdicts[name].rationale}"
+            return Verdict(kind.inherited, why, left_out=verdicts[name].left_out)
     return None
 
 
-def _ask(each: Check, evidence: Evidence, broken_by: str, unsuitable: str) -> Verdict:
-    """The verdict on the evidence of a finished run, where what is not recorded never will be."""
+def _ask(each: Check, evidence: Evidence, missing: Missing) -> Verdict:
+    """The verdict of a check that nothing stands before."""
     try:
-        return _conclude(each, evidence)
+        return conclude(each, evidence)
     except NotRecorded as problem:
-        if unsuitable:
-            return not_observable(f"This guest cannot show it: {unsuitable}.", hint="choose another image with --image, or another machine")
-        if broken_by:
-            return Verdict(VerdictKind.ERROR, f"The run broke before this could be observed: {broken_by}")
+        if missing.unsuitable:
+            return not_observable(
+                f"This guest cannot show it: {missing.unsuitable}.", hint="choose another image with --image, or another machine"
+            )
+        if missing.broken_by:
+            return Verdict(VerdictKind.ERROR, f"The run broke before this could be observed: {missing.broken_by}")
+        if missing.left_out:
+            why = f"The run left out parts of the experiment ({', '.join(missing.left_out)}), and {problem}."
+            return Verdict(VerdictKind.INCONCLUSIVE, why, hint="run the whole lab: without --part", left_out=True)
         return Verdict(VerdictKind.INCONCLUSIVE, f"The evidence does not decide this: {problem}.")
 
 
-def _conclude(each: Check, evidence: Evidence) -> Verdict:
-    """Call the check. Lets NotRecorded pass; any other trouble becomes a verdict."""
+def conclude(each: Check, evidence: Evidence) -> Verdict:
+    """Call the check, whatever those that it comes after conclude. Lets NotRecorded pass; any other trouble becomes a verdict."""
     try:
         verdict = each.function(evidence)
     except NotRecorded:

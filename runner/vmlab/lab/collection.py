@@ -10,6 +10,7 @@ from vmlab import paths
 from vmlab.errors import UsageError
 from vmlab.lab.definition import LabDefinition
 from vmlab.lab.lab import Lab
+from vmlab.lab.worlds import doubts_about_parameters, refuse
 from vmlab.suggest import nearest
 from vmlab.yamlfile import shown, validate
 
@@ -37,11 +38,15 @@ class Collection:
 
     def get(self, name: str) -> Lab:
         """The lab of this name; UsageError when there is none, or when its ``lab.yaml`` is wrong."""
+        return read_lab(self.folder(name))
+
+    def folder(self, name: str) -> Path:
+        """The folder of the lab of this name, whatever is in it; UsageError when there is none."""
         if NAME.fullmatch(name):
             folders = [directory / name for directory in reversed(self.directories)]
             for folder in folders:
                 if (folder / "lab.yaml").exists():
-                    return read_lab(folder)
+                    return folder
             incomplete = next((folder for folder in folders if folder.is_dir()), None)
             if incomplete:
                 raise UsageError(
@@ -57,4 +62,5 @@ def read_lab(directory: Path) -> Lab:
     # (Not resolved: a lab that is a link is known by the name of the link.)
     directory = directory.absolute()
     definition = validate(directory / "lab.yaml", LabDefinition, hint="labs/README.md describes every key")
+    refuse(directory / "lab.yaml", doubts_about_parameters(definition), "parameters", list(definition.parameters))
     return Lab(directory.name, directory, definition)

@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from vmlab.lab.broken import MOST_CONTROLS, Control
 from vmlab.lab.claim import Claim
 from vmlab.lab.glossary import Term
 from vmlab.lab.guests import GuestRequest
@@ -125,6 +126,12 @@ class LabDefinition(Strict):
     )
     glossary: dict[Text, Term] = Field(
         default_factory=dict, description="terms that the report explains beside those of runner/vmlab/lab/glossary.yaml, or in other words"
+    )
+    controls: dict[Id, Control] = Field(
+        default_factory=dict, max_length=MOST_CONTROLS, description="worlds in which a claim is false, for `vmlab controls`, by name"
+    )
+    unrefuted: dict[str, Text] = Field(
+        default_factory=dict, description="why no real guest can make a check fail, by the check's id; for those that no control refutes"
     )
     time_limit_s: float = Field(default=900, gt=0, description="seconds after which a run is ended")
     exclusive: bool = Field(default=False, description="the lab measures time and wants the machine to itself: no other lab runs meanwhile")

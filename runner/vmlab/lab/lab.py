@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from vmlab.errors import UsageError
+from vmlab.lab import library
 from vmlab.lab.checks import Check, checks_of
 from vmlab.lab.definition import LabDefinition
+from vmlab.lab.experiment import Experiment, experiment_of
 from vmlab.lab.loading import LabPackage
+from vmlab.lab.worlds import doubts_about_checks, doubts_about_parts, refuse
 from vmlab.suggest import nearest
 from vmlab.yamlfile import shown
-
-Experiment = Callable[[Any], None]
-"""A lab's ``experiment(bench)``. The bench belongs to the other wing, so this one does not know its type."""
 
 
 class Lab:
@@ -31,7 +30,20 @@ class Lab:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the names and contents of the lab's files; its tests and what editors and Python leave behind are not part of it."""
+        """SHA-256 over the names and contents of the lab's files and of the library beside its guest scripts: of all that runs.
+
+        Its tests and what editors and Python leave behind are not part of it. Another vmlab may bring another library, and then the same
+        lab has another digest: `digest_with` and `library_digest` tell which of the two has changed.
+        """
+        return self.digest_with(self.library_digest)
+
+    @property
+    def library_digest(self) -> str:
+        """SHA-256 over the library that is put beside the lab's guest scripts; empty when the lab has none."""
+        return library.digest() if self.guest_files() else ""
+
+    def digest_with(self, library_digest: str) -> str:
+        """What the digest is, or would be, beside a library of this digest. (Without any: what it was in vmlab before there was one.)"""
         whole = hashlib.sha256()
         for path in self.files():
             name = path.relative_to(self.directory)
@@ -42,6 +54,8 @@ class Lab:
             except OSError as exc:
                 raise UsageError(f"{shown(path)} cannot be read: {exc.strerror}") from exc
             whole.update(f"{name.as_posix()}\0{hashlib.sha256(content).hexdigest()}\n".encode())
+        if library_digest:
+            whole.update(f"{library.NAME}\0{library_digest}\n".encode())
         return whole.hexdigest()
 
     def files(self) -> list[Path]:
@@ -49,8 +63,18 @@ class Lab:
         return _files(self.directory)
 
     def guest_files(self) -> list[Path]:
-        """What is put into the guest: every file under ``guest/``, in the order of their names."""
-        return _files(self.directory / "guest")
+        """What is put into the guest, beside the library: every file under ``guest/``, in the order of their names.
+
+        UsageError when one of them would lie where the library does.
+        """
+        found = _files(self.directory / "guest")
+        for path in found:
+            if path.relative_to(self.directory / "guest").parts[0].partition(".")[0] == library.NAME:
+                raise UsageError(
+                    f"{shown(path)} has the name of the library that lies beside guest scripts",
+                    hint="call it otherwise; labs/README.md tells of it",
+                )
+        return found
 
     def load_checks(self) -> list[Check]:
         """Read ``checks.py``, then each ``checks_*.py``; UsageError names what is wrong with them, or between them and ``lab.yaml``."""
@@ -58,7 +82,13 @@ class Lab:
         for path in [self.directory / "checks.py", *sorted(self.directory.glob("checks_*.py"))]:
             checks += self._read_checks(package.module(path), path, checks)
         self._match_questions([each.id for each in checks])
+        refuse(self.directory / "lab.yaml", doubts_about_checks(self.definition, checks), "checks", [each.id for each in checks])
         return checks
+
+    def modules(self) -> list[tuple[Path, ModuleType]]:
+        """The lab's Python files that lie beside ``lab.yaml``, each run once; UsageError names what is wrong with one."""
+        package = self._package()
+        return [(path, package.module(path)) for path in sorted(self.directory.glob("*.py")) if path.stem != "__init__"]
 
     def _package(self) -> LabPackage:
         """The lab's modules. They are run anew once a file of the lab has changed; until then experiment and checks share them."""
@@ -85,12 +115,14 @@ class Lab:
         return checks
 
     def load_experiment(self) -> Experiment:
-        """Read ``experiment.py`` and return its function ``experiment(bench)``."""
+        """Read ``experiment.py``; UsageError names what is wrong with it, or between its parts and the controls of ``lab.yaml``."""
         path = self.directory / "experiment.py"
-        function: Experiment | None = getattr(self._package().module(path), "experiment", None)
-        if not callable(function):
-            raise UsageError(f"{shown(path)} has no function experiment(bench)", hint="labs/README.md shows one")
-        return function
+        try:
+            found = experiment_of(self._package().module(path))
+        except ValueError as exc:
+            raise UsageError(f"{shown(path)}: {exc}", hint="labs/README.md shows one") from exc
+        refuse(self.directory / "lab.yaml", doubts_about_parts(self.definition, found), "parts", found.names)
+        return found
 
     def _match_questions(self, checks: list[str]) -> None:
         for question in self.definition.questions:

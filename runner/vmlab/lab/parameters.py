@@ -43,20 +43,41 @@ def resolve(definition: LabDefinition, given: Mapping[str, str]) -> dict[str, Va
     return {name: _read(name, each, given[name]) if name in given else each.default for name, each in declared.items()}
 
 
+def objection(parameter: Parameter, value: Value) -> str:
+    """What is wrong with a value that a file gives a parameter (``expected at least 50, found 10``); empty when nothing is."""
+    # (In a file a number is a number: "50" with quotes is text.)
+    numbers = (int, float) if parameter.type == "number" else (type(parameter.default),)
+    if type(value) not in numbers:
+        return f"expected {_kind(parameter)}, found {value!r}"
+    wrong = _wanted(parameter, _parse(parameter, as_text(value)))
+    return f"expected {wrong}, found {as_text(value)[:80]!r}" if wrong else ""
+
+
+def as_text(value: Value) -> str:
+    """A value as it is given on the command line."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _read(name: str, parameter: Parameter, text: str) -> Value:
     value = _parse(parameter, text.strip())
-    if value is None:
-        kind = {
-            "integer": "a whole number",
-            "number": "a number",
-            "text": f"at most {_LONGEST} printable characters",
-            "flag": "true or false",
-        }
-        raise UsageError(f"parameter {name}: expected {kind[parameter.type]}, found {text[:80]!r}", hint=parameter.help)
-    wrong = parameter.objection(value)
-    if wrong:
+    wrong = _wanted(parameter, value)
+    if wrong or value is None:
         raise UsageError(f"parameter {name}: expected {wrong}, found {text[:80]!r}", hint=parameter.help)
     return value
+
+
+def _wanted(parameter: Parameter, value: Value | None) -> str:
+    """What a value should be and is not; empty when it is fine. None stands for a text that is no value of the type."""
+    return _kind(parameter) if value is None else parameter.objection(value)
+
+
+def _kind(parameter: Parameter) -> str:
+    return {
+        "integer": "a whole number",
+        "number": "a number",
+        "text": f"at most {_LONGEST} printable characters",
+        "flag": "true or false",
+    }[parameter.type]
 
 
 def _parse(parameter: Parameter, text: str) -> Value | None:

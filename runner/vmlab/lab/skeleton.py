@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from vmlab.errors import UsageError
+from vmlab.lab import library
 from vmlab.lab.collection import NAME
 from vmlab.yamlfile import shown
 
@@ -23,7 +24,7 @@ def create(name: str, directory: Path) -> Path:
             f"{name[:80]!r} is no name for a lab",
             hint="lower-case letters, digits and underscores, a letter first, at most 40 characters: page_cache",
         )
-    if name in sys.stdlib_module_names or name in importlib.metadata.packages_distributions() or name == "vmlab":
+    if name in sys.stdlib_module_names or name in importlib.metadata.packages_distributions() or name in ("vmlab", library.NAME):
         raise UsageError(
             f"{name!r} is no name for a lab, because Python has a module that is called so",
             hint=f"a lab is a package, which mypy and pytest know by its name: my_{name}",

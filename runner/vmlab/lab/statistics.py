@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import median
 from typing import Literal
 
@@ -41,7 +42,7 @@ def median_interval(samples: Sequence[float], *, at_least: int = 3) -> Interval:
     The draws are made from a fixed seed, so that the same evidence always gives the same verdict. EvidenceProblem when there are fewer than
     ``at_least`` samples: an interval of one or two says nothing.
     """
-    return _bootstrap([samples], lambda drawn: median(drawn[0]), at_least)
+    return _bootstrap([samples], _median, at_least)
 
 
 def ratio_interval(samples: Sequence[float], others: Sequence[float], *, at_least: int = 3) -> Interval:
@@ -51,13 +52,27 @@ def ratio_interval(samples: Sequence[float], others: Sequence[float], *, at_leas
     """
     if any(other <= 0 for other in others):
         raise EvidenceProblem("expected times above zero to divide by")
-    return _bootstrap([samples, others], lambda drawn: median(drawn[0]) / median(drawn[1]), at_least)
+    return _bootstrap([samples, others], _ratio, at_least)
 
 
 def _bootstrap(sets: Sequence[Sequence[float]], statistic: Callable[[Sequence[Sequence[float]]], float], at_least: int) -> Interval:
     fewest = min(len(samples) for samples in sets)
     if fewest < at_least:
         raise EvidenceProblem(f"expected at least {at_least} samples, found {fewest}")
+    return _interval(tuple(map(tuple, sets)), statistic)
+
+
+# (The same samples come again: for a check of which another value is looked at, and when a report is judged anew.)
+@lru_cache(maxsize=1024)
+def _interval(sets: tuple[tuple[float, ...], ...], statistic: Callable[[Sequence[Sequence[float]]], float]) -> Interval:
     draw = random.Random(1).choices  # noqa: S311  (Chance is needed here, secrecy is not.)
     found = sorted(statistic([draw(samples, k=len(samples)) for samples in sets]) for _ in range(_RESAMPLES))
-    return Interval(found[_RESAMPLES // 40], statistic(sets), found[-(_RESAMPLES // 40) - 1], fewest)
+    return Interval(found[_RESAMPLES // 40], statistic(sets), found[-(_RESAMPLES // 40) - 1], min(map(len, sets)))
+
+
+def _median(drawn: Sequence[Sequence[float]]) -> float:
+    return median(drawn[0])
+
+
+def _ratio(drawn: Sequence[Sequence[float]]) -> float:
+    return median(drawn[0]) / median(drawn[1])

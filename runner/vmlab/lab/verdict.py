@@ -113,6 +113,8 @@ class Verdict:
     expected: str = ""
     measured: str = ""
     hint: str = ""
+    left_out: bool = False
+    """Its evidence belongs to parts of the experiment that the run left out."""
 
 
 def passed(rationale: str, *, expected: str = "", measured: str) -> Verdict:

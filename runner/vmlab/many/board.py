@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -25,15 +27,39 @@ from vmlab.run.screen import STYLES, Lines, Screen, live_console
 _LINES_BESIDE_ROWS = 5
 
 
+@dataclass(frozen=True)
+class Words:
+    """What is said of a row of the index, and of all at the end: of labs, unless those who run something else say otherwise."""
+
+    noun: str = "lab"
+    outcome: Callable[[LabRow], str] = outcome
+    """The end of one, in a line."""
+    details: Callable[[LabRow], list[str]] = details
+    """Why one did not come out as it should; nothing when it did."""
+    ending: Callable[[Any, str], list[str]] = batch_lines
+    """The lines that end it all, from the document and the place of its page."""
+    ends_in_table: bool = False
+    """Whether these lines are a table, which a time before each would spoil."""
+    verdict: Callable[[LabRow], VerdictKind | None] = lambda row: row.verdict
+    """One of the five, or None for what was not run: how a row is shown."""
+
+
+LABS = Words()
+
+
 class QuietBoard(Lines):
     """A line a lab, and how all ended."""
+
+    def __init__(self, out: TextIO | None = None, words: Words = LABS) -> None:
+        super().__init__(out)
+        self._words = words
 
     def __call__(self, event: Event) -> None:
         """A line for a lab that is done, and the outcome."""
         if event.kind is Kind.LAB_END:
-            self.say(outcome(event.value))
+            self.say(self._words.outcome(event.value))
         elif event.kind is Kind.END:
-            for line in batch_lines(event.value, event.text):
+            for line in self._words.ending(event.value, event.text):
                 self.say(line)
 
 
@@ -51,13 +77,18 @@ class JsonBoard(Lines):
 class PlainBoard(Lines):
     """Lines with the elapsed time, for logs and pipes: what starts, waits, does not pass, and ends."""
 
+    def __init__(self, out: TextIO | None = None, words: Words = LABS) -> None:
+        super().__init__(out)
+        self._words = words
+
     def __call__(self, event: Event) -> None:
         """A line or some for what is worth it; what happens within a lab is told when it did not pass."""
         lines: list[str] = []
+        words = self._words
         match event.kind:
             case Kind.BEGIN:
-                kept = [f"kept: {outcome(row)}" for row in event.value if row.verdict is not None]
-                lines = [f"labs: {', '.join(row.job for row in event.value)}", *kept]
+                kept = [f"kept: {words.outcome(row)}" for row in event.value if row.verdict is not None]
+                lines = [f"{words.noun}s: {', '.join(row.job for row in event.value)}", *kept]
             case Kind.LAB_BEGIN:
                 lines = [f"{event.job}: starts{f' (attempt {event.value})' if event.value > 1 else ''}"]
             case Kind.NOTICE:
@@ -65,11 +96,15 @@ class PlainBoard(Lines):
             case Kind.WAITING if event.text.startswith("a slot"):
                 lines = [f"{event.job}: waiting for {event.text}"]
             case Kind.LAB_AGAIN:
-                lines = [f"{outcome(event.value)}; it is run again"]
+                lines = [f"{words.outcome(event.value)}; it is run again"]
             case Kind.LAB_END:
-                lines = [outcome(event.value), *(f"  {line}" for line in details(event.value))]
+                lines = [words.outcome(event.value), *(f"  {line}" for line in words.details(event.value))]
             case Kind.END:
-                lines = batch_lines(event.value, event.text)
+                lines = words.ending(event.value, event.text)
+                if words.ends_in_table:
+                    for line in lines:
+                        self.say(line)
+                    lines = []
         for line in lines:
             self.stamped(line)
 
@@ -108,8 +143,9 @@ class _Progress:
 class LiveBoard:
     """A terminal's table: a lab a row, what it does, since when, and its verdicts; what does not pass is told above it at once."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, words: Words = LABS) -> None:
         self._console = console
+        self._words = words
         self._labs: dict[str, _Progress] = {}
         self._lock = threading.Lock()
         self._live = Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._drawn)
@@ -125,7 +161,7 @@ class LiveBoard:
         elif event.kind is Kind.END:
             self.close()
             self._console.print(self._table(whole=True))
-            for line in batch_lines(event.value, event.text):
+            for line in self._words.ending(event.value, event.text):
                 self._console.print(Text(printable(line), style="bold"))
 
     def _take(self, event: Event) -> list[tuple[str, str]]:
@@ -139,12 +175,13 @@ class LiveBoard:
                 return [(f"{event.job}: {event.text}" if event.job else event.text, "dim")]
             case Kind.LAB_AGAIN:
                 self._labs[event.job] = _Progress(event.job)
-                return [(f"{outcome(event.value)}; it is run again", "dim")]
+                return [(f"{self._words.outcome(event.value)}; it is run again", "dim")]
             case Kind.LAB_END:
                 row: LabRow = event.value
                 self._labs[row.job] = _Progress(row.job, done=row)
-                if row.verdict is not None and row.verdict.needs_attention:
-                    return [(outcome(row), "bold"), *((f"  {line}", "dim") for line in details(row))]
+                said = self._words.details(row)
+                if row.verdict is not None and said:
+                    return [(self._words.outcome(row), "bold"), *((f"  {line}", "dim") for line in said)]
             case _ if event.job in self._labs:
                 self._labs[event.job].hear(event)
         return []
@@ -159,7 +196,7 @@ class LiveBoard:
 
     def _table(self, *, whole: bool = False) -> Table:
         table = Table(box=None, pad_edge=False, header_style="dim", expand=False)
-        table.add_column("lab", no_wrap=True)
+        table.add_column(self._words.noun, no_wrap=True)
         # The only column that gives way on a narrow terminal; its texts are cut, not wrapped (see `_cells`).
         table.add_column("")
         table.add_column("time", justify="right", no_wrap=True)
@@ -172,21 +209,22 @@ class LiveBoard:
             shown = [each for each in rows if each.done is None and each.began is not None]
             shown = ([each for each in rows if each.done is not None][-(room - len(shown)) :] + shown)[-room:]
         for each in shown:
-            table.add_row(*_cells(each))
+            table.add_row(*_cells(each, self._words))
         if len(shown) < len(rows):
             waits = sum(each.done is None and each.began is None for each in rows)
             done = sum(each.done is not None for each in rows)
-            table.add_row(Text(f"{len(rows)} labs", style="dim"), Text(f"{done} done, {waits} not started", style="dim"))
+            table.add_row(Text(f"{len(rows)} {self._words.noun}s", style="dim"), Text(f"{done} done, {waits} not started", style="dim"))
         return table
 
 
-def _cells(lab: _Progress) -> tuple[Text, Text, Text, Text]:
+def _cells(lab: _Progress, words: Words) -> tuple[Text, Text, Text, Text]:
     name = Text(lab.job, style="bold" if lab.began is not None else "")
     row = lab.done
     if row is not None:
-        if row.verdict is None:
+        verdict = words.verdict(row)
+        if verdict is None:
             return name, Text("not run", style="dim"), Text(), Text()
-        word = Text(f"{row.verdict.sign} {row.verdict.value}", style=STYLES[row.verdict])
+        word = Text(f"{verdict.sign} {verdict.value}", style=STYLES[verdict])
         return name, word, Text(f"{row.duration_s:.0f} s" if row.duration_s else ""), _signs(row.score.counts if row.score else {})
     if lab.began is None:
         return name, Text("not started", style="dim"), Text(), Text()
@@ -206,9 +244,12 @@ def _signs(counts: dict[VerdictKind, int] | Counter[VerdictKind]) -> Text:
 
 def choose_board(*, quiet: bool, as_json: bool) -> Screen:
     """The board that fits: the JSON alone, a line a lab for ``quiet``, a table on a terminal, plain lines elsewhere."""
-    if as_json:
-        return JsonBoard()
+    return JsonBoard() if as_json else board_with(LABS, quiet=quiet)
+
+
+def board_with(words: Words, *, quiet: bool) -> Screen:
+    """A board that says what it says in these words."""
     if quiet:
-        return QuietBoard()
+        return QuietBoard(words=words)
     console = live_console()
-    return PlainBoard() if console is None else LiveBoard(console)
+    return PlainBoard(words=words) if console is None else LiveBoard(console, words)

@@ -7,7 +7,7 @@ import dataclasses
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +35,8 @@ class Rules:
     """Start nothing more once a lab did not pass."""
     retries: int = 0
     """How often a lab is run again whose verdict is *error*. (A *fail* is an answer, and is never asked again.)"""
+    is_noise: Callable[[LabRow], bool] | None = None
+    """Whether what came of a lab may be noise: then it is run once more."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Plan:
     """Where the index goes."""
     command: str
     rules: Rules = field(default_factory=Rules)
+    has_index: bool = True
+    """Whether the index is written; whoever makes something else of the reports goes without, and tells of the end."""
     whole: Sequence[str] = ()
     """The jobs of the whole run, where these are only a ``shard`` of it."""
     shard: str = ""
@@ -59,6 +63,7 @@ class _Task:
     row: LabRow
     attempts: int = 0
     earlier: list[str] = field(default_factory=list)
+    was_noise: bool = False
     has_slot: bool = False
     dropped: bool = False
     """It was stopped while it still waited for its slot."""
@@ -76,12 +81,14 @@ class Schedule:
         self._workers = workers
         self._progress = progress
         self._base = plan.base
+        self._has_index = plan.has_index
         self._rules = plan.rules
         self._tasks = {request.job.id: _Task(request, _fresh_row(request)) for request in plan.requests}
         self._queue = deque(self._tasks)
         self._running: set[str] = set()
         self._interrupts = 0
         self._stopping = False
+        self._is_to_drop = False
         self._began = time.monotonic()
         self._batch = Batch(
             started_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -117,12 +124,15 @@ class Schedule:
         The first SIGINT lets the labs finish that have a slot; the second, like any other KeyboardInterrupt, ends everything at once: the
         index then says what is missing, and the interrupt is passed on.
         """
-        publish.save_index(self._batch, self._base)
+        self._save()
         self._progress.tell(Event(Kind.BEGIN, value=[task.row for task in self._tasks.values()]))
         try:
             with self._patient_interrupts(), contextlib.closing(self._workers):
                 while self._running or (self._queue and not self._stopping):
                     self._fill()
+                    if self._is_to_drop:
+                        self._is_to_drop = False
+                        self._drop_those_that_wait()
                     for said in self._workers.said(_PATIENCE_S):
                         self._take(said)
         except KeyboardInterrupt:
@@ -131,8 +141,10 @@ class Schedule:
         finally:
             self._batch.interrupted = self._interrupts > 0 and any(row.verdict is None for row in self._batch.rows)
             self._save()
-            publish.save_summaries(self._batch, self._base)
-        self._progress.end(self._batch, str(self._base / INDEX_PAGE))
+            if self._has_index:
+                publish.save_summaries(self._batch, self._base)
+        if self._has_index:
+            self._progress.end(self._batch, str(self._base / INDEX_PAGE))
         return self._batch
 
     def _fill(self) -> None:
@@ -162,7 +174,9 @@ class Schedule:
             return
         row = self._row(task, result)
         ours = row.verdict is VerdictKind.ERROR and row.exit_code() != EXIT_USAGE
-        if ours and task.attempts <= self._rules.retries and not self._stopping:
+        noise = self._rules.is_noise is not None and not task.was_noise and self._rules.is_noise(row)
+        if (noise or (ours and task.attempts <= self._rules.retries)) and not self._stopping:
+            task.was_noise = task.was_noise or noise
             if row.report:
                 task.earlier.append(row.report)
             self._progress.tell(Event(Kind.LAB_AGAIN, value=row, job=row.job))
@@ -189,7 +203,8 @@ class Schedule:
 
     def _save(self) -> None:
         self._batch.duration_s = round(time.monotonic() - self._began, 3)
-        publish.save_index(self._batch, self._base)
+        if self._has_index:
+            publish.save_index(self._batch, self._base)
 
     def _drop_those_that_wait(self) -> None:
         for name in self._running:
@@ -204,8 +219,9 @@ class Schedule:
             if self._interrupts > 1:
                 raise KeyboardInterrupt
             self._stopping = True
+            # (Not here: this may be in the middle of starting one.)
+            self._is_to_drop = True
             self._progress.notice("interrupted: the labs that have begun finish first; Ctrl-C again stops them at once")
-            self._drop_those_that_wait()
 
         before = signal.signal(signal.SIGINT, interrupted)
         try:

@@ -5,6 +5,9 @@ schema       the published JSON Schema, made from the model; schema/ holds it
 assemble     from evidence to a report, and back: judging, judging again, comparing the two
 predictions  what was predicted beside what was measured
 batch        the document of a run of many labs
+matrix       the document of a lab's controls: its checks against worlds in which its claims are false
+table        the same as lines of text
+matrix_page  the same as a page
 merge        the documents of shards, joined
 store        the directories that reports are kept in: made, found, read
 publish      what is written there: documents first, then their renderings
@@ -20,5 +23,6 @@ glossary     where their texts use terms that a page explains
 junit        what CI services read
 summary      what they show: Markdown
 lines        what a terminal shows
+sound        a report as the sound set of its lab's tests
 text         what a guest printed made safe to show, and numbers with their units
 """

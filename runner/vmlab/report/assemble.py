@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vmlab.lab.checks import Check, Judgement, judge
+from vmlab.lab.checks import Check, Judgement, Missing, judge
 from vmlab.lab.claim import Claim
 from vmlab.lab.definition import LabDefinition
 from vmlab.lab.evidence import Evidence, digest
@@ -57,7 +57,7 @@ def evidence_digest(observations: Sequence[ObservationPart]) -> str:
     return digest([[each.name, each.sha256] for each in observations])
 
 
-def lab_part(name: str, definition: LabDefinition, lab_digest: str) -> LabPart:
+def lab_part(name: str, definition: LabDefinition, lab_digest: str, library_digest: str = "") -> LabPart:
     """What a report keeps of a lab's definition."""
     return LabPart(
         name=name,
@@ -65,6 +65,7 @@ def lab_part(name: str, definition: LabDefinition, lab_digest: str) -> LabPart:
         summary=definition.summary,
         digest=lab_digest,
         claims={name: ClaimPart(**dict(claim)) for name, claim in definition.claims.items()},
+        library=library_digest,
         questions=list(definition.questions),
         plots=list(definition.plots),
         translations=list(definition.translations),
@@ -87,7 +88,7 @@ class Recorded:
 
 def judge_report(lab: LabPart, checks: Sequence[Check], recorded: Recorded, answers: Mapping[str, Answer]) -> Report:
     """The report of a run: its evidence judged, its predictions compared, its points counted."""
-    judgements = _judge(checks, recorded.observations, recorded.run)
+    judgements = _judge(checks, recorded.observations, recorded.run, run_facts(recorded.host.accelerator.name, recorded.guests))
     return Report(
         lab=lab,
         run=recorded.run,
@@ -106,10 +107,10 @@ def rejudge(report: Report, checks: Sequence[Check], *, definition: LabDefinitio
 
     ``definition`` is the grader's own: with it, claims, questions and plots are the grader's too. The report given is not changed.
     """
-    lab = report.lab if definition is None else lab_part(report.lab.name, definition, report.lab.digest)
+    lab = report.lab if definition is None else lab_part(report.lab.name, definition, report.lab.digest, report.lab.library)
     observations = report.evidence.observations
     answers = {each.question: each.answer for each in report.answers if each.answer is not None}
-    judgements = _judge(checks, observations, report.run)
+    judgements = _judge(checks, observations, report.run, run_facts(report.host.accelerator.name, report.guests))
     return report.model_copy(
         update={
             "lab": lab,
@@ -190,12 +191,20 @@ def check_part(judgement: Judgement, claims: Mapping[str, ClaimPart | Claim]) ->
         expected=encodable(verdict.expected),
         measured=encodable(verdict.measured),
         hint=encodable(verdict.hint),
+        rests_on=encodable(judgement.reads.rests_on()),
+        left_out=verdict.left_out,
     )
 
 
-def _judge(checks: Sequence[Check], observations: Sequence[ObservationPart], run: RunPart) -> list[Judgement]:
-    evidence = Evidence(_by_name(observations), run.parameters)
-    return judge(checks, evidence, broken_by=_broken_by(run.error), unsuitable=run.unsuitable)
+def run_facts(accelerator: str, guests: Sequence[GuestPart]) -> dict[str, Any]:
+    """What a check may know of the run beside what was observed (`vmlab.lab.evidence.RunFacts`)."""
+    known = {each.name: {"accelerator": each.accelerator, "kernel": each.kernel, "image": each.image} for each in guests}
+    return {"accelerator": accelerator, "guests": known}
+
+
+def _judge(checks: Sequence[Check], observations: Sequence[ObservationPart], run: RunPart, facts: Mapping[str, Any]) -> list[Judgement]:
+    evidence = Evidence(_by_name(observations), run.parameters, facts)
+    return judge(checks, evidence, Missing(_broken_by(run.error), run.unsuitable, run.left_out))
 
 
 def _broken_by(error: ErrorPart | None) -> str:

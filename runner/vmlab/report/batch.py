@@ -9,7 +9,7 @@ import hashlib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from vmlab.errors import EXIT_COULD_NOT_RUN, EXIT_PASS, UsageError
 from vmlab.lab.verdict import VerdictKind
@@ -113,8 +113,4 @@ def load(base: Path) -> Batch:
     path = base / INDEX_NAME
     if not path.is_file():
         raise UsageError(f"there is no {INDEX_NAME} in {base}", hint="`vmlab run` writes one when it runs several labs")
-    try:
-        return Batch.model_validate(store.read_json(path))
-    except ValidationError as exc:
-        hint = "it was changed, or another vmlab wrote it"
-        raise UsageError(f"{path} is not the index of a run: {store.problems_of(exc)}", hint=hint) from exc
+    return store.read_part(path, Batch, "the index of a run")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vmlab.lab.claim import Standing
@@ -62,6 +62,15 @@ class ShownClaim:
 
 
 @dataclass(frozen=True)
+class ShownSource:
+    """An observation that a check looked at, and where in it; without an ``anchor`` there is nothing to link to."""
+
+    anchor: str
+    name: str
+    places: list[str]
+
+
+@dataclass(frozen=True)
 class ShownCheck:
     """A check with what belongs to it."""
 
@@ -71,6 +80,7 @@ class ShownCheck:
     claim: ShownClaim | None
     method: list[list[Piece]]
     after: list[tuple[str, str]]  # anchor (empty when there is no such check), id
+    sources: list[ShownSource]
     predictions: list[ShownPrediction]
 
 
@@ -98,6 +108,7 @@ class ShownGuest:
 class ShownObservation:
     """An observation with its raw data, cut to a size that a page bears."""
 
+    anchor: str
     part: ObservationPart
     raw: str
     kept: list[tuple[list[str], str]]  # places that no check reads, and why they are there all the same
@@ -180,6 +191,7 @@ def _other_texts(report: Report) -> list[str]:
 def _checks(report: Report, glossary: Glossary) -> list[ShownCheck]:
     anchors = _anchors([check.id for check in report.checks], "check")
     first = {check.id: anchor for check, anchor in reversed(list(zip(report.checks, anchors, strict=True)))}
+    evidence = _anchors_of_evidence(report.evidence.observations[:LISTED])
     shown = []
     for check, anchor in zip(report.checks, anchors, strict=True):
         claim = report.lab.claims.get(check.claim)
@@ -193,6 +205,7 @@ def _checks(report: Report, glossary: Glossary) -> list[ShownCheck]:
                 claim=ShownClaim(says, correction) if claim else None,
                 method=method if check.method else [],
                 after=[(first.get(name, ""), name) for name in check.after],
+                sources=_sources(check.rests_on, evidence),
                 predictions=_predictions(report, [question for question in report.lab.questions if question.check == check.id]),
             )
         )
@@ -206,6 +219,24 @@ def _anchors(names: Sequence[str], prefix: str) -> list[str]:
         anchor = f"{prefix}-{re.sub(r'[^a-z0-9]+', '-', name.lower())[:80].strip('-')}"
         found[anchor if anchor != f"{prefix}-" and anchor not in found else f"{anchor.rstrip('-')}-{index}-again"] = None
     return list(found)
+
+
+def _anchors_of_evidence(parts: Sequence[ObservationPart]) -> dict[str, str]:
+    """Where the page shows each observation, and what else of the run a check may look at."""
+    names = [part.name for part in parts]
+    return dict(zip(names, _anchors(names, "evidence"), strict=True)) | {"parameters": "repeat", "run": "machines"}
+
+
+def _sources(rests_on: Sequence[str], anchors: Mapping[str, str]) -> list[ShownSource]:
+    """The places that a check rests on, by observation. (A name may have a dot in it: the longest that fits is meant.)"""
+    found: dict[str, list[str]] = {}
+    for place in rests_on:
+        fitting = [name for name in anchors if place == name or place.startswith((f"{name}.", f"{name}["))]
+        name = max(fitting, key=len, default=re.split(r"[.\[]", place, maxsplit=1)[0])
+        found.setdefault(name, [])
+        if within := place[len(name) :].removeprefix("."):
+            found[name].append(within)
+    return [ShownSource(anchors.get(name, ""), name, places) for name, places in found.items()]
 
 
 def _predictions(report: Report, questions: Sequence[Question]) -> list[ShownPrediction]:
@@ -290,10 +321,10 @@ def _bar(name: str, start: float, end: float, whole: float, depth: int) -> Shown
 
 def _observations(parts: Sequence[ObservationPart], kept: Sequence[Kept]) -> list[ShownObservation]:
     views, budget = [], _DATA_TOTAL
-    for part in parts:
+    for part, anchor in zip(parts, _anchors([part.name for part in parts], "evidence"), strict=True):
         raw = text.plain(json.dumps(part.data, indent=2, ensure_ascii=False))
         allowed = min(_DATA, budget)
         budget -= min(len(raw), allowed)
         here = [(places, each.because) for each in kept if (places := each.of(part.name))]
-        views.append(ShownObservation(part, text.clip(raw, allowed), here))
+        views.append(ShownObservation(anchor, part, text.clip(raw, allowed), here))
     return views

@@ -58,6 +58,8 @@ def closing_lines(report: Report, where: str) -> list[str]:
     if error is not None:
         lines = [f"! {error.message}", *([f"  what to do: {error.hint}"] if error.hint else [])]
         lines += [f"  | {printable(line)}" for line in error.detail.strip().splitlines()[-8:]]
+    if report.run.left_out:
+        lines.append(f"parts run: {', '.join(report.run.parts)}; left out: {', '.join(report.run.left_out)}")
     tallied = tally(report.answers)
     if tallied is not None:
         lines.append(f"predictions: {tally_words(tallied)}")

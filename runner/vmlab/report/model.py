@@ -38,7 +38,10 @@ class LabPart(Part):
     name: str
     title: str
     summary: str
-    digest: str = Field(description="sha256 over the lab's files, so that a grader knows which version ran")
+    digest: str = Field(description="sha256 over the lab's files and the library's, so that a grader knows which version ran")
+    library: str = Field(
+        default="", description="sha256 over the library beside its guest scripts (vmlab_guest); empty when there was none"
+    )
     claims: dict[str, ClaimPart]
     questions: list[Question]
     plots: list[Plot]
@@ -71,6 +74,8 @@ class RunPart(Part):
     error: ErrorPart | None = None
     slot: SlotPart | None = Field(default=None, description="the right to run guests; null in reports of vmlab before it had slots")
     unsuitable: str = Field(default="", description="why the image could not show what the lab is about; empty when it could")
+    parts: list[str] = Field(default_factory=list, description="the parts of the experiment that were run; empty where it has none")
+    left_out: list[str] = Field(default_factory=list, description="the parts that the run was asked to leave out")
 
     @property
     def waited_s(self) -> float:
@@ -135,6 +140,13 @@ class CloudInitPart(Part):
     detail: list[str] = Field(default_factory=list)
 
 
+class HistoryPart(Part):
+    """Something that became of a guest after it was ready: a reset, the loss of its power, an end that was expected."""
+
+    at_s: float = Field(description="seconds after the run's start, host clock")
+    what: str
+
+
 class GuestPart(Part):
     """One guest of the run."""
 
@@ -144,6 +156,7 @@ class GuestPart(Part):
     memory_bytes: int
     cpus: int
     init: str
+    accelerator: str = Field(default="", description="what ran its instructions: kvm, tcg, or an emulator with its version")
     virtualisation: str = Field(default="", description="by what it can run guests of its own, in words; empty when it cannot")
     argv: list[str]
     kernel: str = ""
@@ -155,7 +168,8 @@ class GuestPart(Part):
     clock_error_s: float | None = Field(default=None, description="how far a clone's clock may be from the host's")
     steps: list[StepPart] = Field(default_factory=list)
     cloud_init: CloudInitPart | None = None
-    ended: str = Field(default="", description="how it was stopped: quit, terminated, killed, or by itself")
+    ended: str = Field(default="", description="how it was stopped: quit, terminated, killed, by itself, or as the experiment expected")
+    history: list[HistoryPart] = Field(default_factory=list, description="what became of it after it was ready")
 
 
 class PhasePart(Part):
@@ -203,6 +217,11 @@ class CheckPart(Part):
     expected: str = ""
     measured: str = ""
     hint: str = ""
+    rests_on: list[str] = Field(
+        default_factory=list,
+        description="places in the evidence that the check looked at, [*] for any index; parameters.NAME and run.NAME are the run's",
+    )
+    left_out: bool = Field(default=False, description="its evidence belongs to parts of the experiment that the run left out")
 
 
 class FilePart(Part):

@@ -6,6 +6,7 @@ loses is a page, never a report. matplotlib and jinja2 are loaded by the first p
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from vmlab.report import store
@@ -13,7 +14,10 @@ from vmlab.report.batch import INDEX_NAME, Batch
 from vmlab.report.html import report_html
 from vmlab.report.index import INDEX_PAGE, index_html
 from vmlab.report.junit import junit_of_rows, junit_xml
+from vmlab.report.matrix import MATRIX_NAME, MATRIX_PAGE, Matrix
+from vmlab.report.matrix_page import matrix_html
 from vmlab.report.model import Report
+from vmlab.report.store import Document
 from vmlab.report.summary import SUMMARY_NAME, summary_markdown
 
 
@@ -34,10 +38,20 @@ def render_report(report: Report, directory: Path) -> None:
 
 def save_index(batch: Batch, base: Path) -> Path:
     """Write index.json and its rendering. Returns the page's path. HostError when the disk is full or may not be written."""
-    store.make_directory(base)
-    store.write_atomically(base / INDEX_NAME, (batch.model_dump_json(indent=2) + "\n").encode())
-    page = base / INDEX_PAGE
-    store.write_atomically(page, index_html(batch).encode())
+    return _save(base, (INDEX_NAME, INDEX_PAGE), batch, index_html)
+
+
+def save_matrix(matrix: Matrix, directory: Path) -> Path:
+    """Write controls.json and its rendering. Returns the page's path. HostError when the disk is full or may not be written."""
+    return _save(directory, (MATRIX_NAME, MATRIX_PAGE), matrix, matrix_html)
+
+
+def _save(directory: Path, names: tuple[str, str], document: Document, page_of: Callable[[Document], str]) -> Path:
+    """Write a document into a directory, which is made for it, and then its page."""
+    store.make_directory(directory)
+    store.write_atomically(directory / names[0], (document.model_dump_json(indent=2) + "\n").encode())
+    page = directory / names[1]
+    store.write_atomically(page, page_of(document).encode())
     return page
 
 

@@ -14,13 +14,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import from_json
 
 from vmlab.errors import HostError, UsageError
-from vmlab.report.model import Report
+from vmlab.report.model import Part, Report
+
+Document = TypeVar("Document", bound=Part)
 
 REPORT_NAME = "report.json"
 HTML_NAME = "report.html"
@@ -117,6 +119,14 @@ def make_directory(path: Path) -> None:
 def read_json(file: Path) -> Any:
     """The JSON value in a file of bounded size; UsageError says what is wrong with it."""
     return _parse(file, _read(file))
+
+
+def read_part(file: Path, model: type[Document], what: str) -> Document:
+    """A document of another kind than a report, from a file; UsageError says what is wrong with it as ``what`` it should be."""
+    try:
+        return model.model_validate(read_json(file))
+    except ValidationError as exc:
+        raise UsageError(f"{file} is not {what}: {problems_of(exc)}", hint="it was changed, or another vmlab wrote it") from exc
 
 
 def _read(file: Path) -> bytes:

@@ -64,7 +64,7 @@ def run_lab(request: RunRequest, progress: Progress) -> Outcome:
     lab, started_at, cpu_before_s = request.lab, datetime.now(UTC), _own_cpu_s()
     with contextlib.ExitStack() as unfinished:
         with session(lab, request.job.choice, progress, request.need) as here:
-            directory = store.new_directory(request.job.reports, lab.name, started_at)
+            directory = store.new_directory(request.job.reports, request.job.shelf or lab.name, started_at)
             # What is interrupted leaves no directory that could be taken for a report.
             unfinished.callback(shutil.rmtree, directory, ignore_errors=True)
             error = _perform(request, dataclasses.replace(here, logs=directory))
@@ -92,6 +92,8 @@ def _report(request: RunRequest, here: Session, directory: Path, ended: _Ended) 
         error=ended.error,
         slot=slot_part(here.slot, request.need),
         unsuitable=notebook.unsuitable,
+        parts=request.experiment.chosen,
+        left_out=list(request.experiment.left_out),
     )
     recorded = assemble.Recorded(
         run=run,
@@ -101,7 +103,8 @@ def _report(request: RunRequest, here: Session, directory: Path, ended: _Ended) 
         observations=notebook.observations,
         files=[assemble.file_part(directory, name) for name in logs],
     )
-    return assemble.judge_report(assemble.lab_part(lab.name, lab.definition, lab.digest), request.checks, recorded, request.answers)
+    part = assemble.lab_part(lab.name, lab.definition, lab.digest, lab.library_digest)
+    return assemble.judge_report(part, request.checks, recorded, request.answers)
 
 
 def slot_part(slot: Slot, need: Need) -> SlotPart:
@@ -129,7 +132,9 @@ class _Settling:
         """Look what the new observation settles."""
         if event.kind is not Kind.RECORDED:
             return
-        for judgement in settled(self._request.checks, Evidence(self._here.notebook.data(), self._request.parameters)):
+        here = self._here
+        facts = assemble.run_facts(here.accelerator.name, here.notebook.guests)
+        for judgement in settled(self._request.checks, Evidence(here.notebook.data(), self._request.parameters, facts)):
             if judgement.check.id not in self._told:
                 self._told.add(judgement.check.id)
                 self._here.progress.verdict(assemble.check_part(judgement, self._request.lab.definition.claims))

@@ -11,7 +11,9 @@ from vmlab.lab.answers import Answer, read_answers
 from vmlab.lab.checks import Check
 from vmlab.lab.collection import Collection
 from vmlab.lab.evidence import digest
-from vmlab.lab.lab import Experiment, Lab
+from vmlab.lab.experiment import Experiment
+from vmlab.lab.lab import Lab
+from vmlab.lab.mistakes import refuse_mistakes
 from vmlab.lab.parameters import resolve
 from vmlab.run.session import Choice, check_emulators, share_of
 
@@ -31,6 +33,10 @@ class Job:
     """Directories of labs, beside those that ship with vmlab."""
     given: Mapping[str, str] = field(default_factory=dict)
     """The lab's parameters that were set, as texts."""
+    parts: tuple[str, ...] = ()
+    """The parts of the experiment to run; empty: all of it."""
+    shelf: str = ""
+    """The folder of its reports below ``reports``; empty: the lab's name."""
     answers: Path | None = None
     student: str = ""
     choice: Choice = field(default_factory=Choice)
@@ -62,6 +68,7 @@ class RunRequest:
             {
                 "lab": self.lab.digest,
                 "parameters": self.parameters,
+                **({"parts": self.experiment.chosen} if self.experiment.left_out else {}),
                 "answers": self.answers,
                 "accelerator": choice.accelerator,
                 "image": choice.image,
@@ -81,10 +88,11 @@ def prepare(job: Job, *, here: bool = True) -> RunRequest:
         job=job,
         lab=lab,
         checks=lab.load_checks(),
-        experiment=lab.load_experiment(),
+        experiment=lab.load_experiment().only(job.parts),
         parameters=resolve(lab.definition, job.given),
         answers=read_answers(job.answers, lab.definition.questions) if job.answers else {},
     )
+    refuse_mistakes(lab)
     if here:
         check_emulators(lab, request.need)
         check_fits(request.need, f"the lab {lab.name}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmlab import process
-from vmlab.bench import START_LIMIT_S, Bench
+from vmlab.bench import GUEST_LAB_DIR, START_LIMIT_S, Bench
 from vmlab.deadline import Deadline
 from vmlab.errors import UsageError
 from vmlab.guest.machine import Machine
@@ -67,4 +67,7 @@ def shell_guest(lab: Lab, choice: Choice, progress: Progress, guest: str = "") -
     with session(lab, choice, progress, need, "shell in") as here, here.guests:
         # (A shell lasts as long as its user likes; the limit is for the start.)
         bench = Bench(lab, dataclasses.replace(here, deadline=Deadline(START_LIMIT_S)), {})
-        yield ShellGuest(name, bench.guest(name).machine, here.work.path)
+        started = bench.guest(name)
+        # Every login shell reads it (bash(1), "INVOCATION"), that of the batch `vmlab shell LAB <file` too. The guest is gone with it.
+        started.run(f"mkdir -p /etc/profile.d && echo 'export PYTHONPATH={GUEST_LAB_DIR}' >/etc/profile.d/vmlab.sh")
+        yield ShellGuest(name, started.machine, here.work.path)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from vmlab.deadline import Deadline
 from vmlab.errors import GuestError
+from vmlab.guest import power
 from vmlab.guest.look import paging
 from vmlab.guest.look.paging import Registers, Walk
 from vmlab.guest.machine import Machine
@@ -49,16 +50,15 @@ class MemoryView:
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[list[Registers]]:
-        """Stop the guest's processors for the length of a block, and tell where each one stood. GuestError when QEMU does not say."""
-        with self._machine.attributing():
-            self._machine.monitor.execute("stop", self._patience())
-            try:
-                registers = paging.registers_of(self._ask("info registers -a"))
-                if len(registers) != self._machine.request.cpus:
-                    raise GuestError(f"QEMU shows the registers of {len(registers)} processors, of {self._machine.request.cpus}")
-                yield registers
-            finally:
-                self._machine.monitor.execute("cont", self._patience())
+        """Stop the guest's processors for the length of a block, and tell where each one stood. GuestError when QEMU does not say.
+
+        One that is stopped already, after a reset say, stays so.
+        """
+        with self._machine.attributing(), power.paused(self._machine, self._deadline):
+            registers = paging.registers_of(self._ask("info registers -a"))
+            if len(registers) != self._machine.request.cpus:
+                raise GuestError(f"QEMU shows the registers of {len(registers)} processors, of {self._machine.request.cpus}")
+            yield registers
 
     @contextlib.contextmanager
     def frozen_in(self, fs_base: int) -> Iterator[Registers]:

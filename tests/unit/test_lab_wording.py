@@ -8,8 +8,8 @@ import pytest
 
 from tests.conftest import ROOT
 from vmlab.errors import UsageError
-from vmlab.lab.lint import contradictable, hintless
 from vmlab.lab.skeleton import create
+from vmlab.lab.wording import contradictable, hintless
 
 LABS = sorted(path.parent for path in ROOT.glob("labs/*/lab.yaml"))
 
