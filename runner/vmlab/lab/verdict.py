@@ -97,8 +97,8 @@ class _Meaning:
 
 
 _TABLE = {
-    VerdictKind.PASS: _Meaning("✓", 1, EXIT_PASS, "The evidence shows what the claim says."),
-    VerdictKind.FAIL: _Meaning("✗", 3, EXIT_FAIL, "The evidence contradicts what the claim says."),
+    VerdictKind.PASS: _Meaning("✓", 1, EXIT_PASS, "The evidence shows what the check says."),
+    VerdictKind.FAIL: _Meaning("✗", 3, EXIT_FAIL, "The evidence contradicts what the check says."),
     VerdictKind.NOT_OBSERVABLE: _Meaning(
         "○", 0, EXIT_PASS, "This host cannot show it; the reason is given. It counts neither for nor against the student."
     ),
