@@ -83,6 +83,10 @@ class Controls(Collection[Control]):
 
     def bound(self, check: str, place: str, *, within: Any, beyond: Any) -> None:
         """Just within a bound the check passes, and just beyond it it fails."""
+        if within == beyond:
+            raise UsageError(
+                f"the bound of {check} at {place} has the same value on both sides", hint="within=... passes, beyond=... fails"
+            )
         inside, outside = put(place, within), put(place, beyond)
         self.passes(check, inside, name=f"just within: {inside}")
         self.fails(check, outside, name=f"just beyond: {outside}")
