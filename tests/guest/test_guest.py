@@ -190,7 +190,7 @@ def test_files_go_in_and_out(world: World, tmp_path: Path) -> None:
     world.guest.put(tmp_path / "in", "/tmp/file")
     world.guest.get("/tmp/file", tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == (tmp_path / "in").read_bytes()
-    with pytest.raises(SshError):
+    with pytest.raises(ScriptError):
         world.guest.get("/no/such/file", tmp_path / "never")
 
 
