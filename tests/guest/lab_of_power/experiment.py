@@ -5,4 +5,4 @@ from vmlab.bench import Bench
 
 def experiment(bench: Bench) -> None:
     """Say what there is."""
-    bench.record("it", {"has": bench.guest("left").address("wire")})
+    bench.record("it", {"has": bench.guest("main").name})
