@@ -9,6 +9,7 @@
 LABS    := labs
 REPORTS ?= reports
 WORKERS ?= 2
+FORM = $(or $(value ANSWERS),answers.yaml)
 
 VENV := .venv/bin
 SETUP = sh runner/host/install.sh
@@ -45,7 +46,7 @@ export PYTHON
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: lab labs controls shell report doctor test test-fast test-kvm mutants coverage lint clean help
+.PHONY: lab labs controls predict shell report doctor test test-fast test-kvm mutants coverage lint clean help
 .SILENT:
 
 lab: ## run a lab, or several: make lab LAB=zombies [IMAGE= ACCEL=kvm|tcg ANSWERS=file STUDENT=id QUIET=1 COLD=1 PARAMETER=value ARGS=]
@@ -58,6 +59,10 @@ labs: ## run all labs, as many at once as there are slots; reports/index.html le
 controls: ## whether a lab's checks fail where its claims are false: make controls LAB=zombies [LAB=all, JOBS=1 IMAGE= ACCEL= PARAM= ARGS="--world NAME"]
 	$(call need_lab,controls)
 	$(SETUP) run && exec $(VENV)/vmlab controls $(NAMES) $(call option,--jobs,JOBS) $(OPTIONS)
+
+predict: ## a form for predictions, to be filled in before the run: make predict LAB=zombies [ANSWERS=answers.yaml]
+	$(call need_lab,predict)
+	$(SETUP) python && exec $(VENV)/vmlab predict $(NAMES) --output $(call quote,$(FORM)) $(ARGS)
 
 shell: ## a shell in a guest of a lab: make shell LAB=zombies [IMAGE= ACCEL= COLD=1 ARGS=]
 	$(call need_lab,shell)

@@ -33,7 +33,7 @@ TINY = {
     "lab.yaml": """\
 title: A lab that takes a slot and starts no guest
 summary: For measuring what everything around a lab costs.
-claims: {X1: {says: "It ran."}}
+claims: {X1: {stands: holds, says: "It ran."}}
 guests: {main: {memory_mib: 256, cpus: 1}}
 """,
     "experiment.py": """\

@@ -29,7 +29,7 @@ def write_lab(labs: Path, name: str, does: str = "pass", *, exclusive: bool = Fa
             title: The lab {name}
             summary: It does what a test wants.
             claims:
-              X1: {{says: "It is so."}}
+              X1: {{says: "It is so.", stands: holds}}
             guests:
               main: {{memory_mib: {512 if does == "guest" else memory_mib}, cpus: {cpus}}}
             parameters:

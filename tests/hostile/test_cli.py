@@ -20,7 +20,7 @@ GOOD = """
 title: T
 summary: S
 claims:
-  X1: {says: "C"}
+  X1: {says: "C", stands: holds}
 guests:
   main: {memory_mib: 256}
 parameters:

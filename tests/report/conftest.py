@@ -43,12 +43,17 @@ DEFINITION: dict[str, Any] = {
     "claims": {
         "Z1": {
             "says": "A terminated process that has not been waited for becomes a zombie.",
+            "stands": "simplified",
             "correction": "Unless SIGCHLD is ignored or SA_NOCLDWAIT is set: then none is made.",
         },
-        "Z2": {"says": "A zombie occupies no memory except its process descriptor."},
-        "Z3": {"says": "Zombies can exhaust the number of processes."},
-        "Z4": {"says": "Zombies can be removed with kill -9."},
-        "Z5": {"says": "Orphans are adopted by init.", "correction": "By the nearest subreaper, where there is one; init comes last."},
+        "Z2": {"says": "A zombie occupies no memory except its process descriptor.", "stands": "holds"},
+        "Z3": {"says": "Zombies can exhaust the number of processes.", "stands": "holds"},
+        "Z4": {"says": "Zombies can be removed with kill -9.", "stands": "wrong", "correction": "A dead process takes no signals."},
+        "Z5": {
+            "says": "Orphans are adopted by init.",
+            "stands": "simplified",
+            "correction": "By the nearest subreaper, where there is one; init comes last.",
+        },
     },
     "guests": {"vm": {"images": ["debian-12"], "memory_mib": 512}},
     "parameters": {"zombies": {"type": "integer", "default": 4000, "help": "how many zombies to make", "minimum": 1}},
@@ -81,6 +86,11 @@ DEFINITION: dict[str, Any] = {
             "prediction": "A dead process takes no signals.",
         },
     ],
+    "kept_for_the_reader": [
+        {"places": ["anatomy.status", "exhaustion.limits[*].after"], "because": "The whole of /proc/PID/status, to look at."},
+        {"places": ["nowhere"], "because": "It is in no observation."},
+    ],
+    "glossary": {"descriptor": {"also": ["descriptors"], "means": "A number by which a program names a file to the kernel, not a zombie."}},
     "plots": [
         {
             "id": "slab",
@@ -146,7 +156,13 @@ def an_unreaped_child_is_a_zombie(evidence: Evidence) -> Verdict:
 
 @check(points=3, claim="Z2", after="an_unreaped_child_is_a_zombie")
 def a_zombie_holds_a_few_kib_of_slab(evidence: Evidence) -> Verdict:
-    """A zombie holds a few KiB of kernel memory and none of its own."""
+    """A zombie holds a few KiB of kernel memory and none of its own.
+
+    The slab memory that the kernel counts is read before
+    and after the zombies are made.
+
+    What else takes or frees memory meanwhile shows as a batch that stands apart.
+    """
     each = evidence["accumulation"].integer("bytes_each", minimum=0)
     if 4096 <= each <= 20480:
         return passed("Slab grew in step with the zombies.", expected="4,096 to 20,480 bytes each", measured=f"{each:,} bytes each")
@@ -349,8 +365,12 @@ class Samples:
         data = self.data() | {"anatomy": {"state": bad, bad: [bad], "big": "x" * 200_000}, bad: {"x": bad}}
         data["accumulation"]["samples"] += [{"zombies": bad, "slab": 1}, {"zombies": 10**400, "slab": 10**400}, bad, None, {"slab": {}}]
         data["reaping"]["idle"] += [{"reaper": bad * 10, "us": 1e308}]
+        claims = {name: {"says": bad, "stands": "wrong", "correction": bad} for name in DEFINITION["claims"]}
+        kept = [{"places": ["anatomy.<script>alert(1)</script>"], "because": bad}]
+        glossary = {bad: {"means": bad}, "<b>": {"means": bad, "also": ["&"]}}
         return self.report(
             data,
+            definition=self.definition(claims=claims, kept_for_the_reader=kept, glossary=glossary),
             guests=self.guests(name=bad, os=bad, kernel=bad, argv=[bad], cloud_init=CloudInitPart(status=bad, exit_code=2, detail=[bad])),
             host=self.host(cpu_model=bad),
             run=self.run(

@@ -188,3 +188,31 @@ def test_prints(browser: Browser, pages: Path) -> None:
     assert printed.startswith(b"%PDF")
     if where := os.environ.get("VMLAB_SCREENSHOTS"):
         Path(where, "report.pdf").write_bytes(printed)
+
+
+def test_what_is_folded_on_the_screen_is_printed(browser: Browser, pages: Path) -> None:
+    """The method of a check lies in a closed <details>, which a reader of paper could not open."""
+    browser.open(pages / "report.html", width=1280, dark=False)
+    height = "(() => { const p = document.querySelector('details.method > p'); return p.checkVisibility({contentVisibilityAuto: true})"
+    height += " ? p.getBoundingClientRect().height : 0 })()"
+    assert browser.ask("document.querySelectorAll('details.method:not([open])').length") > 0
+    assert browser.ask(height) == 0, "it is folded on the screen"
+    browser.do("Emulation.setEmulatedMedia", media="print")
+    # (Another medium alone does not make Chromium lay this part out anew. Printing does.)
+    browser.ask("document.documentElement.style.display = 'none'; document.body.offsetHeight; document.documentElement.style.display = ''")
+    try:
+        assert browser.ask(height) > 10
+    finally:
+        browser.do("Emulation.setEmulatedMedia", media="")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_term_leads_to_what_it_means_and_is_told_from_its_text_without_colour(browser: Browser, pages: Path, dark: bool) -> None:
+    browser.open(pages / "report.html", width=1280, dark=dark)
+    style = "getComputedStyle(document.querySelector('h3 .term'))"
+    assert browser.ask(f"{style}.textDecorationLine") == "underline"
+    assert browser.ask(f"{style}.textDecorationStyle") == "dotted"
+    assert browser.ask(f"{style}.color") == browser.ask("getComputedStyle(document.querySelector('h3:has(.term)')).color")
+    browser.ask("document.querySelector('h3 .term').click()")
+    assert browser.ask("document.querySelector(':target').closest('dl').className").endswith("glossary")
+    assert browser.ask("document.querySelector(':target + dd').textContent.length") > 40

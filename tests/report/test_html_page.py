@@ -260,6 +260,7 @@ def test_contrast_is_sufficient(theme: str) -> None:
 
     for ink, paper in texts:
         assert contrast(variables[f"--{ink}"], variables[f"--{paper}"]) >= 4.5, f"{theme}: {ink} on {paper}"
+    # (A claim's badge is hollow, in the colours of three verdicts on a card; a term's dotted line needs less, as it is no text.)
     for index in range(1, 6):
         assert contrast(variables[f"--plot-{index}"], variables["--surface"]) >= 3, f"{theme}: plot-{index}"
 
@@ -286,3 +287,80 @@ def test_control_markup_in_code_is_seen() -> None:
     assert markup("a = '</svg>'")
     assert markup("a + '<br>'")
     assert not markup('"""A <p> in words."""\nif a < b > c: pass')
+
+
+def article(page: str, check: str) -> str:
+    """The source of a check's card."""
+    return page.partition(f'<article id="check-{check.replace("_", "-")}"')[2].partition("</article>")[0]
+
+
+def test_a_claim_has_a_badge_of_its_own_beside_the_verdict_and_no_quotation_marks(sources: dict[str, str]) -> None:
+    card = article(sources["passing"], "kill_does_not_remove_a_zombie")
+    words = Page(card).words()
+    assert "Pass" in words.split("Claim Z4")[0]
+    assert "Claim Z4 ≠ Claim wrongZombies can be removed with kill -9.Instead: A dead process takes no signals." in words
+    assert "“" not in words
+    assert "How a claim stands" in Page(sources["passing"]).words()
+
+
+def test_a_report_of_a_vmlab_without_standings_shows_none(samples: Any, tmp_path: Path) -> None:
+    value = json.loads(samples.passing().model_dump_json())
+    for claim in value["lab"]["claims"].values():
+        del claim["stands"]
+    for check in value["checks"]:
+        del check["stands"], check["method"]
+    for key in ("kept_for_the_reader", "glossary"):
+        del value["lab"][key]
+    (tmp_path / "report.json").write_text(json.dumps(value))
+
+    page = report_html(load(tmp_path))
+
+    assert 'class="standing' not in page
+    assert "How a claim stands" not in Page(page).words()
+    assert "More exactly: By the nearest" in Page(page).words()
+
+
+def test_the_method_of_a_check_is_folded_under_it(sources: dict[str, str]) -> None:
+    card = article(sources["report"], "a_zombie_holds_a_few_kib_of_slab")
+    method = card.partition('<details class="method">')[2].partition("</details>")[0]
+    words = [Page(f"<div>{part}</div>").words() for part in re.findall(r"<p>(.*?)</p>", method, re.DOTALL)]
+    assert words == [
+        "The slab memory that the kernel counts is read before and after the zombies are made.",
+        "What else takes or frees memory meanwhile shows as a batch that stands apart.",
+    ]
+    assert "<details" not in article(sources["report"], "an_unreaped_child_is_a_zombie")
+
+
+def test_predictions_are_counted_at_the_top_and_say_how_near_they_had_to_come(samples: Any, sources: dict[str, str]) -> None:
+    words = Page(sources["report"]).words()
+    head = words.partition("On this page")[0].partition("Checks")[0]
+    assert "Predictions: 1 of the student's 2 predictions held; 1 more cannot be compared." in head
+    alone = Page(report_html(samples.report(answers={}))).words()
+    assert "1 of the lab's own 2 predictions held; 1 more cannot be compared." in alone
+    assert "predictions held" not in Page(sources["empty"]).words()
+    card = Page(article(sources["report"], "a_zombie_holds_a_few_kib_of_slab")).words()
+    assert "The student: 4,096 bytes — ✗did not hold within 25 % (" in card
+    assert "The lab: 10,240 bytes — ✓held, within 25 % (" in card
+    assert "KiB" not in card.partition("Predicted")[2].partition("Claim")[0], "what was asked in bytes is shown in bytes"
+
+
+def test_evidence_that_is_kept_for_the_reader_is_marked_where_it_lies(sources: dict[str, str]) -> None:
+    folded = re.findall(r'(<summary><span class="mono">(\w+)</span>.*?)</details>', sources["report"], re.DOTALL)
+    words = {name: Page(source).words() for source, name in folded}
+    marked = {name for name, text in words.items() if "Kept for the reader, judged by no check" in text}
+    assert marked == {"anatomy", "exhaustion"}
+    assert words["anatomy"].endswith("judged by no check: anatomy.status. The whole of /proc/PID/status, to look at.")
+    assert "judged by no check: exhaustion.limits[*].after." in words["exhaustion"]
+
+
+def test_terms_lead_to_the_glossary(sources: dict[str, str]) -> None:
+    page = sources["report"]
+    links = re.findall(r'<a class="term" href="#(term-[^"]+)">([^<]+)</a>', page)
+    assert {"zombie", "zombies", "subreaper"} <= {word.lower() for _, word in links}
+    terms = dict(re.findall(r'<dt id="(term-[^"]+)">([^<]+)</dt>', page))
+    assert {anchor for anchor, _ in links} <= set(terms)
+    assert "descriptor" in terms.values(), "a lab's own term, which only a plot uses"
+    assert "runlevel" not in terms.values()
+    for name in ("attention", "checks"):
+        for link in re.findall(r"<a [^>]*>(.*?)</a>", page.partition(f'id="{name}"')[2].partition("</section>")[0], re.DOTALL):
+            assert "<a " not in link, "a link within a link"

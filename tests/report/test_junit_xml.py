@@ -23,12 +23,12 @@ def test_one_case_a_check(samples: Any) -> None:
     cases = root.findall("./testsuite/testcase")
 
     assert [(case.get("name"), [child.tag for child in case]) for case in cases] == [
-        ("an_unreaped_child_is_a_zombie", []),
-        ("a_zombie_holds_a_few_kib_of_slab", []),
-        ("forks_fail_when_zombies_fill_the_limit", ["failure"]),
-        ("kill_does_not_remove_a_zombie", ["failure"]),
-        ("orphans_go_to_the_nearest_subreaper", ["skipped"]),
-        ("the_check_that_breaks", ["error"]),
+        ("an_unreaped_child_is_a_zombie", ["properties"]),
+        ("a_zombie_holds_a_few_kib_of_slab", ["properties"]),
+        ("forks_fail_when_zombies_fill_the_limit", ["failure", "properties"]),
+        ("kill_does_not_remove_a_zombie", ["failure", "properties"]),
+        ("orphans_go_to_the_nearest_subreaper", ["skipped", "properties"]),
+        ("the_check_that_breaks", ["error", "properties"]),
     ]
     assert {case.get("classname") for case in cases} == {"vmlab.zombies"}
     assert all(case.get("time") is not None for case in cases)
@@ -42,6 +42,21 @@ def test_one_case_a_check(samples: Any) -> None:
         "skipped": "1",
         "time": "21.37",
     }
+
+
+def properties(element: ET.Element) -> dict[str | None, str | None]:
+    return {each.get("name"): each.get("value") for each in element.findall("./properties/property")}
+
+
+def test_how_a_claim_stands_is_a_property_of_its_checks_and_no_result(samples: Any) -> None:
+    root = parsed(junit_xml(samples.report()))
+    cases = {str(case.get("name")): properties(case) for case in root.findall("./testsuite/testcase")}
+
+    assert cases["an_unreaped_child_is_a_zombie"] == {"claim": "Z1", "claim_stands": "simplified"}
+    assert cases["kill_does_not_remove_a_zombie"] == {"claim": "Z4", "claim_stands": "wrong"}
+    suite = root.find("testsuite")
+    assert suite is not None
+    assert properties(suite)["predictions_of_the_student_that_held"] == "1 of 2"
 
 
 def test_what_people_read_is_in_the_content_too(samples: Any) -> None:

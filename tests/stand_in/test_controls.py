@@ -21,7 +21,7 @@ LAB = """\
 title: A lab in two parts
 summary: What it says may be false.
 claims:
-  A: {says: "It is so."}
+  A: {says: "It is so.", stands: holds}
 guests:
   main: {memory_mib: 512, cpus: 1}
 parameters:

@@ -69,8 +69,8 @@ MISTAKES = {
     "guest.disk().read(0, 1)": "the root disk cannot be read",
     'guest.address("wires")': "guest main is on no network named 'wires'",
     'guest.packets("wires")': "guest main is on no network named 'wires'",
-    # (By a name that stands there in quotes, it would be told before the run began.)
-    'bench.network("wir" + "es")': "declares no network named 'wires'",
+    # (A name that can be read in the file would be found before the run.)
+    'bench.network("wi" + "res")': "declares no network named 'wires'",
     'guest.write_text("relative", "x")': "names no file in the guest",
     'guest.write_text("/tmp/", "x")': "names no file in the guest",
     'guest.write_text("/.", "x")': "names no file in the guest",

@@ -37,7 +37,7 @@ FOUND = Bochs("2.7", True, Path("/bios"), Path("/vgabios"))
 LAB_YAML = """
 title: T
 summary: S
-claims: {X1: {says: "It is so."}}
+claims: {X1: {says: "It is so.", stands: holds}}
 guests:
   main: {memory_mib: 512}
   intel: {emulator: bochs, memory_mib: 768, cpus: 1, when: {host: [ept]}}

@@ -16,7 +16,7 @@ from vmlab.yamlfile import load
 
 
 def definition(**more: Any) -> LabDefinition:
-    base = {"title": "A", "summary": "B", "claims": {"C": {"says": "D"}}, "guests": {"main": {}}}
+    base = {"title": "A", "summary": "B", "claims": {"C": {"says": "D", "stands": "holds"}}, "guests": {"main": {}}}
     return LabDefinition.model_validate(base | more)
 
 
@@ -124,7 +124,7 @@ def test_the_form_is_an_answers_yaml_without_answers(tmp_path: Path) -> None:
     assert list(load(path).value) == ["count", "which", "why"]
     assert read_answers(path, ASKED.questions) == {}
     assert "# How many: #1?" in path.read_text()
-    assert "(a number, in KiB)" in path.read_text()
+    assert "(a number, in KiB; right when it is exactly what is measured)" in path.read_text()
     assert "(one of: a | b)" in path.read_text()
     assert "because" not in path.read_text()
     assert max(map(len, path.read_text().splitlines())) <= 102

@@ -20,9 +20,12 @@ from pydantic.fields import FieldInfo
 
 from vmlab.lab import Record, checks, verdict
 from vmlab.lab.broken import Control
-from vmlab.lab.definition import Claim, LabDefinition, Parameter, Question
+from vmlab.lab.claim import Claim
+from vmlab.lab.definition import LabDefinition, Parameter, Question
+from vmlab.lab.glossary import Term
 from vmlab.lab.guests import GuestRequest
 from vmlab.lab.hardware import DriveRequest, NetworkRequest, ProcessorRequest
+from vmlab.lab.kept import Kept
 from vmlab.lab.pictures import Axis, Plot, Series, Stage, Translation
 from vmlab.lab.skeleton import create
 from vmlab.paths import guest_library
@@ -43,6 +46,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "series": Series,
     "translations": Translation,
     "stages": Stage,
+    "kept_for_the_reader": Kept,
+    "glossary": Term,
     "controls": Control,
 }
 SIMPLE = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "anything"}

@@ -91,7 +91,7 @@ SCRIPTS = {
     ),
     "a parameter that a check reads": (
         edit("checks.py", "    memory = evidence", '    evidence.parameters.integer("size")\n    memory = evidence'),
-        "checks.py:9: there is no parameter named 'size'",
+        "checks.py:13: there is no parameter named 'size'",
     ),
     "data that is not there": (
         edit("experiment.py", "guest = bench.guest()", 'guest = bench.guest()\n    bench.data("x.yaml")'),
@@ -108,15 +108,15 @@ SCRIPTS = {
     "checks that do not compile": (add("checks.py", "def broken(:\n"), "checks.py:"),
     "a claim that lab.yaml does not have": (
         edit("checks.py", 'claim="L2"', 'claim="L3"'),
-        "checks.py:19: the check touching_takes_frames tests the claim 'L3'",
+        "checks.py:23: the check touching_takes_frames tests the claim 'L3'",
     ),
     "a question's check that there is not": (
         edit("lab.yaml", "check: touching_takes_frames", "check: touching"),
-        "lab.yaml:53: questions[0].check: the question after_half is shown with the check 'touching'",
+        "lab.yaml:55: questions[0].check: the question after_half is shown with the check 'touching'",
     ),
     "a mistake in lab.yaml": (
         edit("lab.yaml", "memory_mib: 512", "memory_mib: lots"),
-        "lab.yaml:15: guests.main.memory_mib: expected a whole number",
+        "lab.yaml:17: guests.main.memory_mib: expected a whole number",
     ),
 }
 
@@ -135,8 +135,8 @@ def test_a_mistake_is_told_by_lint_and_before_a_run_waits_for_its_slot(folder: P
 
 ONLY_LINT = {
     "a claim that no check tests": (
-        edit("lab.yaml", "  L2:", "  L9:\n    says: More.\n  L2:"),
-        "lab.yaml:10: claims.L9: no check tests this claim",
+        edit("lab.yaml", "  L2:", "  L9:\n    stands: holds\n    says: More.\n  L2:"),
+        "lab.yaml:11: claims.L9: no check tests this claim",
     ),
     "a measured place that leads nowhere": (
         edit("lab.yaml", "measured_by: memory.after_half_percent", "measured_by: memory.half"),

@@ -52,6 +52,8 @@ def test_options_are_handed_on() -> None:
         "controls zombies boot --jobs 2 --param ROOM=30 --reports reports --world sound"
     )
     assert handed_on("shell", "LAB=zombies", "ACCEL=tcg")[1:] == ["shell", "zombies", "--accel", "tcg"]
+    assert handed_on("predict", "LAB=boot")[1:] == ["predict", "boot", "--output", "answers.yaml"]
+    assert handed_on("predict", "LAB=boot", "ANSWERS=it's mine.yaml")[1:] == ["predict", "boot", "--output", "it's mine.yaml"]
     assert handed_on("doctor", "ARGS=--json")[1:] == ["doctor", "--json"]
     assert handed_on("report")[1:] == ["report", "--reports", "reports"]
     assert "not (guest or browser or slow)" in handed_on("test-fast")
@@ -76,7 +78,7 @@ def test_what_is_given_never_reaches_a_shell(name: str) -> None:
     assert handed_on("lab", "LAB=zombies", f"IMAGE={name}")[3:5] == ["--image", name]
 
 
-@pytest.mark.parametrize("target", ["lab", "shell"])
+@pytest.mark.parametrize("target", ["lab", "shell", "predict"])
 def test_without_a_lab_two_lines_and_nothing_else(target: str) -> None:
     done = make(target)
     assert (done.returncode, done.stdout) == (2, "")
@@ -107,3 +109,15 @@ def test_ci_calls_make_test() -> None:
     assert os.access(script, os.X_OK)
     assert "set -euo pipefail" in script.read_text()
     assert script.read_text().rstrip().endswith("exec make test")
+
+
+READMES = sorted(ROOT.glob("labs/*/README.md"))
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: path.parent.name)
+def test_what_a_labs_readme_tells_a_student_to_type_can_be_typed(path: Path) -> None:
+    """`vmlab` is in .venv/bin and not on the PATH, so a student is told of `make` alone, and of targets that there are."""
+    text = path.read_text()
+    assert not re.findall(r"^    vmlab .*|`vmlab [^`]*`", text, re.MULTILINE)
+    told = set(re.findall(r"(?:^    |`)make ([a-z-]+)", text, re.MULTILINE))
+    assert {"predict", "lab"} <= told <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))

@@ -46,12 +46,16 @@ def view_of(tmp_path: Path, human: Callable[[str], str], *, cpus: int = 2, save:
     def answer(command: str, arguments: dict[str, Any]) -> object:
         if command == "pmemsave":
             Path(arguments["filename"]).write_bytes(save)
+        if command == "query-status":
+            return {"running": True}
         return human(arguments["command-line"]) if command == "human-monitor-command" else {}
 
     with monitor(answer) as qemu:
         qmp = Qmp(qemu.sock, name="main", on_event=lambda event: None, deadline=Deadline(10))
         request = SimpleNamespace(memory_mib=256, cpus=cpus)
-        machine = SimpleNamespace(pid=os.getpid(), request=request, monitor=qmp, attributing=contextlib.nullcontext)
+        machine = SimpleNamespace(
+            pid=os.getpid(), request=request, monitor=qmp, attributing=contextlib.nullcontext, qemu_status=lambda: None
+        )
         try:
             yield MemoryView(cast(Machine, machine), tmp_path, Deadline(30)), qemu
         finally:
@@ -173,7 +177,7 @@ def test_kvms_counters_are_summed_over_processors_and_others_left_out() -> None:
     with monitor(lambda command, arguments: {"vm": vm, "vcpu": vcpus}[arguments["target"]]) as qemu:
         qmp = Qmp(qemu.sock, name="main", on_event=lambda event: None, deadline=Deadline(10))
         try:
-            machine = cast(Machine, SimpleNamespace(monitor=qmp, attributing=contextlib.nullcontext))
+            machine = cast(Machine, SimpleNamespace(monitor=qmp, attributing=contextlib.nullcontext, qemu_status=lambda: None))
             assert kvm_statistics(machine, Deadline(10)) == {"remote_tlb_flush": 3, "exits": 15}
         finally:
             qmp.close()

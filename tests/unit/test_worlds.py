@@ -38,7 +38,7 @@ LAB = """\
 title: A lab
 summary: It is tried.
 claims:
-  A: {says: "So."}
+  A: {says: "So.", stands: holds}
 guests:
   main: {}
 parameters:
@@ -91,7 +91,7 @@ def test_the_sound_world_comes_first_and_names_choose() -> None:
         {
             "title": "t",
             "summary": "s",
-            "claims": {"A": {"says": "so"}},
+            "claims": {"A": {"says": "so", "stands": "holds"}},
             "guests": {"main": {}},
             "parameters": {"flag": {"type": "flag", "default": False, "help": "whether"}},
             "controls": controls,

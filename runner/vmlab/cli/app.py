@@ -93,7 +93,8 @@ def predict(lab: str, output: Path | None, lab_dirs: tuple[Path, ...]) -> None:
     else:
         with _writing(output):
             output.write_text(text)
-        click.echo(f"fill in {output}, then: vmlab run {lab} --answers {shlex.quote(str(output))}")
+        name = shlex.quote(str(output))
+        click.echo(f"fill in {output}, then: vmlab run {lab} --answers {name}  (or: make lab LAB={lab} ANSWERS={name})")
 
 
 @cli.command()
@@ -142,8 +143,11 @@ def report(lab: str | None, as_json: bool, reports: Path) -> None:
 def check(path: Path, as_json: bool, lab_dirs: tuple[Path, ...]) -> None:
     """Judge a report again, from its evidence alone.
 
-    Every verdict is derived anew by the lab's checks; what the report itself claims is only compared with it. Exit code 1 when the
-    evidence was changed after it was recorded, or when a verdict differs from what the report says.
+    Every verdict is derived anew by the lab's checks; what the report itself claims is only compared with it. Exit code 1 when a
+    verdict differs from what the report says, or the evidence does not match its digests.
+
+    That shows verdicts without evidence, and evidence that was changed without care. It shows no forgery: the digests have no key, so
+    whoever makes evidence up can compute them. To grade a run that you did not watch, run it again.
     """
     from vmlab.report import assemble, store
     from vmlab.report.lines import closing_lines, report_lines
@@ -167,7 +171,8 @@ def check(path: Path, as_json: bool, lab_dirs: tuple[Path, ...]) -> None:
         for problem in problems:
             click.echo(f"DIFFERS: {problem}")
         if not problems:
-            click.echo("judged again: the evidence is as it was recorded, and gives every verdict that the report claims")
+            click.echo("judged again: the evidence gives every verdict that the report claims")
+            click.echo("note: its digests match it; they show careless edits, not forgery, since anyone can compute them")
     sys.exit(EXIT_FAIL if problems else EXIT_PASS)
 
 

@@ -5,9 +5,12 @@ A lab's ``checks.py`` and its tests import everything they need from here.
 collection  which labs there are
 lab         a lab's folder: its definition, its files, its parts
 definition  what lab.yaml says
+claim       what it says of a claim of the course page
 guests      what it says of a guest
 hardware    what it says of drives, processors and networks
 pictures    what it says of plots and translations
+kept        what it says of evidence that is there for the reader
+glossary    the terms that reports explain
 broken      what it says of worlds in which a claim is false
 strict      what the models of lab.yaml have in common
 experiment  a lab's experiment, whole or in parts
@@ -25,6 +28,7 @@ statistics  medians and ratios with their intervals
 places      places in the evidence
 controls/   what a lab's tests need: sound evidence, ways to break it, garbage at every place
 mistakes    mistakes in a lab's files that show without running it
+wording     what an author should mend in a lab's texts
 lint        the same, and all else that does not fit together
 skeleton    a lab that works, for `vmlab new`
 """

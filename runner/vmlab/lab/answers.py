@@ -85,7 +85,9 @@ def _word(value: Any) -> str:
 def _expected(question: Question) -> str:
     match question.kind:
         case QuestionKind.NUMBER:
-            return f"(a number, in {question.unit})" if question.unit else "(a number)"
+            unit = f", in {question.unit}" if question.unit else ""
+            near = "when it is exactly" if question.nearness == "exactly" else question.nearness + " of"
+            return f"(a number{unit}; right {near} what is measured)"
         case QuestionKind.CHOICE:
             return "(one of: " + " | ".join(question.choices) + ")"
     return "(in your own words)"

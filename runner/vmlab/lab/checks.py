@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -39,6 +40,7 @@ class Check:
     claim: str
     after: tuple[str, ...]
     function: CheckFunction
+    method: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,15 +59,20 @@ class Judgement:
 
 
 def check(*, points: float, claim: str, after: str | Sequence[str] = ()) -> Callable[[CheckFunction], CheckFunction]:
-    """Declare a check: its points, the claim it tests, and the checks it depends on. The docstring is what a student reads."""
+    """Declare a check: its points, the claim it tests, and the checks it depends on. The docstring is what a student reads.
+
+    Its first paragraph is the check's title. Those after it, if there are any, are its method: how the evidence decides.
+    """
     names = (after,) if isinstance(after, str) else tuple(after)
 
     def declare(function: CheckFunction) -> CheckFunction:
         text = inspect.getdoc(function)
         if not text:
             raise TypeError(f"the check {function.__name__} needs a docstring: it is what the student reads")
-        title = " ".join(text.split("\n\n")[0].split())
-        function.__vmlab_check__ = Check(function.__name__, title, float(points), claim, names, function)  # type: ignore[attr-defined]
+        title, *method = (" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", text))
+        function.__vmlab_check__ = Check(  # type: ignore[attr-defined]
+            function.__name__, title, float(points), claim, names, function, "\n\n".join(method)
+        )
         return function
 
     return declare

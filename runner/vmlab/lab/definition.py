@@ -13,17 +13,13 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from vmlab.lab.broken import MOST_CONTROLS, Control
+from vmlab.lab.claim import Claim
+from vmlab.lab.glossary import Term
 from vmlab.lab.guests import GuestRequest
 from vmlab.lab.hardware import NetworkName, NetworkRequest
+from vmlab.lab.kept import Kept
 from vmlab.lab.pictures import Plot, Translation
 from vmlab.lab.strict import Id, Strict, Text
-
-
-class Claim(Strict):
-    """One claim of the course page, and what a careful kernel engineer would add."""
-
-    says: Text = Field(description="the claim, as the course page makes it")
-    correction: str = Field(default="", description="what a careful kernel engineer would add to it")
 
 
 class Parameter(Strict):
@@ -101,6 +97,13 @@ class Question(Strict):
             raise ValueError("the prediction of a number question must be a number")
         return self
 
+    @property
+    def nearness(self) -> str:
+        """How near an answer must come to what is measured: ``within 60 %``, ``exactly``; empty for free text, which a person judges."""
+        if self.kind is QuestionKind.TEXT:
+            return ""
+        return f"within {100 * self.tolerance:.6g} %" if self.kind is QuestionKind.NUMBER and self.tolerance else "exactly"
+
 
 class LabDefinition(Strict):
     """The whole of ``lab.yaml``."""
@@ -118,6 +121,12 @@ class LabDefinition(Strict):
     questions: list[Question] = Field(default_factory=list, description="what to predict before the run")
     plots: list[Plot] = Field(default_factory=list, description="pictures of the evidence")
     translations: list[Translation] = Field(default_factory=list, description="pictures of address translations")
+    kept_for_the_reader: list[Kept] = Field(
+        default_factory=list, description="evidence that no check reads, and why it is recorded; the report marks it"
+    )
+    glossary: dict[Text, Term] = Field(
+        default_factory=dict, description="terms that the report explains beside those of runner/vmlab/lab/glossary.yaml, or in other words"
+    )
     controls: dict[Id, Control] = Field(
         default_factory=dict, max_length=MOST_CONTROLS, description="worlds in which a claim is false, for `vmlab controls`, by name"
     )

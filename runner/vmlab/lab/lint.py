@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from vmlab.errors import UsageError
-from vmlab.lab import library, places
+from vmlab.lab import library, places, wording
 from vmlab.lab.collection import read_lab
 from vmlab.lab.controls.kept import NAME as SOUND_NAME
 from vmlab.lab.controls.sound import Sound
 from vmlab.lab.definition import QuestionKind
 from vmlab.lab.lab import Lab
 from vmlab.lab.mistakes import Mistake, language_of, mistakes_of_modules, mistakes_of_scripts
-from vmlab.lab.verdict import VerdictKind
 from vmlab.yamlfile import Document, Place, load, shown
 
 HEADINGS = ("Before the run", "After the run")
 """What a lab's README.md has: a student predicts before the run, and is led to what it shows after. More may follow these words."""
 
+_CAPTION = "say how to read the picture: what a steep line would mean, or a flat one"
 _FENCE = re.compile(r"^(```|~~~)")
 
 
@@ -34,6 +34,7 @@ def lint(directory: Path) -> tuple[list[Mistake], Sound | None]:
         return _said(exc), None
     found = [*_broken_checks(lab), *_heard(lambda: _experiment(lab)), *mistakes_of_scripts(lab), *_foreign_imports(lab)]
     found += [*_heard(lambda: mistakes_of_modules(lab)), *_packages(lab), *_readme(lab), *_tests(lab)]
+    found += [Mistake(each, _CAPTION) for each in wording.contradictable(directory)]
     try:
         sound = Sound.read(lab)
     except UsageError as exc:
@@ -161,7 +162,7 @@ def _unsound(sound: Sound) -> Iterator[Mistake]:
     """Checks that do not pass on the sound set."""
     path = shown(sound.lab.directory / "tests" / SOUND_NAME)
     for name, kind in sound.verdicts().items():
-        if kind not in (VerdictKind.PASS, VerdictKind.NOT_OBSERVABLE):
+        if not kind.is_sound:
             verdict = sound.verdict(name)
             why = verdict.rationale if verdict.kind is kind else "it comes after one that does not pass"
             yield Mistake(
@@ -178,6 +179,7 @@ def _places(lab: Lab, sound: Sound) -> Iterator[Mistake]:
         if wrong:
             yield Mistake(document.problem(place, wrong), "places are those of tests/sound.json: an observation, then members and indices")
     yield from _rows(lab, document, observations)
+    yield from _kept(lab, document, observations)
 
 
 def _expected(lab: Lab) -> Iterator[tuple[Place, str, Callable[[Any], str]]]:
@@ -209,6 +211,15 @@ def _rows(lab: Lab, document: Document, observations: dict[str, Any]) -> Iterato
             for key, member in (("x", series.x), ("y", series.y), ("end", series.end)):
                 if member and all(places.look_up(row, member) is None for row in rows):
                     yield Mistake(document.problem((*at, key), f"no object of {series.rows} has a member {member!r}"), hint)
+
+
+def _kept(lab: Lab, document: Document, observations: dict[str, Any]) -> Iterator[Mistake]:
+    """Places that are kept for the reader, and that lead nowhere."""
+    for i, kept in enumerate(lab.definition.kept_for_the_reader):
+        for j, place in enumerate(kept.places):
+            if not places.leads_somewhere(observations, place):
+                wrong = document.problem(("kept_for_the_reader", i, "places", j), f"nothing is recorded at {place!r}")
+                yield Mistake(wrong, "places are those of tests/sound.json; `*` is any member, `[*]` any index")
 
 
 def _misplaced(observations: dict[str, Any], place: str) -> str:

@@ -63,6 +63,11 @@ class VerdictKind(StrEnum):
         return self is VerdictKind.PASS
 
     @property
+    def is_sound(self) -> bool:
+        """Whether a check may come out so where nothing is broken: it passes, or this host cannot show it."""
+        return self in (VerdictKind.PASS, VerdictKind.NOT_OBSERVABLE)
+
+    @property
     def inherited(self) -> VerdictKind | None:
         """The verdict of a check that rests on one which came out so; None: it is judged by its own evidence.
 
@@ -92,8 +97,8 @@ class _Meaning:
 
 
 _TABLE = {
-    VerdictKind.PASS: _Meaning("✓", 1, EXIT_PASS, "The evidence shows what the claim says."),
-    VerdictKind.FAIL: _Meaning("✗", 3, EXIT_FAIL, "The evidence contradicts what the claim says."),
+    VerdictKind.PASS: _Meaning("✓", 1, EXIT_PASS, "The evidence shows what the check says."),
+    VerdictKind.FAIL: _Meaning("✗", 3, EXIT_FAIL, "The evidence contradicts what the check says."),
     VerdictKind.NOT_OBSERVABLE: _Meaning(
         "○", 0, EXIT_PASS, "This host cannot show it; the reason is given. It counts neither for nor against the student."
     ),

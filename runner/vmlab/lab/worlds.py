@@ -19,7 +19,9 @@ from vmlab.lab.verdict import VerdictKind
 from vmlab.suggest import nearest
 from vmlab.yamlfile import Place, load, refusal
 
-PASS, FAIL, INCONCLUSIVE = VerdictKind.PASS, VerdictKind.FAIL, VerdictKind.INCONCLUSIVE
+PASS = VerdictKind.PASS
+FAIL = VerdictKind.FAIL
+INCONCLUSIVE = VerdictKind.INCONCLUSIVE
 NOT_OBSERVABLE = VerdictKind.NOT_OBSERVABLE
 
 

@@ -2,7 +2,7 @@
 
 model        the document: one lab's run, its evidence and its verdicts
 schema       the published JSON Schema, made from the model; schema/ holds it
-assemble     from evidence to a report, and back: judging, judging again, proving the evidence
+assemble     from evidence to a report, and back: judging, judging again, comparing the two
 predictions  what was predicted beside what was measured
 batch        the document of a run of many labs
 matrix       the document of a lab's controls: its checks against worlds in which its claims are false
@@ -19,6 +19,7 @@ gantt        plots of what ran when
 svg          matplotlib's pictures made fit for a page
 translation  pictures of address translations
 page         how pages are made from pages/
+glossary     where their texts use terms that a page explains
 junit        what CI services read
 summary      what they show: Markdown
 lines        what a terminal shows

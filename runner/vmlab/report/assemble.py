@@ -1,7 +1,8 @@
-"""From evidence to a report, and back: judging, judging again, and proving that the evidence is what was recorded.
+"""From evidence to a report, and back: judging, judging again, and comparing the two.
 
-Nothing here touches a guest. A report that a student hands in is judged again from its own observations, so a verdict that was
-edited by hand does not survive; digests show evidence that was edited after the run.
+Nothing here touches a guest. A report that a student hands in is judged again from its own observations, so its verdicts follow from its
+evidence or show that they do not. The digests show evidence that was changed by accident or without care, and no more: they have no key, so
+whoever forges evidence computes them anew.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from vmlab.lab.checks import Check, Judgement, Missing, judge
+from vmlab.lab.claim import Claim
 from vmlab.lab.definition import LabDefinition
 from vmlab.lab.evidence import Evidence, digest
 from vmlab.lab.verdict import VerdictKind
 from vmlab.report.model import (
     AnswerPart,
     CheckPart,
+    ClaimPart,
     ErrorPart,
     EvidencePart,
     FilePart,
@@ -61,11 +64,13 @@ def lab_part(name: str, definition: LabDefinition, lab_digest: str, library_dige
         title=definition.title,
         summary=definition.summary,
         digest=lab_digest,
+        claims={name: ClaimPart(**dict(claim)) for name, claim in definition.claims.items()},
         library=library_digest,
-        claims=dict(definition.claims),
         questions=list(definition.questions),
         plots=list(definition.plots),
         translations=list(definition.translations),
+        kept_for_the_reader=list(definition.kept_for_the_reader),
+        glossary=dict(definition.glossary),
     )
 
 
@@ -92,7 +97,7 @@ def judge_report(lab: LabPart, checks: Sequence[Check], recorded: Recorded, answ
         phases=list(recorded.phases),
         evidence=evidence_part(recorded.observations, recorded.files),
         answers=compare(lab.questions, answers, _by_name(recorded.observations)),
-        checks=[check_part(each) for each in judgements],
+        checks=[check_part(each, lab.claims) for each in judgements],
         score=score(judgements),
     )
 
@@ -110,7 +115,7 @@ def rejudge(report: Report, checks: Sequence[Check], *, definition: LabDefinitio
         update={
             "lab": lab,
             "answers": compare(lab.questions, answers, _by_name(observations)),
-            "checks": [check_part(each) for each in judgements],
+            "checks": [check_part(each, lab.claims) for each in judgements],
             "score": score(judgements),
         }
     )
@@ -129,7 +134,9 @@ def differences(claimed: Report, judged: Report) -> list[str]:
 
 
 def verify_evidence(report: Report, directory: Path | None) -> list[str]:
-    """What is wrong with the evidence, one line each; an empty list when every digest is right.
+    """Where the evidence and its digests do not agree, one line each; an empty list when every digest is right.
+
+    That they agree shows that nobody changed it without care. It does not show that nobody did: the digests have no key.
 
     ``directory`` is where the files beside the report are; without one they are not looked at.
     """
@@ -166,13 +173,16 @@ def score(judgements: Sequence[Judgement]) -> ScorePart:
     )
 
 
-def check_part(judgement: Judgement) -> CheckPart:
-    """A judgement as the report holds it."""
+def check_part(judgement: Judgement, claims: Mapping[str, ClaimPart | Claim]) -> CheckPart:
+    """A judgement as the report holds it, with the standing of the claim that it tests."""
     check, verdict = judgement.check, judgement.verdict
+    claim = claims.get(check.claim)
     return CheckPart(
         id=check.id,
         title=check.title,
+        method=encodable(check.method),
         claim=check.claim,
+        stands=None if claim is None else claim.stands,
         after=list(check.after),
         points=judgement.points,
         max_points=check.points,

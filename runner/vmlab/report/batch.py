@@ -14,7 +14,8 @@ from pydantic import Field
 from vmlab.errors import EXIT_COULD_NOT_RUN, EXIT_PASS, UsageError
 from vmlab.lab.verdict import VerdictKind
 from vmlab.report import store
-from vmlab.report.model import CheckPart, Part, Report, ScorePart
+from vmlab.report.model import CheckPart, Part, Report, ScorePart, TallyPart
+from vmlab.report.predictions import tally
 
 INDEX_NAME = "index.json"
 
@@ -37,6 +38,7 @@ class LabRow(Part):
     key: str = Field(description="sha256 of the lab's files and of everything that was asked of it: equal keys are the same work")
     verdict: VerdictKind | None = Field(default=None, description="null: it was not run")
     score: ScorePart | None = None
+    predictions: TallyPart | None = Field(default=None, description="how many predictions held; null where there are none")
     duration_s: float = Field(default=0.0, description="without the wait for a slot")
     runner_cpu_s: float = Field(default=0.0, description="CPU seconds of the runner for it, its pages included and guests not counted")
     report: str = Field(default="", description="its report's directory, relative to this document; empty when there is none")
@@ -93,6 +95,7 @@ def row_of(report: Report, directory: Path, base: Path, *, job: str, key: str) -
         key=key,
         verdict=report.verdict(),
         score=report.score,
+        predictions=tally(report.answers),
         duration_s=report.run.took_s,
         report=relative(directory, base),
         report_sha256=hashlib.sha256((directory / store.REPORT_NAME).read_bytes()).hexdigest(),

@@ -12,19 +12,34 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from vmlab.lab.definition import Claim, Question, QuestionKind
+from vmlab.lab.claim import Standing
+from vmlab.lab.definition import Question, QuestionKind
+from vmlab.lab.kept import Kept
 from vmlab.lab.pictures import Plot
 from vmlab.lab.verdict import VerdictKind
 from vmlab.report import text, translation
+from vmlab.report.glossary import Glossary, Piece
 from vmlab.report.headline import Words, sentence
 from vmlab.report.model import AnswerPart, CheckPart, GuestPart, ObservationPart, PhasePart, Report, StepPart
 from vmlab.report.page import form
 from vmlab.report.plots import Drawing, SeriesData, drawings, unit_label
+from vmlab.report.predictions import outcome, tally, tally_words
 
 ROWS = 200
 LISTED = 500  # observations and phases: no lab has as many
+_TITLE, _WORDS = 300, 4_000  # characters of a check's title, and of any other text of it
+_SEARCHED = 10_000  # characters of a text in which terms are looked for
 _DATA = 16_000
 _DATA_TOTAL = 400_000  # characters of raw observations in a page
+
+
+@dataclass(frozen=True)
+class ShownGuess:
+    """What somebody predicted, and in words what came of it."""
+
+    value: str
+    right: bool | None
+    outcome: str
 
 
 @dataclass(frozen=True)
@@ -33,12 +48,17 @@ class ShownPrediction:
 
     ask: str
     because: str
-    prediction: str
-    prediction_right: bool | None
-    answer: str | None
-    answer_right: bool | None
+    prediction: ShownGuess
+    answer: ShownGuess | None
     measured: str | None
-    is_text: bool
+
+
+@dataclass(frozen=True)
+class ShownClaim:
+    """What the course page says, and what is added to it."""
+
+    says: list[Piece]
+    correction: list[Piece]
 
 
 @dataclass(frozen=True)
@@ -56,7 +76,9 @@ class ShownCheck:
 
     anchor: str
     part: CheckPart
-    claim: Claim | None
+    title: list[Piece]
+    claim: ShownClaim | None
+    method: list[list[Piece]]
     after: list[tuple[str, str]]  # anchor (empty when there is no such check), id
     sources: list[ShownSource]
     predictions: list[ShownPrediction]
@@ -89,6 +111,7 @@ class ShownObservation:
     anchor: str
     part: ObservationPart
     raw: str
+    kept: list[tuple[list[str], str]]  # places that no check reads, and why they are there all the same
 
 
 @dataclass(frozen=True)
@@ -116,7 +139,10 @@ class ShownPlot:
 
 def report_html(report: Report) -> str:
     """The page."""
-    checks = _checks(report)
+    glossary = Glossary(report.lab.glossary)
+    checks = _checks(report, glossary)
+    glossary.notice(_other_texts(report))
+    tallied = tally(report.answers)
     shown = {question.id for check in report.checks for question in report.lab.questions if question.check == check.id}
     page: str = form("report.html.j2").render(
         report=report,
@@ -129,9 +155,12 @@ def report_html(report: Report) -> str:
         plots=_pictures(report),
         phases=_phases(report.phases[:LISTED], report.run.duration_s),
         guests=[ShownGuest(guest, _steps(guest.steps)) for guest in report.guests],
-        observations=_observations(report.evidence.observations[:LISTED]),
+        observations=_observations(report.evidence.observations[:LISTED], report.lab.kept_for_the_reader),
         unlisted=max(0, len(report.evidence.observations) - LISTED),
         kinds=list(VerdictKind),
+        standings=list(Standing) if any(check.stands for check in report.checks) else [],
+        tally="" if tallied is None else tally_words(tallied),
+        terms=glossary.entries(),
     )
     return page
 
@@ -146,21 +175,41 @@ def _headline(report: Report) -> str:
     return sentence(Counter(check.verdict for check in report.checks), words)
 
 
-def _checks(report: Report) -> list[ShownCheck]:
+def _other_texts(report: Report) -> list[str]:
+    """What a reader meets beside titles, claims and methods; terms in it are explained, too, though it is not linked."""
+    lab = report.lab
+    texts = [lab.title, lab.summary, *(text for question in lab.questions for text in (question.ask, question.because))]
+    texts += [text for check in report.checks for text in (check.rationale, check.expected, check.measured, check.hint)]
+    texts += [
+        text for plot in lab.plots for text in (plot.title, plot.shows, plot.x.label, plot.y.label, *(each.name for each in plot.series))
+    ]
+    texts += [text for each in lab.translations for text in (each.title, each.shows, *(stage.name for stage in each.stages))]
+    # (The picture of a translation says it.)
+    return [text[:_SEARCHED] for text in [*texts, *(["CR3"] if lab.translations else [])]]
+
+
+def _checks(report: Report, glossary: Glossary) -> list[ShownCheck]:
     anchors = _anchors([check.id for check in report.checks], "check")
     first = {check.id: anchor for check, anchor in reversed(list(zip(report.checks, anchors, strict=True)))}
     evidence = _anchors_of_evidence(report.evidence.observations[:LISTED])
-    return [
-        ShownCheck(
-            anchor=anchor,
-            part=check,
-            claim=report.lab.claims.get(check.claim),
-            after=[(first.get(name, ""), name) for name in check.after],
-            sources=_sources(check.rests_on, evidence),
-            predictions=_predictions(report, [question for question in report.lab.questions if question.check == check.id]),
+    shown = []
+    for check, anchor in zip(report.checks, anchors, strict=True):
+        claim = report.lab.claims.get(check.claim)
+        parts = [text.clip(check.title, _TITLE), *((claim.says, claim.correction) if claim else ("", "")), *check.method.split("\n\n")]
+        title, says, correction, *method = glossary.linked([text.clip(part, _WORDS) for part in parts])
+        shown.append(
+            ShownCheck(
+                anchor=anchor,
+                part=check,
+                title=title,
+                claim=ShownClaim(says, correction) if claim else None,
+                method=method if check.method else [],
+                after=[(first.get(name, ""), name) for name in check.after],
+                sources=_sources(check.rests_on, evidence),
+                predictions=_predictions(report, [question for question in report.lab.questions if question.check == check.id]),
+            )
         )
-        for check, anchor in zip(report.checks, anchors, strict=True)
-    ]
+    return shown
 
 
 def _anchors(names: Sequence[str], prefix: str) -> list[str]:
@@ -201,18 +250,22 @@ def _prediction(question: Question, answer: AnswerPart | None) -> ShownPredictio
     return ShownPrediction(
         ask=question.ask,
         because=question.because,
-        prediction=_quantity(question.prediction, question.unit),
-        prediction_right=None if answer is None else answer.prediction_right,
-        answer=None if given is None else _quantity(given, question.unit),
-        answer_right=None if answer is None else answer.answer_right,
+        prediction=_guess(question, question.prediction, measured, None if answer is None else answer.prediction_right),
+        answer=None if given is None else _guess(question, given, measured, None if answer is None else answer.answer_right),
         measured=None if measured is None else _quantity(measured, question.unit),
-        is_text=question.kind is QuestionKind.TEXT,
     )
 
 
+def _guess(question: Question, value: float | str, measured: float | str | None, right: bool | None) -> ShownGuess:
+    if right is None:
+        said = "left to the instructor" if question.kind is QuestionKind.TEXT else "cannot be told"
+    else:
+        said = outcome(question, value, measured, right=right)
+    return ShownGuess(_quantity(value, question.unit), right, said)
+
+
 def _quantity(value: float | str, unit: str) -> str:
-    if unit in ("B", "bytes") and not isinstance(value, str):
-        return text.size(value)
+    """A value in the unit in which it was asked for, whatever is shorter: two that are compared have one unit."""
     return f"{text.number(value)} {unit}".strip()
 
 
@@ -266,11 +319,12 @@ def _bar(name: str, start: float, end: float, whole: float, depth: int) -> Shown
     return ShownBar(name, start, max(end - start, 0.0), min(max(depth, 0), 6), f"{100 * left:.2f}%", f"{100 * width:.2f}%")
 
 
-def _observations(parts: Sequence[ObservationPart]) -> list[ShownObservation]:
+def _observations(parts: Sequence[ObservationPart], kept: Sequence[Kept]) -> list[ShownObservation]:
     views, budget = [], _DATA_TOTAL
     for part, anchor in zip(parts, _anchors([part.name for part in parts], "evidence"), strict=True):
         raw = text.plain(json.dumps(part.data, indent=2, ensure_ascii=False))
         allowed = min(_DATA, budget)
         budget -= min(len(raw), allowed)
-        views.append(ShownObservation(anchor, part, text.clip(raw, allowed)))
+        here = [(places, each.because) for each in kept if (places := each.of(part.name))]
+        views.append(ShownObservation(anchor, part, text.clip(raw, allowed), here))
     return views

@@ -8,6 +8,7 @@ from vmlab.lab.verdict import VerdictKind
 from vmlab.report.batch import Batch
 from vmlab.report.headline import Words, sentence
 from vmlab.report.page import form
+from vmlab.report.predictions import tally_words, totals
 from vmlab.report.store import HTML_NAME
 
 INDEX_PAGE = "index.html"
@@ -26,6 +27,8 @@ def index_html(batch: Batch) -> str:
         not_run=counts[None],
         earned=sum(score.earned for score in scores),
         possible=sum(score.possible for score in scores),
+        predictions=[f"Predictions: {tally_words(each)}." for each in totals(row.predictions for row in batch.rows)],
+        tally_words=tally_words,
         kinds=list(VerdictKind),
         report_name=HTML_NAME,
     )

@@ -7,15 +7,17 @@ because it is not a pass and nobody's program broke.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
+from junitparser import Error, Failure, JUnitXml, Properties, Property, Skipped, TestCase, TestSuite
 
 from vmlab.lab.verdict import VerdictKind
 from vmlab.report import store
 from vmlab.report.batch import Batch, LabRow
 from vmlab.report.model import CheckPart, ErrorPart, Report
+from vmlab.report.predictions import tally
 from vmlab.report.text import clip, clip_head, is_plain_path, plain
 
 _Result: TypeAlias = Failure | Error | Skipped
@@ -57,11 +59,15 @@ def _suite(report: Report, directory: Path | None, name: str) -> TestSuite:
         suite.add_testcase(_case(name, "run", _run_error(report.run.error), attachments))
     for check in report.checks:
         result = _result(check)
-        suite.add_testcase(_case(name, _unique(check.id, taken), result, attachments if result is not None else ""))
+        case = _case(name, _unique(check.id, taken), result, attachments if result is not None else "")
+        suite.add_testcase(_with_properties(case, {"claim": check.claim, "claim_stands": check.stands or ""}))
     suite.timestamp = plain(report.run.started_at)
     suite.add_property("accelerator", report.host.accelerator.name)
     suite.add_property("runner_version", plain(report.run.runner_version))
     suite.add_property("evidence_sha256", plain(report.evidence.sha256))
+    tallied = tally(report.answers)
+    if tallied is not None:
+        suite.add_property(f"predictions_of_the_{tallied.whose}_that_held", f"{tallied.held} of {tallied.compared}")
     suite.time = round(report.run.took_s, 3)
     return suite
 
@@ -86,6 +92,16 @@ def _case(lab: str, name: str, result: _Result | None, attachments: str) -> Test
         case.result = [result]
     if attachments:
         case.system_out = attachments
+    return case
+
+
+def _with_properties(case: TestCase, values: Mapping[str, str]) -> TestCase:
+    """The case with those properties that have a value. How a claim stands is no result: a check passes by what is so, claim or not."""
+    properties = Properties()  # type: ignore[no-untyped-call]
+    for name, value in values.items():
+        if value:
+            properties.add_property(Property(name, plain(value)))
+    case.append(properties)  # type: ignore[no-untyped-call]
     return case
 
 

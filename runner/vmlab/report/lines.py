@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from vmlab.lab.claim import Standing
 from vmlab.lab.verdict import VerdictKind
 from vmlab.output import printable
 from vmlab.report.batch import Batch, LabRow
 from vmlab.report.index import headline
 from vmlab.report.model import CheckPart, Report, ScorePart
+from vmlab.report.predictions import tally, tally_words
+
+_STANDS = {Standing.HOLDS: "holds", Standing.SIMPLIFIED: "is simplified", Standing.WRONG: "is wrong"}
+"""Behind "the claim ...". A check tests the claim with its correction, so that its verdict does not say this."""
 
 
 def verdict_lines(check: CheckPart) -> list[str]:
     """A verdict in words: the sign, the word and the title; then what was measured, or the reason when it is not a pass."""
     points = f"{check.points:g}/{check.max_points:g}" if check.verdict is not VerdictKind.NOT_OBSERVABLE else "-"
-    lines = [f"{check.verdict.sign} {check.verdict.value:<14}  {check.title}  [{check.claim}, {points}]"]
+    claim = f"{check.claim}, which {_STANDS[check.stands]}" if check.stands else check.claim
+    lines = [f"{check.verdict.sign} {check.verdict.value:<14}  {check.title}  [{claim}; {points}]"]
     if check.verdict is VerdictKind.PASS:
         return [*lines, *([f"    measured: {printable(check.measured)}"] if check.measured else [])]
     lines.append(f"    {printable(check.rationale)}")
@@ -54,6 +60,9 @@ def closing_lines(report: Report, where: str) -> list[str]:
         lines += [f"  | {printable(line)}" for line in error.detail.strip().splitlines()[-8:]]
     if report.run.left_out:
         lines.append(f"parts run: {', '.join(report.run.parts)}; left out: {', '.join(report.run.left_out)}")
+    tallied = tally(report.answers)
+    if tallied is not None:
+        lines.append(f"predictions: {tally_words(tallied)}")
     return [*lines, f"{report.lab.title}: {summary(report)} in {report.run.took_s:.0f} s", f"report: {where}"]
 
 
@@ -63,7 +72,8 @@ def outcome(row: LabRow) -> str:
         return f"{row.job}: not run"
     if row.score is None:
         return f"{row.job}: {row.verdict.value}, no report"
-    return f"{row.job}: {row.verdict.value}, {score(row.score)} in {row.duration_s:.0f} s"
+    predictions = f", {tally_words(row.predictions)}" if row.predictions else ""
+    return f"{row.job}: {row.verdict.value}, {score(row.score)} in {row.duration_s:.0f} s{predictions}"
 
 
 def details(row: LabRow) -> list[str]:

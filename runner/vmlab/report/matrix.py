@@ -221,7 +221,7 @@ def _cell(part: CheckPart, wanted: VerdictKind, sound: Seen | None) -> MatrixCel
 def _row(check: Check, trial: Trial, worlds: Sequence[MatrixWorld]) -> MatrixCheck:
     cells = {world.name: cell for world in worlds for cell in world.cells if cell.check == check.id}
     sound = next((cells[world.name] for world in trial.worlds if world.is_sound and world.name in cells), None)
-    refuted = [name for name, cell in cells.items() if cell.expected is VerdictKind.FAIL and cell.verdict is VerdictKind.FAIL]
+    refuted = [name for name, cell in cells.items() if cell.expected is cell.verdict is VerdictKind.FAIL]
     return MatrixCheck(
         id=check.id,
         title=check.title,

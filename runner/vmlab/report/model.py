@@ -10,7 +10,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vmlab.lab.definition import Claim, Question
+from vmlab.lab.claim import Standing
+from vmlab.lab.definition import Question
+from vmlab.lab.glossary import Term
+from vmlab.lab.kept import Kept
 from vmlab.lab.pictures import Plot, Translation
 from vmlab.lab.verdict import VerdictKind
 
@@ -19,6 +22,14 @@ class Part(BaseModel):
     """A part of the report; unknown fields are refused, so that a typo cannot pass for data, and so are NaN and infinity."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class ClaimPart(Part):
+    """A claim of the course page."""
+
+    says: str
+    correction: str = ""
+    stands: Standing | None = Field(default=None, description="how the claim itself stands, whatever its checks came to; null: not said")
 
 
 class LabPart(Part):
@@ -31,10 +42,12 @@ class LabPart(Part):
     library: str = Field(
         default="", description="sha256 over the library beside its guest scripts (vmlab_guest); empty when there was none"
     )
-    claims: dict[str, Claim]
+    claims: dict[str, ClaimPart]
     questions: list[Question]
     plots: list[Plot]
     translations: list[Translation] = Field(default_factory=list)
+    kept_for_the_reader: list[Kept] = Field(default_factory=list, description="evidence that no check reads, and why it is recorded")
+    glossary: dict[str, Term] = Field(default_factory=dict, description="the lab's own terms; the runner has more")
 
 
 class ErrorPart(Part):
@@ -193,7 +206,9 @@ class CheckPart(Part):
 
     id: str
     title: str
+    method: str = Field(default="", description="how the evidence decides, in paragraphs with an empty line between them")
     claim: str
+    stands: Standing | None = Field(default=None, description="how the claim itself stands, apart from the verdict; null: not said")
     after: list[str] = Field(default_factory=list)
     points: float
     max_points: float
@@ -223,6 +238,16 @@ class EvidencePart(Part):
     observations: list[ObservationPart]
     files: list[FilePart] = Field(default_factory=list)
     sha256: str
+
+
+class TallyPart(Part):
+    """How many predictions held, counted over all questions."""
+
+    whose: Literal["student", "lab"] = Field(description="the student's; the lab's own where no student answered")
+    held: int
+    compared: int = Field(description="predictions that could be compared with what was measured")
+    untold: int = Field(default=0, description="predictions that could not: free text, and what was not measured")
+    unanswered: int = Field(default=0, description="questions that the student left out")
 
 
 class ScorePart(Part):

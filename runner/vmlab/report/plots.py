@@ -31,6 +31,7 @@ _LABEL = 60
 _TICK = 26
 _LEGEND_COLUMNS = 4
 _WIDTH, _HEIGHT = 720, 320  # CSS pixels
+_MANY_BYTES = 4 << 20
 _PX = 72  # matplotlib's SVG has 72 units an inch, so that a font of 13 is 13 pixels
 
 _MARKERS = ("o", "s", "^", "D", "v")
@@ -146,7 +147,7 @@ def _trouble(data: SeriesData) -> str:
 def _value(value: float | str, axis: Axis) -> str:
     if isinstance(value, str):
         return value
-    if _is_bytes(axis):
+    if _is_bytes(axis) and abs(value) >= _MANY_BYTES:
         return size(value)
     return f"{number(value)} {axis.unit}".strip()
 
@@ -344,10 +345,10 @@ def _axis_label(axis: Axis, unit: str) -> str:
 
 
 def _scale(axis: Axis, values: Sequence[float]) -> tuple[float, str]:
-    """Bytes are drawn in the unit in which they are short to read."""
+    """Many bytes are drawn in the unit in which they are short to read; few as bytes, as the texts beside the picture have them."""
     largest = max((abs(value) for value in values), default=0.0)
-    if _is_bytes(axis):
-        for power, unit in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
+    if _is_bytes(axis) and largest >= _MANY_BYTES:
+        for power, unit in ((3, "GiB"), (2, "MiB")):
             if largest >= 4 * 1024**power:
                 return float(1024**power), unit
     return 1.0, axis.unit

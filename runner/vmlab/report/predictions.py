@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vmlab.lab.definition import Question, QuestionKind
 from vmlab.lab.places import look_up
-from vmlab.report.model import AnswerPart
+from vmlab.report.model import AnswerPart, TallyPart
+from vmlab.report.text import number
 
 Answer = int | float | str
 
+_COUNTS = ("held", "compared", "untold", "unanswered")
+_FAR = 10_000  # percent, that is, a hundred times: how much further makes no difference
 _YES = frozenset({"yes", "true"})
 _NO = frozenset({"no", "false"})
 
@@ -30,6 +33,62 @@ def as_number(value: Any) -> float | None:
 def compare(questions: Sequence[Question], answers: Mapping[str, Answer], observations: Mapping[str, Any]) -> list[AnswerPart]:
     """Every question with the lab's prediction, the student's answer if there is one, and what was measured."""
     return [_compare(question, answers.get(question.id), observations) for question in questions]
+
+
+def tally(answers: Sequence[AnswerPart]) -> TallyPart | None:
+    """How many predictions held: the student's, or the lab's own where no student answered; None where nothing was asked."""
+    given = [each for each in answers if each.answer is not None]
+    if not answers:
+        return None
+    rights = [each.answer_right for each in given] if given else [each.prediction_right for each in answers]
+    return TallyPart(
+        whose="student" if given else "lab",
+        held=rights.count(True),
+        compared=len(rights) - rights.count(None),
+        untold=rights.count(None),
+        unanswered=len(answers) - len(given) if given else 0,
+    )
+
+
+def totals(parts: Iterable[TallyPart | None]) -> list[TallyPart]:
+    """Tallies of many labs added up: students' predictions, then labs' own, where there are such."""
+    found = [each for each in parts if each is not None]
+    groups = [[each for each in found if each.whose == whose] for whose in ("student", "lab")]
+    return [
+        TallyPart(whose=group[0].whose, **{name: sum(getattr(each, name) for each in group) for name in _COUNTS})
+        for group in groups
+        if group
+    ]
+
+
+def tally_words(part: TallyPart) -> str:
+    """The tally as a sentence without its end: ``6 of the student's 9 predictions held``."""
+    whose = "the student's" if part.whose == "student" else "the lab's own"
+    if part.compared == 0:
+        said = f"none of {whose} predictions can be compared"
+    else:
+        said = f"{part.held} of {whose} {part.compared} prediction{'' if part.compared == 1 else 's'} held"
+        if part.untold:
+            said += f"; {part.untold} more cannot be compared"
+    return said + (f"; {part.unanswered} left out" if part.unanswered else "")
+
+
+def outcome(question: Question, guess: Answer, measured: Answer | None, *, right: bool) -> str:
+    """What came of a guess, and how near it had to be: ``held, within 60 % (32 % off)``, ``did not hold exactly``."""
+    away = _distance(guess, measured) if question.tolerance and question.kind is QuestionKind.NUMBER else ""
+    off = f" ({away} off)" if away else ""
+    if right:
+        return f"held, {question.nearness}{off}"
+    return "did not hold" if question.kind is QuestionKind.CHOICE else f"did not hold {question.nearness}{off}"
+
+
+def _distance(guess: Answer, measured: Answer | None) -> str:
+    """How far a guess is from what was measured, in percent of that: ``0.4 %``, ``32 %``. Empty where that says nothing."""
+    guessed, found = _guessed(guess), as_number(measured)
+    percent = math.inf if guessed is None or not found else 100 * abs(guessed / found - 1)
+    if percent > _FAR:
+        return ""
+    return f"{number(round(percent) if percent >= 10 else float(f'{percent:.2g}'))} %"
 
 
 def _compare(question: Question, answer: Answer | None, observations: Mapping[str, Any]) -> AnswerPart:

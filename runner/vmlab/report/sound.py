@@ -15,14 +15,12 @@ from vmlab.report import store
 from vmlab.report.assemble import rejudge, run_facts
 from vmlab.report.model import Report
 
-_SOUND = (VerdictKind.PASS, VerdictKind.NOT_OBSERVABLE)
-
 
 def unsound(report: Report) -> list[str]:
     """Why a report is no evidence of a sound run, one line each; empty when it is."""
     found = [f"the run broke: {report.run.error.message}"] if report.run.error is not None else []
     found += [f"the run left out parts of the experiment: {', '.join(report.run.left_out)}"] if report.run.left_out else []
-    return found + [f"{each.id}: {each.verdict}: {each.rationale}" for each in report.checks if each.verdict not in _SOUND]
+    return found + [f"{each.id}: {each.verdict}: {each.rationale}" for each in report.checks if not each.verdict.is_sound]
 
 
 def save_sound(report: Report, lab: Lab) -> tuple[Path, list[str]]:

@@ -6,6 +6,7 @@ import re
 
 from vmlab.report.batch import Batch, LabRow
 from vmlab.report.index import headline, worst
+from vmlab.report.predictions import tally_words
 from vmlab.report.text import clip, plain, points, seconds
 
 SUMMARY_NAME = "summary.md"
@@ -17,7 +18,7 @@ _LINE = 400
 def summary_markdown(batch: Batch) -> str:
     """The text. What comes from a guest is escaped, so that it is neither markup nor HTML."""
     lines = [f"## {worst(batch).sign} {escaped(headline(batch))}", ""]
-    lines += ["| lab | verdict | points | time |", "|---|---|---:|---:|"]
+    lines += ["| lab | verdict | points | predictions | time |", "|---|---|---:|---|---:|"]
     lines += [_row(row) for row in batch.by_urgency()]
     troubled = [row for row in batch.by_urgency() if row.attention or row.trouble]
     for row in troubled[:_SHOWN]:
@@ -40,4 +41,5 @@ def escaped(text: str) -> str:
 def _row(row: LabRow) -> str:
     verdict = "not run" if row.verdict is None else f"{row.verdict.sign} {row.verdict.value}"
     score = "" if row.score is None else f"{points(row.score.earned)}/{points(row.score.possible)}"
-    return f"| {escaped(row.job)} | {verdict} | {score} | {seconds(row.duration_s) if row.duration_s else ''} |"
+    predictions = tally_words(row.predictions) if row.predictions else ""
+    return f"| {escaped(row.job)} | {verdict} | {score} | {predictions} | {seconds(row.duration_s) if row.duration_s else ''} |"

@@ -90,7 +90,7 @@ def number(value: float | str) -> str:
         return "yes" if value else "no"
     if abs(value) >= 1e15:
         return "a huge number" if isinstance(value, int) and abs(value) >= 10**300 else f"{value:.4g}"
-    if value == int(value) or abs(value) >= 1e4:
+    if value == int(value) or abs(value) >= 1e3:
         return f"{value:,.0f}"
     return f"{value:,.4g}"
 

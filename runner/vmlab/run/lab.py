@@ -137,7 +137,7 @@ class _Settling:
         for judgement in settled(self._request.checks, Evidence(here.notebook.data(), self._request.parameters, facts)):
             if judgement.check.id not in self._told:
                 self._told.add(judgement.check.id)
-                self._here.progress.verdict(assemble.check_part(judgement))
+                self._here.progress.verdict(assemble.check_part(judgement, self._request.lab.definition.claims))
 
 
 def _perform(request: RunRequest, here: Session) -> ErrorPart | None:

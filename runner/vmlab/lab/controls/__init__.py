@@ -16,7 +16,9 @@ from vmlab.lab.controls.table import Control, Controls
 from vmlab.lab.controls.world import Change, World, add, changed, drop, put, take
 from vmlab.lab.verdict import VerdictKind
 
-PASS, FAIL, INCONCLUSIVE = VerdictKind.PASS, VerdictKind.FAIL, VerdictKind.INCONCLUSIVE
+PASS = VerdictKind.PASS
+FAIL = VerdictKind.FAIL
+INCONCLUSIVE = VerdictKind.INCONCLUSIVE
 NOT_OBSERVABLE = VerdictKind.NOT_OBSERVABLE
 
 __all__ = [

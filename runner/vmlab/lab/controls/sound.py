@@ -101,8 +101,7 @@ class Sound:
 
     def hold(self) -> None:
         """AssertionError unless every check passes, or is not observable in such a run."""
-        fine = (VerdictKind.PASS, VerdictKind.NOT_OBSERVABLE)
-        wrong = [f"{name}: {kind}" for name, kind in self.verdicts().items() if kind not in fine]
+        wrong = [f"{name}: {kind}" for name, kind in self.verdicts().items() if not kind.is_sound]
         if wrong:
             raise AssertionError("the sound evidence is not sound: " + "; ".join(wrong))
 

@@ -83,9 +83,13 @@ class Controls(Collection[Control]):
 
     def bound(self, check: str, place: str, *, within: Any, beyond: Any) -> None:
         """Just within a bound the check passes, and just beyond it it fails."""
-        for where, kind, value in (("within", VerdictKind.PASS, within), ("beyond", VerdictKind.FAIL, beyond)):
-            change = put(place, value)
-            self.expect(kind, check, change, name=f"just {where}: {change}")
+        if within == beyond:
+            raise UsageError(
+                f"the bound of {check} at {place} has the same value on both sides", hint="within=... passes, beyond=... fails"
+            )
+        inside, outside = put(place, within), put(place, beyond)
+        self.passes(check, inside, name=f"just within: {inside}")
+        self.fails(check, outside, name=f"just beyond: {outside}")
 
     def control(self, *checks: str, kind: VerdictKind = VerdictKind.FAIL) -> Callable[[Breakage], Breakage]:
         """Declare a function that changes a world: each of these checks must come out as ``kind`` in it."""
