@@ -1,9 +1,9 @@
-"""Namespaces: a little world with a PID 1 of its own, its members, and the order in which it can end.
+"""Namespaces: one with a PID 1 of its own, its members, and the order in which it can end.
 
 The trap that everyone meets: a PID namespace ends with its PID 1, and that one's end *waits* for every other member to be reaped
 (kernel/pid_namespace.c, zap_pid_ns_processes). A member that was put in from outside has its parent outside: killed, it stays a zombie
-until that parent reaps it, and until then PID 1 hangs in its own exit, where SIGKILL no longer reaches it. `World.end` does it in the
-order that works.
+until that parent reaps it, and until then PID 1 hangs in its own exit, where SIGKILL no longer reaches it.
+`PidNamespace.end` does it in the order that works.
 """
 
 import os
@@ -43,8 +43,8 @@ def identity(pid: int | str = "self", kind: str = "pid") -> str | None:
         return None
 
 
-class World:
-    """A PID namespace whose PID 1 does ``init``, for the block; ``more`` kinds of namespaces with it: ``World(be_pid_1, "mnt", "uts")``.
+class PidNamespace:
+    """A PID namespace whose PID 1 does ``init``, for the block. ``more`` are kinds of namespaces made with it, such as "mnt" and "uts".
 
     With "mnt" it has a /proc of its own. ``init`` is its PID 1 as the outside numbers it. What PID 1 does is up to the lab: wait, reap,
     ignore.

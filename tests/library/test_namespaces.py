@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from vmlab_guest import child, namespaces, proc, syscalls
-from vmlab_guest.namespaces import World
+from vmlab_guest.namespaces import PidNamespace
 from vmlab_guest.wait import wait_for_state, wait_until
 
 
 def can_make_one() -> bool:
     try:
-        with World(signal.pause):
+        with PidNamespace(signal.pause):
             return True
     except OSError:
         return False
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not can_make_one(), reason=
 
 
 def test_a_world_has_a_pid_1_and_members() -> None:
-    with World(signal.pause) as world:
+    with PidNamespace(signal.pause) as world:
         member = world.enter(signal.pause)
         assert (proc.pid_inside(world.init), proc.pid_inside(member)) == (1, 2)
         assert world.members() == sorted([world.init, member])
@@ -43,19 +43,19 @@ def test_a_world_has_a_pid_1_and_members() -> None:
 
 
 def test_a_world_without_an_end_ends_with_the_block() -> None:
-    with pytest.raises(KeyError), World(signal.pause) as world:
+    with pytest.raises(KeyError), PidNamespace(signal.pause) as world:
         raise KeyError
     assert world.is_over()
 
 
 def test_a_pid_1_that_has_exited_is_over_too() -> None:
-    with World(lambda: None) as world:
+    with PidNamespace(lambda: None) as world:
         assert wait_until(world.is_over)
     assert world.end() == {"in_time": True, "members_killed": 0}
 
 
 def test_a_second_end_says_nothing_new() -> None:
-    with World(signal.pause) as world:
+    with PidNamespace(signal.pause) as world:
         world.enter(signal.pause)
         assert world.end() == {"in_time": True, "members_killed": 1}
         assert world.end() == {"in_time": True, "members_killed": 0}
@@ -63,7 +63,7 @@ def test_a_second_end_says_nothing_new() -> None:
 
 def test_the_trap_a_member_that_nobody_reaps_keeps_pid_1_from_ending() -> None:
     """What `end` is written for: the kernel fact, made by hand, and then undone."""
-    with World(signal.pause) as world:
+    with PidNamespace(signal.pause) as world:
         member = world.enter(signal.pause)
         keeper = world._keepers[member]
         os.kill(keeper, signal.SIGSTOP)  # A parent outside that does not reap.
@@ -77,7 +77,7 @@ def test_the_trap_a_member_that_nobody_reaps_keeps_pid_1_from_ending() -> None:
 
 
 def test_an_end_that_cannot_be_is_told_and_not_waited_for_for_ever() -> None:
-    with World(signal.pause) as world:
+    with PidNamespace(signal.pause) as world:
         member = world.enter(signal.pause)
         keeper = world._keepers[member]
         os.kill(keeper, signal.SIGSTOP)
@@ -98,7 +98,7 @@ def test_a_world_of_its_own_proc_and_name() -> None:
         os.write(writing, repr((os.getpid(), list(proc.processes()), proc.stat()["pid"])).encode())
         signal.pause()
 
-    with World(look, "mnt", "uts") as world:
+    with PidNamespace(look, "mnt", "uts") as world:
         assert os.read(reading, 1000) == b"(1, [1], 1)"
         member = world.enter(lambda: os.write(writing, repr((os.getpid(), list(proc.processes()))).encode()))
         assert os.read(reading, 1000) == b"(2, [1, 2])"
@@ -121,7 +121,7 @@ def test_a_world_does_not_hold_the_callers_pipes_open() -> None:
         os.close(writing)
         signal.pause()
 
-    with World(init) as world:
+    with PidNamespace(init) as world:
         world.enter(member)
         os.close(writing)
         assert os.read(reading, 1) == b""
@@ -129,7 +129,7 @@ def test_a_world_does_not_hold_the_callers_pipes_open() -> None:
 
 
 def test_orphans_of_a_world_are_adopted_in_it() -> None:
-    with World(signal.pause) as world:
+    with PidNamespace(signal.pause) as world:
         world.enter(lambda: child.running(signal.pause))
 
         def adopted() -> set[int]:
@@ -146,7 +146,7 @@ def test_no_world_where_the_kernel_makes_none(monkeypatch: pytest.MonkeyPatch, c
         raise PermissionError(1, "unshare")
 
     monkeypatch.setattr(syscalls, "unshare", refuse)
-    with pytest.raises(ChildProcessError, match="no namespace could be made"), World(signal.pause):
+    with pytest.raises(ChildProcessError, match="no namespace could be made"), PidNamespace(signal.pause):
         pass
     assert "PermissionError" in capfd.readouterr().err
 

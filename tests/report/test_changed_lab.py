@@ -22,8 +22,8 @@ def test_a_grader_is_told_which_of_the_two_has_changed(changed: str, says: list[
     """``older``: a report of a vmlab that had no library yet."""
     lab = read_lab(create("sample", tmp_path))
     report = samples.report()
-    library = {"library": "ab" * 32, "both": "ab" * 32, "older": ""}.get(changed, lab.library_digest)
-    report.lab.name, report.lab.library, report.lab.digest = "sample", library, lab.digest_with(library)
+    library = {"library": "ab" * 32, "both": "ab" * 32, "older": ""}.get(changed, lab.guest_library_digest)
+    report.lab.name, report.lab.guest_library, report.lab.digest = "sample", library, lab.digest_with(library)
     report.run.runner_version = "0.1.0"
     if changed in ("lab", "both"):
         (lab.directory / "checks.py").write_text((lab.directory / "checks.py").read_text() + "\n")
@@ -33,4 +33,4 @@ def test_a_grader_is_told_which_of_the_two_has_changed(changed: str, says: list[
     assert len(notes) == len(says), done.stdout + done.stderr
     assert all(line.startswith(beginning) for line, beginning in zip(notes, says, strict=True))
     told = json.loads(vmlab("check", "report.json", "--labs", ".", "--json").stdout)
-    assert (told["lab_changed"], told["library_changed"]) == (bool(says), LIBRARY in says)
+    assert (told["lab_changed"], told["guest_library_changed"]) == (bool(says), LIBRARY in says)

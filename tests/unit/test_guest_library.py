@@ -119,7 +119,7 @@ def test_its_files_are_those_that_run_in_a_guest() -> None:
 
 
 def test_its_digest_counts_in_the_labs(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before, of_the_library = lab.digest, lab.library_digest
+    before, of_the_library = lab.digest, lab.guest_library_digest
     assert before == lab.digest_with(of_the_library) != lab.digest_with("")
     other = tmp_path / "other" / "vmlab_guest"
     other.mkdir(parents=True)
@@ -134,7 +134,7 @@ def test_its_digest_counts_in_the_labs(lab: Lab, tmp_path: Path, monkeypatch: py
 
 def test_a_lab_without_guest_scripts_has_no_library(lab: Lab) -> None:
     (lab.directory / "guest" / "touch.py").unlink()
-    assert lab.library_digest == ""
+    assert lab.guest_library_digest == ""
     assert lab.digest == lab.digest_with("")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from vmlab.lab.controls import INCONCLUSIVE, NOT_OBSERVABLE, PASS, Control, Controls, Sound, World, drop, put
+from vmlab.lab.controls import INCONCLUSIVE, PASS, Control, Controls, Sound, World, put
 
 SOUND = Sound.of(__file__)
 CONTROLS = Controls(SOUND)
@@ -487,67 +487,3 @@ def test_control(control: Control) -> None:
 @pytest.mark.parametrize("check", SOUND.names)
 def test_each_check_has_been_seen_to_fail(check: str) -> None:
     CONTROLS.prove(check)
-
-
-# --- nothing, garbage, and what a run leaves out -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("check", SOUND.names)
-def test_no_check_decides_anything_on_nothing(check: str) -> None:
-    SOUND.hold_without_evidence(check)
-
-
-@pytest.mark.parametrize("check", SOUND.names)
-def test_no_garbage_breaks_a_check(check: str) -> None:
-    SOUND.hold_on_garbage(check, alike=2)
-
-
-def test_every_observation_is_read_but_the_pictures() -> None:
-    assert [place for place in SOUND.unread() if "." not in place] == ["charts"]
-
-
-@pytest.mark.parametrize("name", sorted(SOUND.world().observations))
-@pytest.mark.parametrize("value", [None, {"boots": []}])
-def test_no_check_passes_without_what_it_reads(name: str, value: Any) -> None:
-    """Taken away or without boots: whoever read it does not pass; the others do as before."""
-    change = drop(name) if value is None else put(name, value)
-    found = {check: SOUND.verdict(check, change).kind for check in SOUND.names}
-    assert not set(found.values()) - {PASS, INCONCLUSIVE, NOT_OBSERVABLE}
-    readers = {check for check, kind in found.items() if kind is not PASS}
-    assert readers or name == "charts"
-
-
-@pytest.mark.parametrize("junk", [0, "x", [], {"marks": 3}, {"marks": [{"event": "begin"}]}, {"marks": [None]}])
-def test_a_boot_that_is_garbage_decides_nothing(junk: Any) -> None:
-
-    def spoilt(world: World) -> None:
-        if isinstance(junk, dict):
-            for boot in world["boots.boots"]:
-                boot.update(junk)
-        else:
-            world["boots.boots"] = [junk] * len(world["boots.boots"])
-
-    kinds = {check: SOUND.verdict(check, spoilt).kind for check in SOUND.names}
-    assert not set(kinds.values()) - {PASS, INCONCLUSIVE, NOT_OBSERVABLE}
-    assert kinds[ONE] is kinds[SUM] is kinds[KEPT] is INCONCLUSIVE
-
-
-def only(world: World, *arms: str) -> None:
-    """As if the run had been asked for these arms and no controls."""
-    world["plan"].update(arms=list(arms), controls=0)
-    for name in ("boots", "warm_up"):
-        world[name]["boots"] = [boot for boot in world[name]["boots"] if boot["arm"] in arms]
-    world["controls"]["boots"] = []
-
-
-def test_a_quick_run_decides_what_it_can_and_says_what_it_left_out() -> None:
-    found = SOUND.verdicts(lambda world: only(world, SEQUENTIAL, NATIVE))
-    left_out = {name for name, kind in found.items() if kind is NOT_OBSERVABLE}
-    assert left_out == {DEBIAN, CHAIN, CPU}
-    assert {name for name, kind in found.items() if kind is PASS} == set(SOUND.names) - left_out
-
-
-def test_without_any_sysv_arm_nothing_is_said_of_sysv() -> None:
-    found = SOUND.verdicts(lambda world: only(world, LSB, NATIVE))
-    assert {INITTAB, S_LINKS, K_LINKS, ONE, SUM, DEBIAN} <= {name for name, kind in found.items() if kind is NOT_OBSERVABLE}
-    assert found[KEPT] is found[PATH] is PASS

@@ -24,7 +24,7 @@ from vmlab_guest.wait import wait_until
 EXIT_CODE = 7  # So that its raw status is 7 << 8 = 1792, and a SIGKILL (raw status 9) could not hide.
 
 
-class World(namespaces.World):
+class Namespace(namespaces.PidNamespace):
     """One PID namespace, whose PID 1 is of a kind."""
 
     def __init__(self, kind: str, orphans: int, gate: int, gate_in: int, *, acts: str = "") -> None:
@@ -82,7 +82,8 @@ def main() -> None:
     gate, gate_in = os.pipe()
     with contextlib.ExitStack() as stack:
         worlds = [
-            stack.enter_context(World(kind, options.orphans, gate, gate_in, acts=acts if kind == swapped else "")) for kind in options.kinds
+            stack.enter_context(Namespace(kind, options.orphans, gate, gate_in, acts=acts if kind == swapped else ""))
+            for kind in options.kinds
         ]
         wait_until(lambda: all(world.has_adopted(options.orphans) for world in worlds))
         found = {world.kind: before_the_end(world) for world in worlds}
@@ -102,14 +103,14 @@ def main() -> None:
     say({kind: {**found[kind], "samples": samples[kind], **endings[kind]} for kind in found})
 
 
-def before_the_end(world: World) -> dict[str, object]:
+def before_the_end(world: Namespace) -> dict[str, object]:
     """The orphans while they live: adopted by this world's PID 1?"""
     zombies, living = children_of(world.init)
     adopted = sum(1 for pid in living if (fields := stat_or_none(pid)) and fields["ppid"] == world.init)
     return {"init": world.init, "pid_inside": pid_inside(world.init), "adopted_alive": adopted, "zombies_before": len(zombies)}
 
 
-def bring_to_an_end(world: World) -> dict[str, object]:
+def bring_to_an_end(world: Namespace) -> dict[str, object]:
     """Let `never` reap at last; kill the PID 1 of `abandoned`; look how long it takes until nothing is left."""
     members = [*children_of(world.init)[0]]
     acted_at = time.monotonic()

@@ -131,7 +131,7 @@ def test_a_killed_pid_1_counts_as_gone_only_when_it_was_reaped_too() -> None:
 import json, os, signal, threading
 import namespaces
 gate, gate_in = os.pipe()
-with namespaces.World("abandoned", 3, gate, gate_in) as world:
+with namespaces.Namespace("abandoned", 3, gate, gate_in) as world:
     namespaces.wait_until(lambda: world.has_adopted(3))
     os.close(gate_in)
     namespaces.wait_until(lambda: world.count() == (4, 0))

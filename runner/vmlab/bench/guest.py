@@ -362,7 +362,6 @@ class Guest:
         self._cursor = self._machine.console.cursor()
 
     def _supplied(self) -> Supply:
-        self.machine.request  # noqa: B018  (Bochs emulates one boot a script, and says so.)
         if self._supply is None:
             raise UsageError(f"guest {self.name} cannot be switched on again")
         return self._supply

@@ -159,14 +159,17 @@ def check(path: Path, as_json: bool, lab_dirs: tuple[Path, ...]) -> None:
     fresh = assemble.rejudge(stored, lab.load_checks(), definition=lab.definition)
     problems += assemble.differences(stored, fresh)
     if as_json:
-        changed = {"lab_changed": stored.lab.digest != lab.digest, "library_changed": stored.lab.library != lab.library_digest}
+        changed = {
+            "lab_changed": stored.lab.digest != lab.digest,
+            "guest_library_changed": stored.lab.guest_library != lab.guest_library_digest,
+        }
         click.echo(json.dumps({"problems": problems, **changed, "report": fresh.model_dump(mode="json")}))
     else:
         for line in (*report_lines(fresh), *closing_lines(fresh, str(path))):
             say(line)
-        if stored.lab.digest != lab.digest_with(stored.lab.library):
+        if stored.lab.digest != lab.digest_with(stored.lab.guest_library):
             click.echo("note: the lab's files have changed since this report was written")
-        if stored.lab.library != lab.library_digest:
+        if stored.lab.guest_library != lab.guest_library_digest:
             click.echo(f"note: vmlab {stored.run.runner_version}, which wrote this report, had another library for guest scripts")
         for problem in problems:
             click.echo(f"DIFFERS: {problem}")

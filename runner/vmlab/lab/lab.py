@@ -33,16 +33,16 @@ class Lab:
         """SHA-256 over the names and contents of the lab's files and of the library beside its guest scripts: of all that runs.
 
         Its tests and what editors and Python leave behind are not part of it. Another vmlab may bring another library, and then the same
-        lab has another digest: `digest_with` and `library_digest` tell which of the two has changed.
+        lab has another digest: `digest_with` and `guest_library_digest` tell which of the two has changed.
         """
-        return self.digest_with(self.library_digest)
+        return self.digest_with(self.guest_library_digest)
 
     @property
-    def library_digest(self) -> str:
+    def guest_library_digest(self) -> str:
         """SHA-256 over the library that is put beside the lab's guest scripts; empty when the lab has none."""
         return library.digest() if self.guest_files() else ""
 
-    def digest_with(self, library_digest: str) -> str:
+    def digest_with(self, guest_library_digest: str) -> str:
         """What the digest is, or would be, beside a library of this digest. (Without any: what it was in vmlab before there was one.)"""
         whole = hashlib.sha256()
         for path in self.files():
@@ -54,8 +54,8 @@ class Lab:
             except OSError as exc:
                 raise UsageError(f"{shown(path)} cannot be read: {exc.strerror}") from exc
             whole.update(f"{name.as_posix()}\0{hashlib.sha256(content).hexdigest()}\n".encode())
-        if library_digest:
-            whole.update(f"{library.NAME}\0{library_digest}\n".encode())
+        if guest_library_digest:
+            whole.update(f"{library.NAME}\0{guest_library_digest}\n".encode())
         return whole.hexdigest()
 
     def files(self) -> list[Path]:

@@ -57,7 +57,7 @@ def evidence_digest(observations: Sequence[ObservationPart]) -> str:
     return digest([[each.name, each.sha256] for each in observations])
 
 
-def lab_part(name: str, definition: LabDefinition, lab_digest: str, library_digest: str = "") -> LabPart:
+def lab_part(name: str, definition: LabDefinition, lab_digest: str, guest_library_digest: str = "") -> LabPart:
     """What a report keeps of a lab's definition."""
     return LabPart(
         name=name,
@@ -65,7 +65,7 @@ def lab_part(name: str, definition: LabDefinition, lab_digest: str, library_dige
         summary=definition.summary,
         digest=lab_digest,
         claims={name: ClaimPart(**dict(claim)) for name, claim in definition.claims.items()},
-        library=library_digest,
+        guest_library=guest_library_digest,
         questions=list(definition.questions),
         plots=list(definition.plots),
         translations=list(definition.translations),
@@ -107,7 +107,7 @@ def rejudge(report: Report, checks: Sequence[Check], *, definition: LabDefinitio
 
     ``definition`` is the grader's own: with it, claims, questions and plots are the grader's too. The report given is not changed.
     """
-    lab = report.lab if definition is None else lab_part(report.lab.name, definition, report.lab.digest, report.lab.library)
+    lab = report.lab if definition is None else lab_part(report.lab.name, definition, report.lab.digest, report.lab.guest_library)
     observations = report.evidence.observations
     answers = {each.question: each.answer for each in report.answers if each.answer is not None}
     judgements = _judge(checks, observations, report.run, run_facts(report.host.accelerator.name, report.guests))

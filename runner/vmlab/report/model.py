@@ -39,7 +39,7 @@ class LabPart(Part):
     title: str
     summary: str
     digest: str = Field(description="sha256 over the lab's files and the library's, so that a grader knows which version ran")
-    library: str = Field(
+    guest_library: str = Field(
         default="", description="sha256 over the library beside its guest scripts (vmlab_guest); empty when there was none"
     )
     claims: dict[str, ClaimPart]

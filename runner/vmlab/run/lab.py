@@ -103,7 +103,7 @@ def _report(request: RunRequest, here: Session, directory: Path, ended: _Ended) 
         observations=notebook.observations,
         files=[assemble.file_part(directory, name) for name in logs],
     )
-    part = assemble.lab_part(lab.name, lab.definition, lab.digest, lab.library_digest)
+    part = assemble.lab_part(lab.name, lab.definition, lab.digest, lab.guest_library_digest)
     return assemble.judge_report(part, request.checks, recorded, request.answers)
 
 

@@ -9,7 +9,7 @@ import sys
 from vmlab_guest import native, pages, syscalls, timing
 from vmlab_guest.cgroup import Cgroup
 from vmlab_guest.child import Child, become_nobody, exit_at_once, orphan
-from vmlab_guest.namespaces import World
+from vmlab_guest.namespaces import PidNamespace
 from vmlab_guest.proc import masks, pid_inside, read, stat, threads, written
 from vmlab_guest.say import say
 from vmlab_guest.wait import wait_for_state, wait_until
@@ -58,7 +58,7 @@ def children() -> dict[str, object]:
 
 def world() -> dict[str, object]:
     """A world with a /proc of its own, and a member."""
-    with World(signal.pause, "mnt") as inside:
+    with PidNamespace(signal.pause, "mnt") as inside:
         member = inside.enter(signal.pause)
         wait_for_state(member, "S")
         numbers = [pid_inside(pid) for pid in inside.members()]
