@@ -399,7 +399,10 @@ class Machine:
     def _cloud_init_says(self, deadline: Deadline) -> str:
         """Its two files when it has ended; nothing before."""
         # /run/cloud-init/result.json is written by cloud-init when its last stage has ended (cloud-init's documentation, "boot status").
-        script = "cd /run/cloud-init && for i in 1 2 3 4 5; do [ -e result.json ] && exec cat status.json result.json; sleep 0.2; done"
+        # What it wrote is made safe first: ext4 gives a new file its blocks up to 30 s later (vm.dirty_expire_centisecs), and a guest that
+        # is reset before then would boot with an empty host key.
+        ended = "[ -e result.json ] && sync && exec cat status.json result.json"
+        script = f"cd /run/cloud-init && for i in 1 2 3 4 5; do {ended}; sleep 0.2; done"
         return self.ssh.execute(script, deadline=deadline.within(60)).stdout
 
     def prove_name(self, deadline: Deadline) -> None:
