@@ -94,6 +94,12 @@ class Progress:
         with self._lock:
             self._listeners.append(listener)
 
+    def unsubscribe(self, listener: Listener) -> None:
+        """From now on ``listener`` is not called any more; it may have been dropped already."""
+        with self._lock:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
     def tell(self, event: Event) -> None:
         """Hand an event to every listener. One that raises is dropped; KeyboardInterrupt passes."""
         with self._lock:

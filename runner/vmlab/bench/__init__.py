@@ -38,7 +38,7 @@ from vmlab.guest.look.disk import DiskView
 from vmlab.guest.look.packets import Capture
 from vmlab.guest.network import Network
 from vmlab.guest.start import START_LIMIT_S
-from vmlab.lab.experiment import part
+from vmlab.lab.experiment import part, task
 
 __all__ = [
     "GUEST_LAB_DIR",
@@ -66,4 +66,5 @@ __all__ = [
     "UnsuitableProcessor",
     "boot_request",
     "part",
+    "task",
 ]

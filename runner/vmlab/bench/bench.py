@@ -29,6 +29,7 @@ from vmlab.host import probe
 from vmlab.image.image import Image
 from vmlab.lab.guests import GuestRequest
 from vmlab.lab.lab import Lab
+from vmlab.lab.work import Attempt
 from vmlab.paths import guest_library
 from vmlab.process import CommandError
 from vmlab.yamlfile import load
@@ -66,8 +67,9 @@ class Differs(TypedDict, total=False):
 class Bench:
     """What an experiment is given: a lab's guests on this machine, and the record of what it observes."""
 
-    def __init__(self, lab: Lab, here: Session, parameters: Mapping[str, int | float | str | bool]) -> None:
+    def __init__(self, lab: Lab, here: Session, parameters: Mapping[str, int | float | str | bool], attempt: Attempt | None = None) -> None:
         self.parameters = parameters
+        self._attempt = attempt
         self._lab = lab
         self._here = here
         self._guests: dict[str, Guest] = {}
@@ -80,6 +82,18 @@ class Bench:
             self._made[make] = make(self)
         made: Made = self._made[make]
         return made
+
+    @property
+    def attempt(self) -> Attempt:
+        """The student's files for the task that is tried. UsageError in an experiment, which has none."""
+        if self._attempt is None:
+            raise UsageError("an experiment has no student's files", hint="a function marked with @task in experiment_tasks.py has them")
+        return self._attempt
+
+    @property
+    def _task(self) -> str:
+        """The task that is tried; empty in an experiment."""
+        return self._attempt.task if self._attempt else ""
 
     @property
     def accelerator(self) -> Literal["kvm", "tcg"]:
@@ -115,15 +129,20 @@ class Bench:
             request = boot_request(self._lab, name, wanted, here.images[name], self.accelerator)
             processor.require(request.processor, request.accelerator, here.deadline)
             networks = {each.network: self.network(each.network) for each in request.links}
-            supply = Supply(here, networks, "console.log" if name == "main" else f"console-{name}.log")
+            supply = Supply(here, networks, self._log_of(name))
             running = start.start(here.guests, request, supply.setting(start.START_LIMIT_S), templates)
             guest = Guest(name, running, self._lab, here.deadline, supply)
-            here.notebook.guests.append(guest.part())
+            here.notebook.guests.append(guest.part().model_copy(update={"task": self._task}))
             _require(guest, wanted.needs, here.images[name], here.deadline)
             guest.put_scripts()
             network.connect(guest.machine, networks, here.deadline)
             here.progress.waiting("")
         return guest
+
+    def _log_of(self, guest: str) -> str:
+        """The file that keeps a guest's console: one for each guest of the demonstration, and of each task."""
+        of = [*([f"task-{self._task}"] if self._task else []), *([guest] if guest != "main" else [])]
+        return f"{'-'.join(['console', *of])}.log"
 
     def network(self, name: str) -> Network:
         """The network between guests that lab.yaml declares under this name, with what it loses and delays."""
@@ -207,7 +226,7 @@ class Bench:
     def _note_end(self, name: str) -> None:
         """Write down how a guest was ended (not one that never became ready: then the run's error says all)."""
         for part in self._here.notebook.guests:
-            if part.name == name and name in self._guests:
+            if (part.name, part.task) == (name, self._task) and name in self._guests:
                 part.ended = self._guests[name].machine.ended_how
                 part.history = self._guests[name].history(self._here.notebook.started)
 

@@ -33,6 +33,7 @@ from vmlab.cli.options import (
 )
 from vmlab.cli.run import EXIT_INTERRUPTED, merge, run
 from vmlab.cli.storage import clean, image, template
+from vmlab.cli.work import start, try_
 from vmlab.errors import EXIT_COULD_NOT_RUN, EXIT_FAIL, EXIT_PASS, EXIT_USAGE, UsageError, VmlabError
 from vmlab.output import broken, complain, say, say_error, silence
 from vmlab.progress import has_stuck_relay
@@ -156,7 +157,7 @@ def check(path: Path, as_json: bool, lab_dirs: tuple[Path, ...]) -> None:
     lab = collection_of(lab_dirs).get(stored.lab.name)
     directory = path if path.is_dir() else path.parent
     problems = assemble.verify_evidence(stored, directory)
-    fresh = assemble.rejudge(stored, lab.load_checks(), definition=lab.definition)
+    fresh = assemble.rejudge(stored, lab.load_checks(), lab.load_tests(), definition=lab.definition)
     problems += assemble.differences(stored, fresh)
     if as_json:
         changed = {
@@ -225,7 +226,7 @@ def _writing(path: Path) -> Iterator[None]:
         raise UsageError(f"cannot write {path}: {exc.strerror}", hint="name a file in a directory you may write to") from exc
 
 
-for _command in (run, merge, controls, record, lint, worker, image, template, clean, ps):
+for _command in (start, try_, run, merge, controls, record, lint, worker, image, template, clean, ps):
     cli.add_command(_command)
 
 

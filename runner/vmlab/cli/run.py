@@ -92,6 +92,7 @@ class RunOptions:
     params: tuple[str, ...]
     parts: tuple[str, ...]
     answers: Path | None
+    work: Path | None
     student: str
     jobs: int
     """How many labs at once; 0: as many as this machine has slots for."""

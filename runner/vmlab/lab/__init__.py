@@ -14,6 +14,9 @@ glossary    the terms that reports explain
 broken      what it says of worlds in which a claim is false
 strict      what the models of lab.yaml have in common
 experiment  a lab's experiment, whole or in parts
+task        what lab.yaml says of a student's work
+task_tests  the tests of it
+work        a student's folder, and what of it is handed to a run
 worlds      the worlds that a lab is tried in, and what must come out
 library     the files that lie beside its guest scripts
 loading     a lab's own Python files, run
@@ -39,6 +42,7 @@ from vmlab.lab.collection import read_lab
 from vmlab.lab.evidence import Evidence, EvidenceProblem, Record
 from vmlab.lab.lab import Lab
 from vmlab.lab.statistics import Interval, median_interval, ratio_interval
+from vmlab.lab.task_tests import task_test
 from vmlab.lab.verdict import Verdict, VerdictKind, failed, inconclusive, not_observable, passed
 from vmlab.probes import kvm
 
@@ -64,4 +68,5 @@ __all__ = [
     "passed",
     "ratio_interval",
     "read_lab",
+    "task_test",
 ]

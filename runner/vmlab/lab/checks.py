@@ -66,16 +66,20 @@ def check(*, points: float, claim: str, after: str | Sequence[str] = ()) -> Call
     names = (after,) if isinstance(after, str) else tuple(after)
 
     def declare(function: CheckFunction) -> CheckFunction:
-        text = inspect.getdoc(function)
-        if not text:
-            raise TypeError(f"the check {function.__name__} needs a docstring: it is what the student reads")
-        title, *method = (" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", text))
-        function.__vmlab_check__ = Check(  # type: ignore[attr-defined]
-            function.__name__, title, float(points), claim, names, function, "\n\n".join(method)
-        )
+        title, method = described(function, "check")
+        function.__vmlab_check__ = Check(function.__name__, title, float(points), claim, names, function, method)  # type: ignore[attr-defined]
         return function
 
     return declare
+
+
+def described(function: CheckFunction, kind: str) -> tuple[str, str]:
+    """The title and the method of a check (or test: ``kind``), which its docstring holds. TypeError where there is none."""
+    text = inspect.getdoc(function)
+    if not text:
+        raise TypeError(f"the {kind} {function.__name__} needs a docstring: it is what the student reads")
+    title, *method = (" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", text))
+    return title, "\n\n".join(method)
 
 
 def checks_of(module: ModuleType, above: Sequence[Check] = ()) -> list[Check]:

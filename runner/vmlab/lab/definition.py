@@ -20,6 +20,7 @@ from vmlab.lab.hardware import NetworkName, NetworkRequest
 from vmlab.lab.kept import Kept
 from vmlab.lab.pictures import Plot, Translation
 from vmlab.lab.strict import Id, Strict, Text
+from vmlab.lab.task import Task
 
 
 class Parameter(Strict):
@@ -133,6 +134,7 @@ class LabDefinition(Strict):
     unrefuted: dict[str, Text] = Field(
         default_factory=dict, description="why no real guest can make a check fail, by the check's id; for those that no control refutes"
     )
+    tasks: dict[Id, Task] = Field(default_factory=dict, max_length=16, description="the student's own work, by name")
     time_limit_s: float = Field(default=900, gt=0, description="seconds after which a run is ended")
     exclusive: bool = Field(default=False, description="the lab measures time and wants the machine to itself: no other lab runs meanwhile")
 
@@ -154,6 +156,9 @@ class LabDefinition(Strict):
             for name, values in guest.when.items():
                 if name not in self.parameters or not set(values) <= set(self.parameters[name].choices):
                     raise ValueError("a guest's when must name a parameter with choices, and some of these")
+        for name, task in self.tasks.items():
+            if task.guest not in self.guests or self.guests[task.guest].emulator != "qemu":
+                raise ValueError(f"the task {name} is tried in the guest {task.guest}, which must be one of the lab's, run by QEMU")
         return self
 
     def guests_for(self, parameters: Mapping[str, int | float | str | bool]) -> dict[str, GuestRequest]:

@@ -45,6 +45,20 @@ def part(function: Marked) -> Marked:
     return function
 
 
+def task(function: Marked) -> Marked:
+    """Declare how a task is tried: a function of ``experiment_tasks.py`` with the task's name. TypeError when it has no docstring."""
+    text = inspect.getdoc(function)
+    if not text:
+        raise TypeError(f"the task {function.__name__} needs a docstring: it says what is done with the student's files")
+    function.__vmlab_task__ = function.__name__  # type: ignore[attr-defined]
+    return function
+
+
+def tasks_of(module: ModuleType) -> dict[str, Function]:
+    """How the tasks that a module declares are tried, by name, in the order of its text."""
+    return {member.__vmlab_task__: member for member in vars(module).values() if hasattr(member, "__vmlab_task__")}
+
+
 @dataclass(frozen=True)
 class Experiment:
     """What a run does with its bench: all of it, or the parts that were ``chosen``."""

@@ -12,11 +12,16 @@ from vmlab.errors import UsageError
 from vmlab.lab import library
 from vmlab.lab.checks import Check, checks_of
 from vmlab.lab.definition import LabDefinition
-from vmlab.lab.experiment import Experiment, experiment_of
+from vmlab.lab.experiment import Experiment, Function, experiment_of, tasks_of
 from vmlab.lab.loading import LabPackage
+from vmlab.lab.task_tests import TaskTest, doubts_about_tests, tests_of
 from vmlab.lab.worlds import Doubt, doubts_about_checks, doubts_about_parts, refuse
 from vmlab.suggest import nearest
 from vmlab.yamlfile import shown
+
+TASK_TESTS = "checks_tasks.py"
+TASK_TRIALS = "experiment_tasks.py"
+"""Where a lab with tasks declares their tests, and how they are tried."""
 
 
 class Lab:
@@ -79,7 +84,8 @@ class Lab:
     def load_checks(self) -> list[Check]:
         """Read ``checks.py``, then each ``checks_*.py``; UsageError names what is wrong with them, or between them and ``lab.yaml``."""
         package, checks = self._package(), list[Check]()
-        for path in [self.directory / "checks.py", *sorted(self.directory.glob("checks_*.py"))]:
+        others = [path for path in sorted(self.directory.glob("checks_*.py")) if path.name != TASK_TESTS]
+        for path in [self.directory / "checks.py", *others]:
             checks += self._read_checks(package.module(path), path, checks)
         self._match_questions([each.id for each in checks])
         refuse(self.directory / "lab.yaml", doubts_about_checks(self.definition, checks), "checks", [each.id for each in checks])
@@ -123,6 +129,38 @@ class Lab:
             raise UsageError(f"{shown(path)}: {exc}", hint="labs/README.md shows one") from exc
         refuse(self.directory / "lab.yaml", doubts_about_parts(self.definition, found), "parts", found.names)
         return found
+
+    def load_tests(self) -> list[TaskTest]:
+        """Read the tests of the lab's tasks; UsageError names what is wrong with them, or between them and ``lab.yaml``."""
+        if not self.definition.tasks:
+            return []
+        path = self.directory / TASK_TESTS
+        tests = tests_of(self._package().module(path))
+        for each in tests:
+            at = f"{shown(path)}:{each.check.function.__code__.co_firstlineno}: the test {each.check.id}"
+            if each.task not in self.definition.tasks:
+                wrong = f"{at} is of the task {each.task!r}, which lab.yaml does not list{nearest(each.task, self.definition.tasks)}"
+                raise UsageError(wrong, hint="tasks of this lab: " + ", ".join(self.definition.tasks))
+            if not (math.isfinite(each.check.points) and each.check.points > 0):
+                raise UsageError(f"{at} is worth {each.check.points} points: expected a number more than 0")
+        doubts: list[Doubt] = list(doubts_about_tests(self.definition.tasks, tests))
+        refuse(self.directory / "lab.yaml", doubts, "tasks", list(self.definition.tasks))
+        return tests
+
+    def load_trials(self) -> dict[str, Function]:
+        """How the lab's tasks are tried, by name; UsageError names what is wrong with one, or that one is missing."""
+        if not self.definition.tasks:
+            return {}
+        path = self.directory / TASK_TRIALS
+        trials = tasks_of(self._package().module(path))
+        missing = [name for name in self.definition.tasks if name not in trials]
+        if missing:
+            raise UsageError(f"{shown(path)} has no function {missing[0]}(bench) marked with @task", hint="it tries the task of that name")
+        more = [name for name in trials if name not in self.definition.tasks]
+        if more:
+            wrong = f"{shown(path)} tries the task {more[0]!r}, which lab.yaml does not list{nearest(more[0], self.definition.tasks)}"
+            raise UsageError(wrong, hint="tasks of this lab: " + ", ".join(self.definition.tasks))
+        return trials
 
     def _match_questions(self, checks: list[str]) -> None:
         wrong: list[Doubt] = [

@@ -23,7 +23,11 @@ from vmlab.errors import UsageError
 from vmlab.suggest import nearest
 from vmlab.yamlfile import shown
 
-APART = {"guest": "its scripts run in the guest", "tests": "they are about the lab, and no part of it"}
+APART = {
+    "guest": "its scripts run in the guest",
+    "tasks": "its files are for the student",
+    "tests": "they are about the lab, and no part of it",
+}
 """Folders of a lab whose Python files are no part of its package, and why."""
 
 
@@ -89,8 +93,8 @@ class LabPackage:
         first = target[0] if target else ""
         if first in APART:
             return f"{first}/ cannot be imported by the lab: {APART[first]}"
-        if first == "experiment":
-            return "nothing imports experiment.py; what others need of it belongs in a file of its own, which both import"
+        if first in ("experiment", "experiment_tasks"):
+            return f"nothing imports {first}.py; what others need of it belongs in a file of its own, which both import"
         if _is_of_checks(first) and not _is_of_checks(path.stem):
             return f"only checks import {first}.py; what others need of it belongs in a file of its own, which both import"
         return ""

@@ -8,17 +8,16 @@ whoever forges evidence computes them anew.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vmlab.lab.checks import Check, Judgement, Missing, judge
-from vmlab.lab.claim import Claim
 from vmlab.lab.definition import LabDefinition
 from vmlab.lab.evidence import Evidence, digest
-from vmlab.lab.verdict import VerdictKind
+from vmlab.lab.task_tests import TaskTest
+from vmlab.report import tasks as work
 from vmlab.report.model import (
     AnswerPart,
     CheckPart,
@@ -34,8 +33,10 @@ from vmlab.report.model import (
     Report,
     RunPart,
     ScorePart,
+    TaskPart,
 )
 from vmlab.report.predictions import Answer, compare
+from vmlab.report.scores import check_part, score
 from vmlab.report.text import encodable, is_plain_path, points
 
 _CHUNK = 1 << 20
@@ -84,11 +85,15 @@ class Recorded:
     phases: Sequence[PhasePart]
     observations: Sequence[ObservationPart]
     files: Sequence[FilePart] = ()
+    tasks: Sequence[TaskPart] = ()
 
 
-def judge_report(lab: LabPart, checks: Sequence[Check], recorded: Recorded, answers: Mapping[str, Answer]) -> Report:
+def judge_report(
+    lab: LabPart, checks: Sequence[Check], recorded: Recorded, answers: Mapping[str, Answer], tests: Sequence[TaskTest] = ()
+) -> Report:
     """The report of a run: its evidence judged, its predictions compared, its points counted."""
-    judgements = _judge(checks, recorded.observations, recorded.run, run_facts(recorded.host.accelerator.name, recorded.guests))
+    evidence = _evidence(recorded.observations, recorded.run, run_facts(recorded.host.accelerator.name, recorded.guests))
+    judgements = _judge(checks, evidence, recorded.run)
     return Report(
         lab=lab,
         run=recorded.run,
@@ -99,10 +104,11 @@ def judge_report(lab: LabPart, checks: Sequence[Check], recorded: Recorded, answ
         answers=compare(lab.questions, answers, _by_name(recorded.observations)),
         checks=[check_part(each, lab.claims) for each in judgements],
         score=score(judgements),
+        tasks=[work.judged(each, tests, evidence) for each in recorded.tasks],
     )
 
 
-def rejudge(report: Report, checks: Sequence[Check], *, definition: LabDefinition | None = None) -> Report:
+def rejudge(report: Report, checks: Sequence[Check], tests: Sequence[TaskTest] = (), *, definition: LabDefinition | None = None) -> Report:
     """The report with every verdict, comparison and point derived again from its own evidence; nothing that it claims is believed.
 
     ``definition`` is the grader's own: with it, claims, questions and plots are the grader's too. The report given is not changed.
@@ -110,26 +116,35 @@ def rejudge(report: Report, checks: Sequence[Check], *, definition: LabDefinitio
     lab = report.lab if definition is None else lab_part(report.lab.name, definition, report.lab.digest, report.lab.guest_library)
     observations = report.evidence.observations
     answers = {each.question: each.answer for each in report.answers if each.answer is not None}
-    judgements = _judge(checks, observations, report.run, run_facts(report.host.accelerator.name, report.guests))
+    evidence = _evidence(observations, report.run, run_facts(report.host.accelerator.name, report.guests))
+    judgements = _judge(checks, evidence, report.run)
     return report.model_copy(
         update={
             "lab": lab,
             "answers": compare(lab.questions, answers, _by_name(observations)),
             "checks": [check_part(each, lab.claims) for each in judgements],
             "score": score(judgements),
+            "tasks": [work.judged(each, tests, evidence) for each in report.tasks],
         }
     )
 
 
-def differences(claimed: Report, judged: Report) -> list[str]:
+def differences(claimed: Report, judged_again: Report) -> list[str]:
     """What a report claims and judging it again does not bear out, one line each: verdicts, points, answers, the score."""
     found: list[str] = []
-    there, here = {each.id: each for each in claimed.checks}, {each.id: each for each in judged.checks}
-    for name in dict.fromkeys([*there, *here]):
-        found += _check_difference(name, there.get(name), here.get(name))
-    found += _answer_differences(claimed.answers, judged.answers)
-    if (claimed.score.earned, claimed.score.possible) != (judged.score.earned, judged.score.possible):
-        found.append(f"score: the report says {_score_words(claimed.score)}, its evidence gives {_score_words(judged.score)}")
+    for kind, said, derived in (("check", claimed.checks, judged_again.checks), ("test", _tests(claimed), _tests(judged_again))):
+        there, here = {each.id: each for each in said}, {each.id: each for each in derived}
+        for name in dict.fromkeys([*there, *here]):
+            found += _check_difference(f"{kind} {name}", there.get(name), here.get(name))
+    found += _answer_differences(claimed.answers, judged_again.answers)
+    if _score_words(claimed.score) != _score_words(judged_again.score):
+        found.append(f"score: the report says {_score_words(claimed.score)}, its evidence gives {_score_words(judged_again.score)}")
+    for task in claimed.tasks:
+        found += [
+            f"task {task.id}: the file {each.name} does not match its sha256"
+            for each in task.files
+            if work.file_part(each.name, each.text) != each
+        ]
     return found
 
 
@@ -161,49 +176,17 @@ def file_part(directory: Path, name: str) -> FilePart:
     return FilePart(path=name, sha256=_file_digest(path), size_bytes=path.stat().st_size)
 
 
-def score(judgements: Sequence[Judgement]) -> ScorePart:
-    """The points: what is not observable counts in neither earned nor possible; inconclusive and error count in possible."""
-    counts = dict.fromkeys(VerdictKind, 0)
-    for each in judgements:
-        counts[each.verdict.kind] += 1
-    return ScorePart(
-        earned=round(math.fsum(each.points for each in judgements), 6),
-        possible=round(math.fsum(each.check.points for each in judgements if each.verdict.kind.counts), 6),
-        counts=counts,
-    )
-
-
-def check_part(judgement: Judgement, claims: Mapping[str, ClaimPart | Claim]) -> CheckPart:
-    """A judgement as the report holds it, with the standing of the claim that it tests."""
-    check, verdict = judgement.check, judgement.verdict
-    claim = claims.get(check.claim)
-    return CheckPart(
-        id=check.id,
-        title=check.title,
-        method=encodable(check.method),
-        claim=check.claim,
-        stands=None if claim is None else claim.stands,
-        after=list(check.after),
-        points=judgement.points,
-        max_points=check.points,
-        verdict=verdict.kind,
-        rationale=encodable(verdict.rationale),
-        expected=encodable(verdict.expected),
-        measured=encodable(verdict.measured),
-        hint=encodable(verdict.hint),
-        rests_on=encodable(judgement.reads.rests_on()),
-        left_out=verdict.left_out,
-    )
-
-
 def run_facts(accelerator: str, guests: Sequence[GuestPart]) -> dict[str, Any]:
     """What a check may know of the run beside what was observed (`vmlab.lab.evidence.RunFacts`)."""
     known = {each.name: {"accelerator": each.accelerator, "kernel": each.kernel, "image": each.image} for each in guests}
     return {"accelerator": accelerator, "guests": known}
 
 
-def _judge(checks: Sequence[Check], observations: Sequence[ObservationPart], run: RunPart, facts: Mapping[str, Any]) -> list[Judgement]:
-    evidence = Evidence(_by_name(observations), run.parameters, facts)
+def _evidence(observations: Sequence[ObservationPart], run: RunPart, facts: Mapping[str, Any]) -> Evidence:
+    return Evidence(_by_name(observations), run.parameters, facts)
+
+
+def _judge(checks: Sequence[Check], evidence: Evidence, run: RunPart) -> list[Judgement]:
     return judge(checks, evidence, Missing(_broken_by(run.error), run.unsuitable, run.left_out))
 
 
@@ -215,16 +198,20 @@ def _by_name(observations: Sequence[ObservationPart]) -> dict[str, Any]:
     return {each.name: each.data for each in observations}
 
 
+def _tests(report: Report) -> list[CheckPart]:
+    return [test for task in report.tasks for test in task.tests]
+
+
 def _check_difference(name: str, claimed: CheckPart | None, judged: CheckPart | None) -> list[str]:
     if claimed is None:
-        return [f"check {name}: the report does not have it"]
+        return [f"{name}: the report does not have it"]
     if judged is None:
-        return [f"check {name}: the lab has no such check"]
+        return [f"{name}: the lab has no such check"]
     if claimed.verdict is not judged.verdict:
-        return [f"check {name}: the report says {claimed.verdict}, its evidence gives {judged.verdict}"]
+        return [f"{name}: the report says {claimed.verdict}, its evidence gives {judged.verdict}"]
     if (claimed.points, claimed.max_points) != (judged.points, judged.max_points):
         ours, theirs = f"{points(judged.points)}/{points(judged.max_points)}", f"{points(claimed.points)}/{points(claimed.max_points)}"
-        return [f"check {name}: the report gives {theirs} points, the lab {ours}"]
+        return [f"{name}: the report gives {theirs} points, the lab {ours}"]
     return []
 
 

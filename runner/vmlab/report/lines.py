@@ -9,7 +9,7 @@ from vmlab.lab.verdict import VerdictKind
 from vmlab.output import printable
 from vmlab.report.batch import Batch, LabRow
 from vmlab.report.index import headline
-from vmlab.report.model import CheckPart, Report, ScorePart
+from vmlab.report.model import CheckPart, Report, ScorePart, TaskPart
 from vmlab.report.predictions import tally, tally_words
 
 _STANDS = {Standing.HOLDS: "holds", Standing.SIMPLIFIED: "is simplified", Standing.WRONG: "is wrong"}
@@ -20,7 +20,8 @@ def verdict_lines(check: CheckPart) -> list[str]:
     """A verdict in words: the sign, the word and the title; then what was measured, or the reason when it is not a pass."""
     points = f"{check.points:g}/{check.max_points:g}" if check.verdict is not VerdictKind.NOT_OBSERVABLE else "-"
     claim = f"{check.claim}, which {_STANDS[check.stands]}" if check.stands else check.claim
-    lines = [f"{check.verdict.sign} {check.verdict.value:<14}  {check.title}  [{claim}; {points}]"]
+    about = "; ".join(filter(None, [claim, points]))  # (A test of a task is of no claim.)
+    lines = [f"{check.verdict.sign} {check.verdict.value:<14}  {check.title}  [{about}]"]
     if check.verdict is VerdictKind.PASS:
         return [*lines, *([f"    measured: {printable(check.measured)}"] if check.measured else [])]
     lines.append(f"    {printable(check.rationale)}")
@@ -33,7 +34,26 @@ def verdict_lines(check: CheckPart) -> list[str]:
 
 def report_lines(report: Report) -> list[str]:
     """All verdicts of a report, as the run itself showed them."""
-    return [line for check in report.checks for line in verdict_lines(check)]
+    found = [line for check in report.checks for line in verdict_lines(check)]
+    for task in report.tasks:
+        found += ["", task_line(task), *(line for test in task.tests for line in verdict_lines(test))]
+    return found
+
+
+def task_lines(task: TaskPart) -> list[str]:
+    """The lines that end the try of a task, whose verdicts were shown before."""
+    lines = []
+    if task.error is not None:
+        lines = [f"! {task.error.message}", *([f"  what to do: {task.error.hint}"] if task.error.hint else [])]
+        lines += [f"  | {printable(line)}" for line in task.error.detail.strip().splitlines()[-8:]]
+    return [*lines, task_line(task)]
+
+
+def task_line(task: TaskPart) -> str:
+    """A task and its points in a line."""
+    if not task.attempted:
+        return f"task {task.id}: {task.title}: not attempted (the files are as `vmlab start` wrote them), 0/{task.score.possible:g} points"
+    return f"task {task.id}: {task.title}: {score(task.score)}"
 
 
 def score(part: ScorePart) -> str:
@@ -63,6 +83,7 @@ def closing_lines(report: Report, where: str) -> list[str]:
     tallied = tally(report.answers)
     if tallied is not None:
         lines.append(f"predictions: {tally_words(tallied)}")
+    lines += [task_line(each) for each in report.tasks]
     return [*lines, f"{report.lab.title}: {summary(report)} in {report.run.took_s:.0f} s", f"report: {where}"]
 
 

@@ -15,6 +15,7 @@ from vmlab.lab.definition import Question
 from vmlab.lab.glossary import Term
 from vmlab.lab.kept import Kept
 from vmlab.lab.pictures import Plot, Translation
+from vmlab.lab.task import TaskKind
 from vmlab.lab.verdict import VerdictKind
 
 
@@ -151,6 +152,7 @@ class GuestPart(Part):
     """One guest of the run."""
 
     name: str
+    task: str = Field(default="", description="the task that was tried in it; empty for those of the demonstration")
     image: str
     image_sha256: str
     memory_bytes: int
@@ -240,6 +242,30 @@ class EvidencePart(Part):
     sha256: str
 
 
+class StudentFilePart(Part):
+    """A file that the student wrote, as it was tried: with it a grader can try it again."""
+
+    name: str
+    text: str
+    sha256: str = Field(description="of the text in UTF-8")
+
+
+class TaskPart(Part):
+    """The student's own work on one task, and what its tests came to."""
+
+    id: str
+    title: str
+    kind: TaskKind
+    attempted: bool = Field(description="whether the files differ from the starter; otherwise there are no tests, and no points")
+    program: str = Field(default="", description="the file that was run; empty where the task has none")
+    files: list[StudentFilePart] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list, description="what was left out, or read otherwise than it stood there")
+    error: ErrorPart | None = Field(default=None, description="what ended the try early, by a fault of the runner or the machine")
+    unsuitable: str = Field(default="", description="why the image could not show it; empty when it could")
+    tests: list[CheckPart] = Field(default_factory=list, description="each with the condition under which the files were tried")
+    score: ScorePart
+
+
 class TallyPart(Part):
     """How many predictions held, counted over all questions."""
 
@@ -269,11 +295,14 @@ class Report(Part):
     phases: list[PhasePart]
     evidence: EvidencePart
     answers: list[AnswerPart]
-    checks: list[CheckPart]
-    score: ScorePart
+    checks: list[CheckPart] = Field(description="of the demonstration, which is the lab's own experiment")
+    score: ScorePart = Field(description="of the demonstration alone; each task has its own")
+    tasks: list[TaskPart] = Field(default_factory=list, description="the student's own work; empty where the lab asks for none")
 
     def verdict(self) -> VerdictKind:
         """The run in one word: its worst verdict."""
         if self.run.error is not None:
             return VerdictKind.ERROR
-        return VerdictKind.worst(check.verdict for check in self.checks)
+        if any(task.error for task in self.tasks):
+            return VerdictKind.ERROR
+        return VerdictKind.worst(each.verdict for each in (*self.checks, *(test for task in self.tasks for test in task.tests)))

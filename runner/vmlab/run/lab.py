@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import os
 import shutil
-import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from vmlab import __version__
 from vmlab.bench import Bench, Session
-from vmlab.errors import Unsuitable, VmlabError
 from vmlab.host.capacity import Need
 from vmlab.host.slots import Slot
 from vmlab.host.view import HostView
 from vmlab.lab.checks import settled
 from vmlab.lab.evidence import Evidence
-from vmlab.lab.lab import Lab
 from vmlab.progress import Event, Kind, Progress
 from vmlab.report import assemble, publish, store
 from vmlab.report.model import AcceleratorPart, ErrorPart, HostPart, Report, RunPart, SlotPart
+from vmlab.report.scores import check_part
+from vmlab.report.tasks import Tried, task_part
+from vmlab.run.broken import performed
 from vmlab.run.request import RunRequest
 from vmlab.run.session import session
-
-log = logging.getLogger(__name__)
-
-_DETAIL_LIMIT = 8000
+from vmlab.run.tasks import try_tasks
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,7 @@ class _Ended:
     cpu_s: float
     """CPU seconds of this process for it, its children not counted."""
     error: ErrorPart | None
+    tried: Sequence[Tried] = ()
 
 
 def run_lab(request: RunRequest, progress: Progress) -> Outcome:
@@ -68,8 +66,9 @@ def run_lab(request: RunRequest, progress: Progress) -> Outcome:
             # What is interrupted leaves no directory that could be taken for a report.
             unfinished.callback(shutil.rmtree, directory, ignore_errors=True)
             error = _perform(request, dataclasses.replace(here, logs=directory))
+            tried = try_tasks(request, dataclasses.replace(here, logs=directory))
         # Every guest has ended and the slot is given back: another run may start its own while this one writes its report.
-        report = _report(request, here, directory, _Ended(started_at, _own_cpu_s() - cpu_before_s, error))
+        report = _report(request, here, directory, _Ended(started_at, _own_cpu_s() - cpu_before_s, error, tried))
         publish.save_report(report, directory)
         unfinished.pop_all()
     progress.end(report, str(directory / store.HTML_NAME))
@@ -102,9 +101,10 @@ def _report(request: RunRequest, here: Session, directory: Path, ended: _Ended) 
         phases=sorted(notebook.phases, key=lambda phase: (phase.start_s, phase.depth)),
         observations=notebook.observations,
         files=[assemble.file_part(directory, name) for name in logs],
+        tasks=[task_part(each, lab.definition.tasks[each.attempt.task]) for each in ended.tried],
     )
     part = assemble.lab_part(lab.name, lab.definition, lab.digest, lab.guest_library_digest)
-    return assemble.judge_report(part, request.checks, recorded, request.answers)
+    return assemble.judge_report(part, request.checks, recorded, request.answers, request.work.tests)
 
 
 def slot_part(slot: Slot, need: Need) -> SlotPart:
@@ -137,67 +137,21 @@ class _Settling:
         for judgement in settled(self._request.checks, Evidence(here.notebook.data(), self._request.parameters, facts)):
             if judgement.check.id not in self._told:
                 self._told.add(judgement.check.id)
-                self._here.progress.verdict(assemble.check_part(judgement, self._request.lab.definition.claims))
+                self._here.progress.verdict(check_part(judgement, self._request.lab.definition.claims))
 
 
 def _perform(request: RunRequest, here: Session) -> ErrorPart | None:
     """Let the experiment run to its end, and say what ended it early if anything did."""
     here.progress.subscribe(_Settling(request, here))
-    try:
+
+    def experiment() -> None:
         # The guests are ended here, so that one that cannot be is an error of this run.
         with here.guests:
             request.experiment(Bench(request.lab, here, request.parameters))
-    except Unsuitable as exc:
-        # Nobody's fault, and nothing that a second run would change.
-        here.notebook.unsuitable = exc.message
-    except VmlabError as exc:
-        return _error_part(exc, here)
-    except Exception as exc:
-        # A bug in the experiment is its author's (or ours): the verdicts that it prevented are errors, and the report says where.
-        log.exception("the experiment of %s broke", request.lab.name)
-        return _error_part(_blamed(exc, request.lab), here)
-    return None
 
-
-def _blamed(exc: Exception, lab: Lab) -> VmlabError:
-    """What an experiment raised that is none of our errors, and whose it is to mend: the author's whose line raised it, or else ours."""
-    frames = traceback.extract_tb(exc.__traceback__)
-    last = frames[-1]
-    theirs = next((frame for frame in reversed(frames) if Path(frame.filename).is_relative_to(lab.directory)), None)
-    detail = "".join(traceback.format_exception(exc))
-    what = f"{type(exc).__name__}: {exc}"
-    if theirs is None:
-        return _EngineError(
-            f"vmlab broke while the lab {lab.name} ran: {what}", hint="this is a bug in vmlab; its detail says where", detail=detail
-        )
-    hint = f"tell the lab's author: {Path(theirs.filename).name}:{theirs.lineno}"
-    if theirs is not last:
-        hint += f" (raised in {Path(last.filename).name}:{last.lineno})"
-    return _ExperimentError(f"the experiment of {lab.name} broke: {what}", hint=hint, detail=detail)
-
-
-class _EngineError(VmlabError):
-    """Ours, and of no kind that was foreseen."""
-
-    @property
-    def kind(self) -> str:
-        """As reports have it."""
-        return "EngineError"
-
-
-class _ExperimentError(VmlabError):
-    """The experiment raised what is none of ours."""
-
-    @property
-    def kind(self) -> str:
-        """As reports have it."""
-        return "ExperimentError"
-
-
-def _error_part(error: VmlabError, here: Session) -> ErrorPart:
-    return ErrorPart(
-        kind=error.kind, message=error.message, hint=error.hint, detail=error.detail[-_DETAIL_LIMIT:], phase=here.notebook.broke_in
-    )
+    broken = performed(experiment, request.lab, here)
+    here.notebook.unsuitable = broken.unsuitable
+    return broken.error
 
 
 def _own_cpu_s() -> float:
