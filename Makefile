@@ -21,11 +21,12 @@ quoted = $(call quote,$(value $(1)))
 option = $(if $(value $(2)),$(1) $(call quoted,$(2)))
 NAMES = $(foreach name,$(value LAB),$(call quote,$(name)))
 # Any other NAME=value on make's command line sets the lab's parameter of that name: make lab LAB=memory HOST=npt.
-OURS  = LAB JOBS IMAGE ACCEL PARAM ANSWERS STUDENT QUIET COLD ARGS REPORTS WORKERS PYTHON MIRROR LABS VMLAB_% MAKE% SHELL
+OURS  = LAB JOBS IMAGE ACCEL PARAM ANSWERS WORK TASK STUDENT QUIET COLD ARGS REPORTS WORKERS PYTHON MIRROR LABS VMLAB_% MAKE% SHELL
 GIVEN = $(sort $(filter-out $(OURS),$(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))))
 PARAMETERS = $(foreach name,$(GIVEN),--param $(call quote,$(name)=$(value $(name))))
 COLDLY = $(if $(filter-out 0 no,$(COLD)),--cold)
-STUDENTS = $(call option,--answers,ANSWERS) $(call option,--student,STUDENT)
+TASKS = $(foreach name,$(value TASK),$(call quote,$(name)))
+STUDENTS = $(call option,--answers,ANSWERS) $(call option,--work,WORK) $(call option,--student,STUDENT)
 OPTIONS = $(call option,--accel,ACCEL) $(call option,--image,IMAGE) $(foreach pair,$(value PARAM),--param $(call quote,$(pair))) $(PARAMETERS) \
 	--reports $(call quoted,REPORTS) $(if $(filter-out 0 no,$(QUIET)),--quiet) $(COLDLY) $(ARGS)
 
@@ -46,7 +47,7 @@ export PYTHON
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: lab labs controls predict shell report doctor test test-fast test-kvm mutants coverage lint clean help
+.PHONY: lab labs controls predict start try shell report doctor test test-fast test-kvm mutants coverage lint clean help
 .SILENT:
 
 lab: ## run a lab, or several: make lab LAB=zombies [IMAGE= ACCEL=kvm|tcg ANSWERS=file STUDENT=id QUIET=1 COLD=1 PARAMETER=value ARGS=]
@@ -63,6 +64,14 @@ controls: ## whether a lab's checks fail where its claims are false: make contro
 predict: ## a form for predictions, to be filled in before the run: make predict LAB=zombies [ANSWERS=answers.yaml]
 	$(call need_lab,predict)
 	$(SETUP) python && exec $(VENV)/vmlab predict $(NAMES) --output $(call quote,$(FORM)) $(ARGS)
+
+start: ## your own part of a lab: tasks, starter files and the form for predictions, in work/LAB: make start LAB=zombies [WORK=dir]
+	$(call need_lab,start)
+	$(SETUP) python && exec $(VENV)/vmlab start $(call quoted,LAB) $(call option,--work,WORK) $(ARGS)
+
+try: ## try your work on a lab's tasks, in seconds: make try LAB=zombies TASK=reaper [WORK=dir IMAGE= ACCEL= COLD=1 ARGS=]
+	$(call need_lab,try)
+	$(SETUP) run && exec $(VENV)/vmlab try $(call quoted,LAB) $(TASKS) $(call option,--work,WORK) $(call option,--accel,ACCEL) $(call option,--image,IMAGE) $(COLDLY) $(ARGS)
 
 shell: ## a shell in a guest of a lab: make shell LAB=zombies [IMAGE= ACCEL= COLD=1 ARGS=]
 	$(call need_lab,shell)

@@ -28,6 +28,7 @@ from vmlab.lab.hardware import DriveRequest, NetworkRequest, ProcessorRequest
 from vmlab.lab.kept import Kept
 from vmlab.lab.pictures import Axis, Plot, Series, Stage, Translation
 from vmlab.lab.skeleton import create
+from vmlab.lab.task import Task, TaskLimits
 from vmlab.paths import guest_library
 from vmlab_guest import native
 
@@ -49,6 +50,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "kept_for_the_reader": Kept,
     "glossary": Term,
     "controls": Control,
+    "tasks": Task,
+    "limits": TaskLimits,
 }
 SIMPLE = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "anything"}
 
@@ -79,6 +82,8 @@ def default_words(field: FieldInfo) -> str:
     if field.is_required():
         return "**required**"
     value = field.get_default(call_default_factory=True, validated_data={})
+    if isinstance(value, BaseModel):
+        return "as below"
     return "none" if value is None else f"`{json.dumps(value)}`"
 
 

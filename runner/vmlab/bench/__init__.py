@@ -9,6 +9,7 @@ request     from what lab.yaml asks for to what the machine wing understands
 guest       a running guest, as an experiment sees it
 emulated    one that Bochs emulates, which runs one script a boot
 noise       what else this machine did while something was measured
+trial       a student's files in a guest
 quietest    a measurement that is repeated until it was quiet
 power       what a guest needs to be switched on again
 notebook    what a run has written down so far

@@ -3,6 +3,7 @@
 app       the group of commands, and those of a lab: list, predict, shell, report, check, doctor, new
 run       run, merge
 controls  controls
+work      start, try
 author    record, lint
 many      ps, worker
 storage   image, template, clean

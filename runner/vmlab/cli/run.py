@@ -23,6 +23,7 @@ from vmlab.cli.options import (
     labs_option,
     reports_option,
 )
+from vmlab.cli.work import work_option
 from vmlab.errors import UsageError
 
 if TYPE_CHECKING:
@@ -116,6 +117,11 @@ class RunOptions:
         """Whether nothing asks for what only a run of many labs has: an index, workers, rules for what does not pass."""
         return not (self.fail_fast or self.retry_errors or self.resume or self.shard or self.scheduler)
 
+    def _of_work(self, lab: str, *below: str) -> Path | None:
+        """The folder of the student's work on a lab (``--work``, or work/LAB), or a file in it; None where there is none."""
+        path = (self.work or Path("work", lab)).joinpath(*below)
+        return path if path.exists() else None
+
     def job(self, name: str, lab: str) -> Job:
         """One lab with all of this, under a name in the run."""
         from vmlab.lab.parameters import split
@@ -130,7 +136,8 @@ class RunOptions:
             labs=self.lab_dirs,
             given=split(self.params),
             parts=self.parts,
-            answers=self.answers,
+            answers=self.answers or self._of_work(lab, "answers.yaml"),
+            work=self.work or self._of_work(lab),
             student=self.student,
             choice=Choice(accelerator=self.accel, image=self.image, cold=self.cold, catalogs=catalogs_of()),
         )
@@ -144,6 +151,7 @@ class RunOptions:
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="Set a parameter of the lab; may be repeated.")
 @click.option("--part", "parts", multiple=True, metavar="NAME", help="Run this part of the experiment only; may be repeated.")
 @click.option("--answers", type=click.Path(path_type=Path), metavar="FILE", help="Your predictions (vmlab predict LAB writes a form).")
+@work_option
 @click.option("--student", default="", metavar="ID", help="Who hands this in; kept in the report.")
 @click.option("--jobs", "-j", type=Jobs(), default="auto", show_default=True, metavar="N|auto", help="How many labs at once.")
 @click.option("--fail-fast", is_flag=True, help="Start no more labs once one did not pass.")
@@ -158,6 +166,8 @@ class RunOptions:
 def run(labs: tuple[str, ...], **given: Any) -> None:
     """Run a lab (or several, or `all`) and write a report.
 
+    Your own work on its tasks (`vmlab start`) is tried after the demonstration, and is in the report with its tests.
+
     Several labs run at once, as many as this machine has slots for (`vmlab ps`), and reports/index.html leads to their reports. Ctrl-C
     lets the labs that have begun finish; a second one stops them at once.
 
@@ -170,6 +180,8 @@ def run(labs: tuple[str, ...], **given: Any) -> None:
     from vmlab.many.job import fitting, numbered
 
     options = RunOptions(**given)
+    if options.work and len(labs) > 1:
+        raise UsageError("--work is for one lab", hint="without it, each lab finds its work in work/LAB")
     names = collection_of(options.lab_dirs).names() if labs == ("all",) else list(labs)
     if not names:
         raise UsageError("there are no labs here", hint="--labs DIR names a directory that holds some")

@@ -75,9 +75,8 @@ def doubts_about_tests(tasks: Mapping[str, Task], tests: Sequence[TaskTest]) -> 
 # --- judging ----------------------------------------------------------------------------------------------------------------------
 
 
-def judge_tests(task: str, tests: Sequence[TaskTest], evidence: Evidence, missing: Missing) -> list[Judgement]:
+def judge_tests(task: str, checks: Sequence[Check], evidence: Evidence, missing: Missing) -> list[Judgement]:
     """Each test's verdict on the evidence of a finished try; the same for all where the program could not be started at all."""
-    checks = checks_of_task(task, tests)
     verdict = _not_started(task, evidence)
     if verdict is not None:
         return [Judgement(each, verdict) for each in checks]
@@ -88,12 +87,12 @@ def judge_tests(task: str, tests: Sequence[TaskTest], evidence: Evidence, missin
     return [known.get(each.id, Judgement(each, lost)) for each in checks]
 
 
-def settled_tests(task: str, tests: Sequence[TaskTest], evidence: Evidence) -> list[Judgement]:
+def settled_tests(task: str, checks: Sequence[Check], evidence: Evidence) -> list[Judgement]:
     """The verdicts that the evidence of an unfinished try decides already."""
     verdict = _not_started(task, evidence)
     if verdict is not None:
-        return [Judgement(each, verdict) for each in checks_of_task(task, tests)]
-    return settled(checks_of_task(task, tests), evidence)
+        return [Judgement(each, verdict) for each in checks]
+    return settled(checks, evidence)
 
 
 def checks_of_task(task: str, tests: Sequence[TaskTest]) -> list[Check]:

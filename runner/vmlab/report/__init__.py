@@ -3,6 +3,8 @@
 model        the document: one lab's run, its evidence and its verdicts
 schema       the published JSON Schema, made from the model; schema/ holds it
 assemble     from evidence to a report, and back: judging, judging again, comparing the two
+tasks        the student's own work in it
+scores       judgements as a report holds them
 predictions  what was predicted beside what was measured
 batch        the document of a run of many labs
 matrix       the document of a lab's controls: its checks against worlds in which its claims are false

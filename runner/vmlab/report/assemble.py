@@ -88,10 +88,8 @@ class Recorded:
     tasks: Sequence[TaskPart] = ()
 
 
-def judge_report(
-    lab: LabPart, checks: Sequence[Check], recorded: Recorded, answers: Mapping[str, Answer], tests: Sequence[TaskTest] = ()
-) -> Report:
-    """The report of a run: its evidence judged, its predictions compared, its points counted."""
+def judge_report(lab: LabPart, checks: Sequence[Check], recorded: Recorded, answers: Mapping[str, Answer]) -> Report:
+    """The report of a run: its evidence judged, its predictions compared, its points counted. The tests of tasks come by `with_tests`."""
     evidence = _evidence(recorded.observations, recorded.run, run_facts(recorded.host.accelerator.name, recorded.guests))
     judgements = _judge(checks, evidence, recorded.run)
     return Report(
@@ -104,8 +102,14 @@ def judge_report(
         answers=compare(lab.questions, answers, _by_name(recorded.observations)),
         checks=[check_part(each, lab.claims) for each in judgements],
         score=score(judgements),
-        tasks=[work.judged(each, tests, evidence) for each in recorded.tasks],
+        tasks=list(recorded.tasks),
     )
+
+
+def with_tests(report: Report, tests: Sequence[TaskTest]) -> Report:
+    """The report with the student's own work judged, from its evidence: what it claims of tests and of their points is not believed."""
+    evidence = _evidence(report.evidence.observations, report.run, run_facts(report.host.accelerator.name, report.guests))
+    return report.model_copy(update={"tasks": [work.judged(each, tests, evidence) for each in report.tasks]})
 
 
 def rejudge(report: Report, checks: Sequence[Check], tests: Sequence[TaskTest] = (), *, definition: LabDefinition | None = None) -> Report:
@@ -118,15 +122,15 @@ def rejudge(report: Report, checks: Sequence[Check], tests: Sequence[TaskTest] =
     answers = {each.question: each.answer for each in report.answers if each.answer is not None}
     evidence = _evidence(observations, report.run, run_facts(report.host.accelerator.name, report.guests))
     judgements = _judge(checks, evidence, report.run)
-    return report.model_copy(
+    fresh = report.model_copy(
         update={
             "lab": lab,
             "answers": compare(lab.questions, answers, _by_name(observations)),
             "checks": [check_part(each, lab.claims) for each in judgements],
             "score": score(judgements),
-            "tasks": [work.judged(each, tests, evidence) for each in report.tasks],
         }
     )
+    return with_tests(fresh, tests)
 
 
 def differences(claimed: Report, judged_again: Report) -> list[str]:

@@ -52,9 +52,10 @@ def judged(part: TaskPart, tests: Sequence[TaskTest], evidence: Evidence) -> Tas
 
     A task that was not attempted has no tests and earns nothing: its points are possible all the same.
     """
+    checks = checks_of_task(part.id, tests)
     if not part.attempted:
-        possible = math.fsum(each.points for each in checks_of_task(part.id, tests))
+        possible = math.fsum(each.points for each in checks)
         return part.model_copy(update={"tests": [], "score": score([]).model_copy(update={"possible": possible})})
     missing = Missing(part.error.message if part.error else "", part.unsuitable)
-    judgements = judge_tests(part.id, tests, evidence, missing)
+    judgements = judge_tests(part.id, checks, evidence, missing)
     return part.model_copy(update={"tests": [check_part(each, {}) for each in judgements], "score": score(judgements)})

@@ -104,7 +104,8 @@ def _report(request: RunRequest, here: Session, directory: Path, ended: _Ended) 
         tasks=[task_part(each, lab.definition.tasks[each.attempt.task]) for each in ended.tried],
     )
     part = assemble.lab_part(lab.name, lab.definition, lab.digest, lab.guest_library_digest)
-    return assemble.judge_report(part, request.checks, recorded, request.answers, request.work.tests)
+    report = assemble.judge_report(part, request.checks, recorded, request.answers)
+    return assemble.with_tests(report, request.work.tests)
 
 
 def slot_part(slot: Slot, need: Need) -> SlotPart:

@@ -11,7 +11,7 @@ from vmlab.bench.trial import build, described, put
 from vmlab.deadline import Deadline
 from vmlab.errors import EXIT_COULD_NOT_RUN, EXIT_FAIL, GuestError, SshError
 from vmlab.lab.evidence import Evidence
-from vmlab.lab.task_tests import lost_name, observation_name, settled_tests
+from vmlab.lab.task_tests import checks_of_task, lost_name, observation_name, settled_tests
 from vmlab.lab.verdict import VerdictKind
 from vmlab.lab.work import Attempt
 from vmlab.progress import Event, Kind, Progress
@@ -95,7 +95,8 @@ class _Settling:
         """Look what the new observation settles."""
         if event.kind is not Kind.RECORDED:
             return
-        for judgement in settled_tests(self._task, self._request.work.tests, _evidence(self._request, self._here)):
+        checks = checks_of_task(self._task, self._request.work.tests)
+        for judgement in settled_tests(self._task, checks, _evidence(self._request, self._here)):
             if judgement.check.id not in self._told:
                 self._told.add(judgement.check.id)
                 self._here.progress.verdict(check_part(judgement, {}))
