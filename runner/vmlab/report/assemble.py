@@ -136,7 +136,7 @@ def rejudge(report: Report, checks: Sequence[Check], tests: Sequence[TaskTest] =
 def differences(claimed: Report, judged_again: Report) -> list[str]:
     """What a report claims and judging it again does not bear out, one line each: verdicts, points, answers, the score."""
     found: list[str] = []
-    for kind, said, derived in (("check", claimed.checks, judged_again.checks), ("test", _tests(claimed), _tests(judged_again))):
+    for kind, said, derived in (("check", claimed.checks, judged_again.checks), ("test", claimed.tests(), judged_again.tests())):
         there, here = {each.id: each for each in said}, {each.id: each for each in derived}
         for name in dict.fromkeys([*there, *here]):
             found += _check_difference(f"{kind} {name}", there.get(name), here.get(name))
@@ -200,10 +200,6 @@ def _broken_by(error: ErrorPart | None) -> str:
 
 def _by_name(observations: Sequence[ObservationPart]) -> dict[str, Any]:
     return {each.name: each.data for each in observations}
-
-
-def _tests(report: Report) -> list[CheckPart]:
-    return [test for task in report.tasks for test in task.tests]
 
 
 def _check_difference(name: str, claimed: CheckPart | None, judged: CheckPart | None) -> list[str]:

@@ -44,7 +44,7 @@ class LabRow(Part):
     report: str = Field(default="", description="its report's directory, relative to this document; empty when there is none")
     report_sha256: str = Field(default="", description="of report.json")
     earlier: list[str] = Field(default_factory=list, description="reports of attempts that ended in an error, and were made again")
-    attention: list[CheckPart] = Field(default_factory=list, description="the checks that did not pass though they could")
+    attention: list[CheckPart] = Field(default_factory=list, description="the checks and tests that did not pass though they could")
     trouble: Trouble | None = None
 
     @property
@@ -99,7 +99,7 @@ def row_of(report: Report, directory: Path, base: Path, *, job: str, key: str) -
         duration_s=report.run.took_s,
         report=relative(directory, base),
         report_sha256=hashlib.sha256((directory / store.REPORT_NAME).read_bytes()).hexdigest(),
-        attention=[each for each in report.checks if each.verdict.needs_attention],
+        attention=[each for each in (*report.checks, *report.tests()) if each.verdict.needs_attention],
     )
 
 

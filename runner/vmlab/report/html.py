@@ -10,7 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vmlab.lab.claim import Standing
 from vmlab.lab.definition import Question, QuestionKind
@@ -20,7 +20,7 @@ from vmlab.lab.verdict import VerdictKind
 from vmlab.report import text, translation
 from vmlab.report.glossary import Glossary, Piece
 from vmlab.report.headline import Words, sentence
-from vmlab.report.model import AnswerPart, CheckPart, GuestPart, ObservationPart, PhasePart, Report, StepPart
+from vmlab.report.model import AnswerPart, CheckPart, GuestPart, ObservationPart, PhasePart, Report, StepPart, TaskPart
 from vmlab.report.page import form
 from vmlab.report.plots import Drawing, SeriesData, drawings, unit_label
 from vmlab.report.predictions import outcome, tally, tally_words
@@ -85,6 +85,15 @@ class ShownCheck:
 
 
 @dataclass(frozen=True)
+class ShownTask:
+    """The student's own work on a task, with its tests."""
+
+    anchor: str
+    part: TaskPart
+    tests: list[ShownCheck]
+
+
+@dataclass(frozen=True)
 class ShownBar:
     """A stretch of time as a bar, in percent of the whole."""
 
@@ -140,7 +149,8 @@ class ShownPlot:
 def report_html(report: Report) -> str:
     """The page."""
     glossary = Glossary(report.lab.glossary)
-    checks = _checks(report, glossary)
+    checks, tasks = _checks(report, report.checks, glossary), _tasks(report, glossary)
+    every = [*checks, *(test for task in tasks for test in task.tests)]
     glossary.notice(_other_texts(report))
     tallied = tally(report.answers)
     shown = {question.id for check in report.checks for question in report.lab.questions if question.check == check.id}
@@ -149,8 +159,9 @@ def report_html(report: Report) -> str:
         verdict=report.verdict(),
         headline=_headline(report),
         counts=[(kind, report.score.counts.get(kind, 0)) for kind in VerdictKind],
-        attention=sorted((each for each in checks if each.part.verdict.needs_attention), key=lambda each: -each.part.verdict.urgency),
+        attention=sorted((each for each in every if each.part.verdict.needs_attention), key=lambda each: -each.part.verdict.urgency),
         checks=checks,
+        tasks=tasks,
         predictions=_predictions(report, [question for question in report.lab.questions if question.id not in shown]),
         plots=_pictures(report),
         phases=_phases(report.phases[:LISTED], report.run.duration_s),
@@ -172,14 +183,17 @@ def _headline(report: Report) -> str:
     if not report.checks:
         return "This run has no checks"
     words = Words("check", "could not be judged", "cannot be observed on this host")
-    return sentence(Counter(check.verdict for check in report.checks), words)
+    said = sentence(Counter(check.verdict for check in report.checks), words)
+    tests = report.tests()
+    own = sentence(Counter(test.verdict for test in tests), replace(words, noun="test")) if tests else ""
+    return f"{said}. Own work: {own[0].lower()}{own[1:]}" if own else said
 
 
 def _other_texts(report: Report) -> list[str]:
     """What a reader meets beside titles, claims and methods; terms in it are explained, too, though it is not linked."""
     lab = report.lab
     texts = [lab.title, lab.summary, *(text for question in lab.questions for text in (question.ask, question.because))]
-    texts += [text for check in report.checks for text in (check.rationale, check.expected, check.measured, check.hint)]
+    texts += [text for check in (*report.checks, *report.tests()) for text in (check.rationale, check.expected, check.measured, check.hint)]
     texts += [
         text for plot in lab.plots for text in (plot.title, plot.shows, plot.x.label, plot.y.label, *(each.name for each in plot.series))
     ]
@@ -188,15 +202,24 @@ def _other_texts(report: Report) -> list[str]:
     return [text[:_SEARCHED] for text in [*texts, *(["CR3"] if lab.translations else [])]]
 
 
-def _checks(report: Report, glossary: Glossary) -> list[ShownCheck]:
-    anchors = _anchors([check.id for check in report.checks], "check")
-    first = {check.id: anchor for check, anchor in reversed(list(zip(report.checks, anchors, strict=True)))}
+def _tasks(report: Report, glossary: Glossary) -> list[ShownTask]:
+    anchors = _anchors([task.id for task in report.tasks], "task")
+    return [
+        ShownTask(anchor, task, _checks(report, task.tests, glossary, f"{anchor}-test"))
+        for task, anchor in zip(report.tasks, anchors, strict=True)
+    ]
+
+
+def _checks(report: Report, parts: Sequence[CheckPart], glossary: Glossary, prefix: str = "check") -> list[ShownCheck]:
+    """Checks, or the tests of a task, with what belongs to each."""
+    anchors = _anchors([check.id for check in parts], prefix)
+    first = {check.id: anchor for check, anchor in reversed(list(zip(parts, anchors, strict=True)))}
     evidence = _anchors_of_evidence(report.evidence.observations[:LISTED])
     shown = []
-    for check, anchor in zip(report.checks, anchors, strict=True):
+    for check, anchor in zip(parts, anchors, strict=True):
         claim = report.lab.claims.get(check.claim)
-        parts = [text.clip(check.title, _TITLE), *((claim.says, claim.correction) if claim else ("", "")), *check.method.split("\n\n")]
-        title, says, correction, *method = glossary.linked([text.clip(part, _WORDS) for part in parts])
+        texts = [text.clip(check.title, _TITLE), *((claim.says, claim.correction) if claim else ("", "")), *check.method.split("\n\n")]
+        title, says, correction, *method = glossary.linked([text.clip(part, _WORDS) for part in texts])
         shown.append(
             ShownCheck(
                 anchor=anchor,

@@ -61,6 +61,13 @@ def _suite(report: Report, directory: Path | None, name: str) -> TestSuite:
         result = _result(check)
         case = _case(name, _unique(check.id, taken), result, attachments if result is not None else "")
         suite.add_testcase(_with_properties(case, {"claim": check.claim, "claim_stands": check.stands or ""}))
+    for task in report.tasks:
+        if task.error is not None:
+            suite.add_testcase(_case(name, _unique(f"{task.id}.run", taken), _run_error(task.error), attachments))
+        for test in task.tests:
+            result = _result(test)
+            case = _case(name, _unique(f"{task.id}.{test.id}", taken), result, attachments if result is not None else "")
+            suite.add_testcase(_with_properties(case, {"task": task.id}))
     suite.timestamp = plain(report.run.started_at)
     suite.add_property("accelerator", report.host.accelerator.name)
     suite.add_property("runner_version", plain(report.run.runner_version))

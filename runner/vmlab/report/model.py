@@ -305,4 +305,8 @@ class Report(Part):
             return VerdictKind.ERROR
         if any(task.error for task in self.tasks):
             return VerdictKind.ERROR
-        return VerdictKind.worst(each.verdict for each in (*self.checks, *(test for task in self.tasks for test in task.tests)))
+        return VerdictKind.worst(each.verdict for each in (*self.checks, *self.tests()))
+
+    def tests(self) -> list[CheckPart]:
+        """The tests of all tasks, in their order."""
+        return [test for task in self.tasks for test in task.tests]

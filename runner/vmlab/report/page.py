@@ -12,7 +12,7 @@ from vmlab.report import text
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
 
-_LINE, _WORDS, _LOG = 300, 4_000, 12_000
+_LINE, _WORDS, _LOG, _SOURCE = 300, 4_000, 12_000, 64 << 10
 
 
 def _moment(stamp: str) -> str:
@@ -46,6 +46,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "line": lambda value: text.clip(str(value), _LINE),
         "words": lambda value: text.clip(str(value), _WORDS),
+        "source": lambda value: text.clip(str(value), _SOURCE),
         "log": lambda value: text.clip_head(str(value), _LOG),
         "seconds": text.seconds,
         "size": text.size,
