@@ -1,0 +1,203 @@
+"""The tests of the student's own work: pure functions over what the guest's side has seen of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from vmlab.lab import Evidence, Record, Verdict, failed, inconclusive, passed, task_test, trouble
+
+MOST_S = 0.05
+"""How long a child may stay a zombie."""
+LOOKS = 10
+"""So many looks, 5 ms apart, is that long: fewer are a pause of the whole guest, not of the supervisor."""
+IDLE_SHARE = 0.05
+"""What a supervisor may take of a CPU while nothing happens."""
+
+
+@task_test(task="reaper", points=2)
+def each_status_is_printed_once(evidence: Evidence) -> Verdict:
+    """Six commands end, the first of them last, and two by a signal.
+
+    The lines that the program printed are compared with what the commands were told to do.
+    """
+    return _lines(evidence["reaper_mixed"])
+
+
+@task_test(task="reaper", points=1)
+def nobody_waits_for_the_slowest(evidence: Evidence) -> Verdict:
+    """While the first command still runs, those that have ended are reaped.
+
+    A child counts as a zombie for as long as the program could have reaped it: time in which others had the CPU is not counted.
+    """
+    return _zombies(evidence["reaper_mixed"])
+
+
+@task_test(task="reaper", points=2)
+def forty_end_at_once(evidence: Evidence) -> Verdict:
+    """Forty commands end in the same millisecond, each by one of four signals.
+
+    SIGCHLD does not queue: whoever waits once for each signal misses most of them. Lines and zombies are both looked at.
+    """
+    run = evidence["reaper_burst"]
+    if not run.flag("running"):
+        return trouble(run.record("program")) or failed(
+            "The forty commands never ran at the same time.",
+            measured=f"{len(run.numbers('statuses', at_least=0))} of 40 were found running",
+            hint="start each command as soon as its line is read, without waiting for those before it",
+        )
+    lines = _lines(run)
+    return lines if lines.kind != "pass" else _zombies(run)
+
+
+@task_test(task="reaper", points=1)
+def a_stopped_command_has_not_ended(evidence: Evidence) -> Verdict:
+    """A command is stopped and continues.
+
+    It must be there, stopped, when it is looked for, with no line about it; and its status comes once, when it has ended.
+    """
+    run = evidence["reaper_stopped"]
+    bad = trouble(run.record("program"))
+    if bad is not None:
+        return bad
+    early = [line.text("text") for line in run.records("early", at_least=0) if line.text("text").startswith("1 ")]
+    if early:
+        return failed(
+            "A line was printed about a command that was only stopped.",
+            expected="no line for command 1 before it ends",
+            measured=early[0],
+            hint="waitpid tells of stopped children only with WUNTRACED; if you use it, look at WIFSTOPPED",
+        )
+    if run.text("state") != "T":
+        return failed("The command could not be found stopped.", measured=f"state {run.text('state') or 'none'}", hint="start each command at once")
+    return _lines(run)
+
+
+@task_test(task="reaper", points=1)
+def orphans_are_reaped_too(evidence: Evidence) -> Verdict:
+    """A command leaves a process behind, which the program adopts.
+
+    No line is printed for it, and it does not stay a zombie.
+    """
+    run = evidence["reaper_stopped"]
+    bad = trouble(run.record("program"))
+    if bad is not None:
+        return bad
+    if run.integer("left", minimum=0) > 0:
+        return failed(
+            "A process that the program adopted is still its child.",
+            expected="no child left",
+            measured=f"{run.integer('left')} left",
+            hint="wait for any child (waitpid with -1), not only for those that you started",
+        )
+    extra = len(run.records("lines", at_least=0)) - len(run.numbers("statuses"))
+    if extra > 0:
+        return failed(
+            "A line was printed for a process that was no command.",
+            measured=f"{extra} lines more than commands",
+            hint="print a line only for a process id that you started",
+        )
+    return _zombies(run)
+
+
+@task_test(task="reaper", points=1)
+def it_sleeps_while_nothing_happens(evidence: Evidence) -> Verdict:
+    """Forty commands sleep, and so does the supervisor."""
+    run = evidence["reaper_burst"]
+    idle = run.record("idle")
+    for_s, cpu_s = idle.number("for_s", minimum=0.1), idle.number("cpu_s", minimum=0)
+    measured = f"{1000 * cpu_s:.0f} ms of CPU time in {1000 * for_s:.0f} ms"
+    if not run.flag("running"):
+        return trouble(run.record("program")) or inconclusive("The commands did not run, so there was nothing to wait for.", measured=measured)
+    if cpu_s > IDLE_SHARE * for_s:
+        return failed(
+            "The program is busy while nothing happens.",
+            expected=f"less than {IDLE_SHARE:.0%} of a CPU",
+            measured=measured,
+            hint="sleep until a signal or a line comes (a blocking read, poll, sigwait): do not ask again and again",
+        )
+    return passed("It slept.", expected=f"less than {IDLE_SHARE:.0%} of a CPU", measured=measured)
+
+
+@task_test(task="reaper", points=1)
+def no_file_stays_open(evidence: Evidence) -> Verdict:
+    """After forty commands the program has no more files open than after the first."""
+    run = evidence["reaper_burst"]
+    counts = run.record("descriptors")
+    before, after = counts.integer("before", minimum=0), counts.integer("after", minimum=0)
+    if before == 0 or after == 0:
+        return trouble(run.record("program")) or inconclusive("The program had ended before its files were counted.")
+    measured = f"{before} before, {after} after"
+    if after > before:
+        return failed("Files stay open.", expected="no more than before", measured=measured, hint="close what you open for a command when it has ended")
+    return passed("Nothing stays open.", expected="no more than before", measured=measured)
+
+
+@task_test(task="reaper", points=1)
+def it_ends_with_the_right_status(evidence: Evidence) -> Verdict:
+    """The program ends when its input has, with 1 if a command failed and with 0 if none did."""
+    for name, wanted in (("reaper_mixed", 1), ("reaper_stopped", 0)):
+        program = evidence[name].record("program")
+        bad = trouble(program)
+        if bad is not None:
+            return bad
+        if program.integer("status") != wanted:
+            what = "a command failed" if wanted else "every command ended with 0"
+            return failed(
+                f"The exit status is wrong where {what}.",
+                expected=str(wanted),
+                measured=str(program.integer("status")),
+                hint="end with 0 when every status was 0, else with 1; end only when the input is closed and every command has ended",
+            )
+    return passed("It ended as it should.", expected="1, then 0", measured="1, then 0")
+
+
+def _lines(run: Record) -> Verdict:
+    """Whether the lines are those that should be there, in any order."""
+    bad = trouble(run.record("program"))
+    if bad is not None:
+        return bad
+    wanted = [f"{number} {int(status)}" for number, status in enumerate(run.numbers("statuses"), 1)]
+    found = [line.text("text") for line in run.records("lines", at_least=0)]
+    count = f"{len(found)} lines, {len(set(found) & set(wanted))} of {len(wanted)} right"
+    double = next((line for line, times in Counter(found).items() if times > 1), None)
+    missing = next((line for line in wanted if line not in found), None)
+    strange = next((line for line in found if line not in wanted), None)
+    if double is not None:
+        return failed("A line was printed twice.", measured=f"{double!r}; {count}", hint="reap a child once: a process id that was waited for is nobody's")
+    if missing is not None and strange is not None and strange.split(" ")[0] == missing.split(" ")[0]:
+        return failed(
+            "A status is wrong.",
+            expected=missing,
+            measured=f"{strange}; {count}",
+            hint="WIFEXITED tells whether there is an exit status (WEXITSTATUS); of a signal it is 128 + WTERMSIG",
+        )
+    if missing is not None:
+        return failed(
+            "A command ended, and no line says so.",
+            expected=missing,
+            measured=count,
+            hint="after each SIGCHLD wait again (WNOHANG) until there is no more: one signal may stand for many children",
+        )
+    if strange is not None:
+        return failed("There is a line that nobody asked for.", measured=f"{strange[:80]!r}; {count}", hint="print NUMBER STATUS, and nothing else")
+    return passed("Every command's status was printed once.", expected=f"{len(wanted)} lines", measured=count)
+
+
+def _zombies(run: Record) -> Verdict:
+    """Whether a child stayed a zombie though the program could have reaped it."""
+    zombies = run.record("zombies")
+    looks = zombies.integer("looks", minimum=0)
+    expected = f"none for longer than {1000 * MOST_S:.0f} ms"
+    if looks < 2 * LOOKS:
+        return trouble(run.record("program")) or inconclusive(f"It was looked at {looks} times only.", hint="try it again on a quieter machine")
+    for each in zombies.records("longest", at_least=0):
+        held_s = each.number("age_s", minimum=0) - each.number("waited_s", minimum=0)
+        if each.integer("looks", minimum=0) > LOOKS and held_s > MOST_S:
+            return failed(
+                "A child stayed a zombie.",
+                expected=expected,
+                measured=f"{1000 * held_s:.0f} ms, seen at {each.integer('looks')} looks",
+                hint="reap each child when SIGCHLD comes, whichever it is: waitpid(-1, ..., WNOHANG), until it says that there is none",
+            )
+    longest = max((each.number("age_s") for each in zombies.records("longest", at_least=0)), default=0.0)
+    return passed("No child stayed a zombie.", expected=expected, measured=f"{1000 * longest:.0f} ms at most, {looks} looks")
