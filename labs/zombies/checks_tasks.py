@@ -68,7 +68,9 @@ def a_stopped_command_has_not_ended(evidence: Evidence) -> Verdict:
             hint="waitpid tells of stopped children only with WUNTRACED; if you use it, look at WIFSTOPPED",
         )
     if run.text("state") != "T":
-        return failed("The command could not be found stopped.", measured=f"state {run.text('state') or 'none'}", hint="start each command at once")
+        return failed(
+            "The command could not be found stopped.", measured=f"state {run.text('state') or 'none'}", hint="start each command at once"
+        )
     return _lines(run)
 
 
@@ -107,7 +109,9 @@ def it_sleeps_while_nothing_happens(evidence: Evidence) -> Verdict:
     for_s, cpu_s = idle.number("for_s", minimum=0.1), idle.number("cpu_s", minimum=0)
     measured = f"{1000 * cpu_s:.0f} ms of CPU time in {1000 * for_s:.0f} ms"
     if not run.flag("running"):
-        return trouble(run.record("program")) or inconclusive("The commands did not run, so there was nothing to wait for.", measured=measured)
+        return trouble(run.record("program")) or inconclusive(
+            "The commands did not run, so there was nothing to wait for.", measured=measured
+        )
     if cpu_s > IDLE_SHARE * for_s:
         return failed(
             "The program is busy while nothing happens.",
@@ -128,7 +132,12 @@ def no_file_stays_open(evidence: Evidence) -> Verdict:
         return trouble(run.record("program")) or inconclusive("The program had ended before its files were counted.")
     measured = f"{before} before, {after} after"
     if after > before:
-        return failed("Files stay open.", expected="no more than before", measured=measured, hint="close what you open for a command when it has ended")
+        return failed(
+            "Files stay open.",
+            expected="no more than before",
+            measured=measured,
+            hint="close what you open for a command when it has ended",
+        )
     return passed("Nothing stays open.", expected="no more than before", measured=measured)
 
 
@@ -163,7 +172,11 @@ def _lines(run: Record) -> Verdict:
     missing = next((line for line in wanted if line not in found), None)
     strange = next((line for line in found if line not in wanted), None)
     if double is not None:
-        return failed("A line was printed twice.", measured=f"{double!r}; {count}", hint="reap a child once: a process id that was waited for is nobody's")
+        return failed(
+            "A line was printed twice.",
+            measured=f"{double!r}; {count}",
+            hint="reap a child once: a process id that was waited for is nobody's",
+        )
     if missing is not None and strange is not None and strange.split(" ")[0] == missing.split(" ")[0]:
         return failed(
             "A status is wrong.",
@@ -179,7 +192,9 @@ def _lines(run: Record) -> Verdict:
             hint="after each SIGCHLD wait again (WNOHANG) until there is no more: one signal may stand for many children",
         )
     if strange is not None:
-        return failed("There is a line that nobody asked for.", measured=f"{strange[:80]!r}; {count}", hint="print NUMBER STATUS, and nothing else")
+        return failed(
+            "There is a line that nobody asked for.", measured=f"{strange[:80]!r}; {count}", hint="print NUMBER STATUS, and nothing else"
+        )
     return passed("Every command's status was printed once.", expected=f"{len(wanted)} lines", measured=count)
 
 
@@ -189,7 +204,9 @@ def _zombies(run: Record) -> Verdict:
     looks = zombies.integer("looks", minimum=0)
     expected = f"none for longer than {1000 * MOST_S:.0f} ms"
     if looks < 2 * LOOKS:
-        return trouble(run.record("program")) or inconclusive(f"It was looked at {looks} times only.", hint="try it again on a quieter machine")
+        return trouble(run.record("program")) or inconclusive(
+            f"It was looked at {looks} times only.", hint="try it again on a quieter machine"
+        )
     for each in zombies.records("longest", at_least=0):
         held_s = each.number("age_s", minimum=0) - each.number("waited_s", minimum=0)
         if each.integer("looks", minimum=0) > LOOKS and held_s > MOST_S:

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """A student's supervisor, tried: commands that end in another order than they began, forty that end at once, one that is stopped.
 
-Everything is seen from outside: which children the supervisor has, how long each stays a zombie, how much CPU time it takes. What it printed
-is a text beside that. A zombie's age counts only while the supervisor could have run: see `Watch`.
+Everything is seen from outside: which children the supervisor has, how long each stays a zombie, how much CPU time it takes. What it
+printed is a text beside that. A zombie's age counts only while the supervisor could have run: see `Watch`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -105,10 +106,9 @@ class Watch:
 
 def ask(run: Running, commands: list[str]) -> None:
     """Tell it commands, a line each."""
-    try:
+    # It may have ended, or not read: what it was asked and has not done shows in what it printed.
+    with contextlib.suppress(BrokenPipeError, TimeoutError):
         run.write("".join(f"{command}\n" for command in commands).encode())
-    except (BrokenPipeError, TimeoutError):
-        pass  # It ended, or does not read: what it was asked and has not done shows in what it printed.
 
 
 def told(run: Running) -> list[dict[str, object]]:
@@ -199,7 +199,7 @@ def stopped(program: Program) -> dict[str, object]:
             watch.until(lambda: False, 0.2)
             states, early = state(child), told(run)
             os.kill(child, signal.SIGCONT)
-        watch.until(lambda: len(run.lines) >= 2 and not children(run.pid) or run.wait(0.0), 3.0)
+        watch.until(lambda: (len(run.lines) >= 2 and not children(run.pid)) or run.wait(0.0), 3.0)
         adopted = children(run.pid)
         return {"run": "stopped", "statuses": [0, 0], "state": states, "early": early, "left": len(adopted), **ended(run, watch)}
 
@@ -207,7 +207,7 @@ def stopped(program: Program) -> dict[str, object]:
 def descriptors(pid: int) -> int:
     """How many files a process has open; 0 when it is gone."""
     try:
-        return len(os.listdir(f"/proc/{pid}/fd"))
+        return sum(1 for _ in os.scandir(f"/proc/{pid}/fd"))
     except GONE:
         return 0
 
