@@ -39,6 +39,7 @@ _X86_64 = {
     "setuid": 105,
     "setgid": 106,
     "setresuid": 117,
+    "pivot_root": 155,
     "prctl": 157,
     "gettid": 186,
     "tkill": 200,
@@ -59,6 +60,7 @@ _X86_64 = {
     "membarrier": 324,
 }
 _GENERIC = {
+    "pivot_root": 41,
     "exit": 93,
     "unshare": 97,
     "futex": 98,
@@ -214,7 +216,7 @@ def setns(descriptor: int, kind: int = 0) -> None:
         raise failed("setns")
 
 
-MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 8, 4096, 16384, 1 << 18
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
 """Of mount(2)."""
 
 
@@ -229,6 +231,17 @@ def umount(target: str, *, lazily: bool = False) -> None:
     """Unmount; ``lazily``: at once for those who look, and in truth when nobody uses it any more (MNT_DETACH)."""
     if libc.umount2(target.encode(), ctypes.c_int(2 if lazily else 0)) != 0:
         raise failed(f"umount {target}")
+
+
+def pivot_root(new_root: str) -> None:
+    """Make a mount the root of the caller's mount namespace, and let go of the one that was: nothing leads there any more.
+
+    With the same directory twice the old root lies on the new one, and is unmounted from it, see pivot_root(2).
+    """
+    os.chdir(new_root)
+    syscall("pivot_root", b".", b".")
+    umount(".", lazily=True)
+    os.chdir("/")
 
 
 # --- prctl ------------------------------------------------------------------------------------------------------------------------
