@@ -10,6 +10,7 @@ MOST_S = 0.05
 """How long a child may stay a zombie."""
 LOOKS = 10
 """So many looks, 5 ms apart, is that long: fewer are a pause of the whole guest, not of the supervisor."""
+ENDED_BY_THE_LAB = "ended by the lab"
 IDLE_SHARE = 0.05
 """What a supervisor may take of a CPU while nothing happens."""
 
@@ -40,7 +41,7 @@ def forty_end_at_once(evidence: Evidence) -> Verdict:
     """
     run = evidence["reaper_burst"]
     if not run.flag("running"):
-        return trouble(run.record("program")) or failed(
+        return _bad(run) or failed(
             "The forty commands never ran at the same time.",
             measured=f"{len(run.numbers('statuses', at_least=0))} of 40 were found running",
             hint="start each command as soon as its line is read, without waiting for those before it",
@@ -56,7 +57,7 @@ def a_stopped_command_has_not_ended(evidence: Evidence) -> Verdict:
     It must be there, stopped, when it is looked for, with no line about it; and its status comes once, when it has ended.
     """
     run = evidence["reaper_stopped"]
-    bad = trouble(run.record("program"))
+    bad = _bad(run)
     if bad is not None:
         return bad
     early = [line.text("text") for line in run.records("early", at_least=0) if line.text("text").startswith("1 ")]
@@ -81,7 +82,7 @@ def orphans_are_reaped_too(evidence: Evidence) -> Verdict:
     No line is printed for it, and it does not stay a zombie.
     """
     run = evidence["reaper_stopped"]
-    bad = trouble(run.record("program"))
+    bad = _bad(run)
     if bad is not None:
         return bad
     if run.integer("left", minimum=0) > 0:
@@ -109,9 +110,7 @@ def it_sleeps_while_nothing_happens(evidence: Evidence) -> Verdict:
     for_s, cpu_s = idle.number("for_s", minimum=0.1), idle.number("cpu_s", minimum=0)
     measured = f"{1000 * cpu_s:.0f} ms of CPU time in {1000 * for_s:.0f} ms"
     if not run.flag("running"):
-        return trouble(run.record("program")) or inconclusive(
-            "The commands did not run, so there was nothing to wait for.", measured=measured
-        )
+        return _bad(run) or inconclusive("The commands did not run, so there was nothing to wait for.", measured=measured)
     if cpu_s > IDLE_SHARE * for_s:
         return failed(
             "The program is busy while nothing happens.",
@@ -129,7 +128,7 @@ def no_file_stays_open(evidence: Evidence) -> Verdict:
     counts = run.record("descriptors")
     before, after = counts.integer("before", minimum=0), counts.integer("after", minimum=0)
     if before == 0 or after == 0:
-        return trouble(run.record("program")) or inconclusive("The program had ended before its files were counted.")
+        return _bad(run) or inconclusive("The program had ended before its files were counted.")
     measured = f"{before} before, {after} after"
     if after > before:
         return failed(
@@ -146,7 +145,14 @@ def it_ends_with_the_right_status(evidence: Evidence) -> Verdict:
     """The program ends when its input has, with 1 if a command failed and with 0 if none did."""
     for name, wanted in (("reaper_mixed", 1), ("reaper_stopped", 0)):
         program = evidence[name].record("program")
-        bad = trouble(program)
+        if program.text("how") == ENDED_BY_THE_LAB:
+            return failed(
+                "The program did not end.",
+                expected="its end, once its input is closed and every command has ended",
+                measured="it still ran 3 s later",
+                hint="count the commands that still run; with none left and no more input, end",
+            )
+        bad = _bad(evidence[name])
         if bad is not None:
             return bad
         if program.integer("status") != wanted:
@@ -160,9 +166,15 @@ def it_ends_with_the_right_status(evidence: Evidence) -> Verdict:
     return passed("It ended as it should.", expected="1, then 0", measured="1, then 0")
 
 
+def _bad(run: Record) -> Verdict | None:
+    """The verdict on a program that ran into a limit or was killed; None when it ended by itself, or the lab ended it at the end."""
+    program = run.record("program")
+    return None if program.text("how") == ENDED_BY_THE_LAB else trouble(program)
+
+
 def _lines(run: Record) -> Verdict:
     """Whether the lines are those that should be there, in any order."""
-    bad = trouble(run.record("program"))
+    bad = _bad(run)
     if bad is not None:
         return bad
     wanted = [f"{number} {int(status)}" for number, status in enumerate(run.numbers("statuses"), 1)]
@@ -204,9 +216,7 @@ def _zombies(run: Record) -> Verdict:
     looks = zombies.integer("looks", minimum=0)
     expected = f"none for longer than {1000 * MOST_S:.0f} ms"
     if looks < 2 * LOOKS:
-        return trouble(run.record("program")) or inconclusive(
-            f"It was looked at {looks} times only.", hint="try it again on a quieter machine"
-        )
+        return _bad(run) or inconclusive(f"It was looked at {looks} times only.", hint="try it again on a quieter machine")
     for each in zombies.records("longest", at_least=0):
         held_s = each.number("age_s", minimum=0) - each.number("waited_s", minimum=0)
         if each.integer("looks", minimum=0) > LOOKS and held_s > MOST_S:
@@ -216,5 +226,5 @@ def _zombies(run: Record) -> Verdict:
                 measured=f"{1000 * held_s:.0f} ms, seen at {each.integer('looks')} looks",
                 hint="reap each child when SIGCHLD comes, whichever it is: waitpid(-1, ..., WNOHANG), until it says that there is none",
             )
-    longest = max((each.number("age_s") for each in zombies.records("longest", at_least=0)), default=0.0)
-    return passed("No child stayed a zombie.", expected=expected, measured=f"{1000 * longest:.0f} ms at most, {looks} looks")
+    held = [each.number("age_s") - each.number("waited_s") for each in zombies.records("longest", at_least=0)]
+    return passed("No child stayed a zombie.", expected=expected, measured=f"{1000 * max(held, default=0.0):.0f} ms at most, {looks} looks")

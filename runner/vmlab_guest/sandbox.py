@@ -79,6 +79,7 @@ class Order:
         self.stdin: bytes | None = b""
         self.limits = limits
         self.as_root = as_root
+        self.subreaper = False
 
     def variables(self) -> dict[str, str]:
         """Its environment: nothing is inherited."""
@@ -229,6 +230,9 @@ class World:
             os.chroot(_WORLD)
             become(self.uid)
             syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+        if self.order.subreaper:
+            # (It is kept across execve; children do not inherit it.)
+            syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
         os.chdir(self.home)
 
 

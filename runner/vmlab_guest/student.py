@@ -155,11 +155,12 @@ class Program:
         stdin: bytes | None = b"",
         environment: "Mapping[str, str] | None" = None,
         given: "Mapping[str, str] | None" = None,
+        subreaper: bool = False,
     ) -> "Running":
         """It runs for the block: ``with program.running("7", stdin=b"...") as run:``, and all of it is gone afterwards.
 
         ``stdin`` is its whole input; None keeps it open for `Running.write`. ``given`` are files and directories of the guest, by the names
-        under which it finds them in its home, for reading (as far as everybody may read them).
+        under which it finds them in its home, for reading (as far as everybody may read them). A ``subreaper`` adopts the orphans below it.
         """
         words = [str(each) for each in arguments]
         files = self.files
@@ -176,6 +177,7 @@ class Program:
             order.support["sitecustomize.py"] = _PYTHON
             order.environment.update(PYTHONPATH=SUPPORT, PYTHONDONTWRITEBYTECODE="1")
         order.given.update(given or {})
+        order.subreaper = subreaper
         order.stdin = stdin
         return Running(order)
 

@@ -20,8 +20,9 @@ from vmlab_guest.wait import wait_until
 
 BURST = 40
 FINE_S = 0.005  # How long the observer sleeps between two looks: the supervisor, which has a part of one CPU, gets all of it meanwhile.
-IDLE_S = 0.6
+IDLE_S = 0.4
 LIMIT_S = 8.0
+PATIENCE_S = 3.0  # For what should come at once: a line about a command that has ended, the end after all of them.
 SIGNALS = (signal.SIGTERM, signal.SIGKILL, signal.SIGHUP, signal.SIGUSR1)
 
 
@@ -116,11 +117,11 @@ def told(run: Running) -> list[dict[str, object]]:
     return [{"at_s": round(at_s - run.started_s, 4), "text": text[:200]} for at_s, text in run.lines[:200]]
 
 
-def ended(run: Running, watch: Watch) -> dict[str, object]:
-    """Close its input, and wait for its end."""
+def close(run: Running, watch: Watch) -> dict[str, object]:
+    """Close its input, and wait a while for its end; what it printed, and its zombies."""
     run.close_input()
-    watch.until(lambda: run.wait(0.0))
-    return {"lines": told(run), "zombies": watch.record(), "program": run.record()}
+    watch.until(lambda: run.wait(0.0), PATIENCE_S)
+    return {"lines": told(run), "zombies": watch.record()}
 
 
 def sleeper(run: Running, seconds: float) -> int | None:
@@ -141,7 +142,7 @@ def mixed(program: Program) -> dict[str, object]:
     """Six commands; the first ends last, two are killed. Statuses are drawn anew each time."""
     first, second = random.sample(range(1, 120), 2)
     asked = [
-        (f"sleep 0.8; exit {first}", first),
+        (f"sleep 0.6; exit {first}", first),
         ("exit 0", 0),
         (f"exit {second}", second),
         ("kill -TERM $$", 128 + signal.SIGTERM),
@@ -152,7 +153,8 @@ def mixed(program: Program) -> dict[str, object]:
         watch = Watch(run)
         ask(run, [command for command, _ in asked])
         watch.until(lambda: len(run.lines) >= len(asked) or run.wait(0.0))
-        return {"run": "mixed", "statuses": [status for _, status in asked], **ended(run, watch)}
+        seen = {"run": "mixed", "statuses": [status for _, status in asked], **close(run, watch)}
+    return {**seen, "program": run.record()}
 
 
 def burst(program: Program) -> dict[str, object]:
@@ -172,26 +174,27 @@ def burst(program: Program) -> dict[str, object]:
         for child, number in victims:
             os.kill(child, number)
         killed_within_s = round(time.monotonic() - kill_began, 6)
-        watch.until(lambda: len(run.lines) >= len(victims) or run.wait(0.0), 3.0)
+        watch.until(lambda: len(run.lines) >= len(victims) or run.wait(0.0), PATIENCE_S)
         after = descriptors(run.pid)
-        return {
+        seen = {
             "run": "burst",
             "running": running,
             "statuses": [128 + number for _, number in victims],
             "killed_within_s": killed_within_s,
             "idle": idle,
             "descriptors": {"before": before, "after": after},
-            **ended(run, watch),
+            **close(run, watch),
         }
+    return {**seen, "program": run.record()}
 
 
 def stopped(program: Program) -> dict[str, object]:
     """One command is stopped and continued; another ends and leaves a process behind, which ends later."""
     with program.running(stdin=None, subreaper=True) as run:
         watch = Watch(run)
-        ask(run, ["exec sleep 1.2", "(sleep 0.5) & exit 0"])
-        watch.until(lambda: sleeper(run, 1.2) and len(run.lines) >= 1)
-        child = sleeper(run, 1.2)
+        ask(run, ["exec sleep 0.9", "(sleep 0.4) & exit 0"])
+        watch.until(lambda: sleeper(run, 0.9))
+        child = sleeper(run, 0.9)
         states, early = "", []
         if child is not None:
             os.kill(child, signal.SIGSTOP)
@@ -199,9 +202,10 @@ def stopped(program: Program) -> dict[str, object]:
             watch.until(lambda: False, 0.2)
             states, early = state(child), told(run)
             os.kill(child, signal.SIGCONT)
-        watch.until(lambda: (len(run.lines) >= 2 and not children(run.pid)) or run.wait(0.0), 3.0)
+        watch.until(lambda: (len(run.lines) >= 2 and not children(run.pid)) or run.wait(0.0), PATIENCE_S)
         adopted = children(run.pid)
-        return {"run": "stopped", "statuses": [0, 0], "state": states, "early": early, "left": len(adopted), **ended(run, watch)}
+        seen = {"run": "stopped", "statuses": [0, 0], "state": states, "early": early, "left": len(adopted), **close(run, watch)}
+    return {**seen, "program": run.record()}
 
 
 def descriptors(pid: int) -> int:

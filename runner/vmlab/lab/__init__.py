@@ -39,6 +39,7 @@ skeleton    a lab that works, for `vmlab new`
 from vmlab.lab.attempts import Attempt, attempts_of, noise_of
 from vmlab.lab.checks import Check, check, judge
 from vmlab.lab.collection import read_lab
+from vmlab.lab.conduct import trouble
 from vmlab.lab.evidence import Evidence, EvidenceProblem, Record
 from vmlab.lab.lab import Lab
 from vmlab.lab.statistics import Interval, median_interval, ratio_interval
@@ -69,4 +70,5 @@ __all__ = [
     "ratio_interval",
     "read_lab",
     "task_test",
+    "trouble",
 ]

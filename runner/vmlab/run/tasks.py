@@ -64,7 +64,7 @@ def try_alone(request: RunRequest, progress: Progress) -> list[TaskPart]:
     tasks, tests = request.lab.definition.tasks, request.work.tests
     if not request.work.attempted:
         return [judged(task_part(Tried(each), tasks[each.task]), tests, Evidence({}, {}, {})) for each in request.work.attempts]
-    with session(request.lab, request.job.choice, progress, request.need, "trying") as here:
+    with session(request.lab, request.job.choice, progress, request.need, "your work in") as here:
         tried = try_tasks(request, here)
         evidence = _evidence(request, here)
     return [judged(task_part(each, tasks[each.attempt.task]), tests, evidence) for each in tried]

@@ -48,7 +48,10 @@ def main() -> None:
             before = time.monotonic()
             stdin = order.get("stdin")
             with program.running(
-                *order["arguments"], stdin=stdin if stdin is None else stdin.encode(), given=order.get("given"), environment={"GREETING": "hi"}
+                *order["arguments"],
+                stdin=stdin if stdin is None else stdin.encode(),
+                given=order.get("given"),
+                environment={"GREETING": "hi"},
             ) as run:
                 started = time.monotonic()
                 if lines := order.get("until_lines"):
