@@ -154,7 +154,11 @@ class Keeper:
         os.dup2(nothing, 1)
         close_all_but([0, 1, 2, self._group, self._log.memory, self._log.bell, *self._ends.all()])
         self._ends.close("stdin_writes", "status_reads", "gate_writes", "control_writes")
-        self._world.make()
+        try:
+            self._world.make()
+        except OSError as exc:
+            self._log.add(ERR, str(exc).encode())
+            raise
         self._bell, wakes = os.pipe()
         os.set_blocking(self._bell, False)
         os.set_blocking(wakes, False)

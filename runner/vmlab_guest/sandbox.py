@@ -43,6 +43,7 @@ class Limits:
     """What a program may take: seconds by the clock, MiB of memory, KiB that it prints, processes and threads at a time."""
 
     def __init__(self, limits: "Mapping[str, int | float]") -> None:
+        self.told = {name: limits[name] for name in ("time_s", "memory_mib", "output_kib", "processes")}
         self.time_s = float(limits["time_s"])
         self.memory_bytes = int(limits["memory_mib"]) << 20
         self.output_bytes = int(limits["output_kib"]) << 10
@@ -151,9 +152,10 @@ class World:
             os.mkdir(self.home, 0o700)
             self._write(self.order.files, self.home)
             return
-        given = {name: os.open(path, os.O_PATH | os.O_CLOEXEC) for name, path in self.order.given.items()}
         syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWNET)
         syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
+        # (Opened before anything is covered, and in this namespace: what is another's cannot be mounted here.)
+        given = {name: os.open(path, os.O_PATH | os.O_CLOEXEC) for name, path in self.order.given.items()}
         os.umask(0)
         size = self.order.limits.disk_bytes + sum(len(content) + 4096 for content in self.order.files.values())
         options = f"mode=755,size={size},nr_inodes={_INODES + len(self.order.files) + len(given)}"

@@ -42,10 +42,9 @@ _LIMIT_S = 20.0
 
 # Python writes to a pipe in blocks. On a terminal it writes line by line, and so it does here: a moment is known for each line, and what a
 # program has printed is not lost when it is killed. (`python -u` writes each word by itself, and the words of two processes mix.)
-# Python imports this file, if there is one, at its start (the module site); nothing of it is left for the program to see.
+# Python imports this file, if there is one, at its start (the module site); what the program starts gets nothing of it.
 _PYTHON = b"""import os, sys
 sys.path.remove(os.environ.pop("PYTHONPATH"))
-del sys.modules["sitecustomize"]
 sys.stdout.reconfigure(line_buffering=True)
 """
 # The same for C, where the program's main is called by this one. (tcc has no constructors; LD_PRELOAD would reach the program's children.)
@@ -377,7 +376,8 @@ class Running:
         """How it ended and what it took, for the experiment; waits for its end, in the block, as long as its time limit.
 
         ``how`` is "exited", "killed" (by the ``signal``), "time limit", "output limit", or "ended by the lab" (the block was left);
-        ``state`` is the state that it was in when it was ended, a letter of proc_pid_stat(5); ``sent`` are the script's own signals.
+        ``state`` is the state that it was in when it was ended, a letter of proc_pid_stat(5); ``sent`` are the script's own signals,
+        ``limits`` those of attempt.json.
         """
         if self._keeper:
             self.wait(self._order.limits.time_s + _LIMIT_S)
@@ -396,6 +396,7 @@ class Running:
             "stderr": self.stderr()[-MESSAGE_BYTES:].decode(errors="backslashreplace"),
             **{name: end[name] for name in ("stdout_bytes", "refused_forks", "oom_kills", "left_behind", "disk_full", "state")},
             "sent": self._sent,
+            "limits": self._order.limits.told,
         }
 
 
