@@ -68,7 +68,11 @@ def answered(order: dict[str, Any]) -> dict[str, Any]:
     if order.get("only_build"):
         return answer
     stdin = order.get("stdin", "")
-    more = {"stdin": stdin if stdin is None else stdin.encode(), "given": order.get("given"), "environment": {"GREETING": "hi"}}
+    more: dict[str, Any] = {
+        "stdin": stdin if stdin is None else stdin.encode(),
+        "given": order.get("given"),
+        "environment": {"GREETING": "hi"},
+    }
     moments = [time.monotonic()]
     with program.running(*order["arguments"], **more) as run:
         moments.append(time.monotonic())
