@@ -68,13 +68,9 @@ def answered(order: dict[str, Any]) -> dict[str, Any]:
     if order.get("only_build"):
         return answer
     stdin = order.get("stdin", "")
-    more: dict[str, Any] = {
-        "stdin": stdin if stdin is None else stdin.encode(),
-        "given": order.get("given"),
-        "environment": {"GREETING": "hi"},
-    }
+    more: dict[str, Any] = {"given": order.get("given"), "environment": {"GREETING": "hi"}}
     moments = [time.monotonic()]
-    with program.running(*order["arguments"], **more) as run:
+    with program.running(*order["arguments"], stdin=stdin if stdin is None else stdin.encode(), **more) as run:
         moments.append(time.monotonic())
         answer |= looked_at(run, order)
         moments.append(time.monotonic())
