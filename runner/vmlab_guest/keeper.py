@@ -32,7 +32,7 @@ _GRACE_S, _GLANCES = 0.1, 5
 class Log:
     """What the program printed and when, and how it ended: written by the keeper, read by the lab's script, in a file in memory.
 
-    Its length is bounded by what the program may print. ``entries`` are (moment by CLOCK_MONOTONIC in ns, kind, content).
+    Its length is bounded by what the program may print.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,6 @@ class Log:
         self.news, self.bell = os.pipe()
         os.set_blocking(self.news, False)
         os.set_blocking(self.bell, False)
-        self.entries: list[tuple[int, int, bytes]] = []
         self._read_to = 0
 
     def close_bell(self) -> None:
@@ -67,15 +66,16 @@ class Log:
             return  # (It has rung often enough.)
 
     def read(self) -> "list[tuple[int, int, bytes]]":
-        """All entries until now; one that is not yet whole comes the next time."""
+        """The entries that are new, each once: (moment by CLOCK_MONOTONIC in ns, kind, content). One that is not yet whole comes later."""
+        entries = []
         while self.memory >= 0 and len(header := os.pread(self.memory, _HEADER, self._read_to)) == _HEADER:
             length = int.from_bytes(header[12:], "little")
             content = os.pread(self.memory, length, self._read_to + _HEADER)
             if len(content) < length:
                 break
-            self.entries.append((int.from_bytes(header[:8], "little"), int.from_bytes(header[8:12], "little"), content))
+            entries.append((int.from_bytes(header[:8], "little"), int.from_bytes(header[8:12], "little"), content))
             self._read_to += _HEADER + length
-        return self.entries
+        return entries
 
     def wait(self, limit_s: float) -> bool:
         """Wait for the bell; whether the keeper still lives."""
@@ -154,7 +154,11 @@ class Keeper:
         os.dup2(nothing, 1)
         close_all_but([0, 1, 2, self._group, self._log.memory, self._log.bell, *self._ends.all()])
         self._ends.close("stdin_writes", "status_reads", "gate_writes", "control_writes")
-        self._world.make()
+        try:
+            self._world.make()
+        except OSError as exc:
+            self._log.add(ERR, str(exc).encode())
+            raise
         self._bell, wakes = os.pipe()
         os.set_blocking(self._bell, False)
         os.set_blocking(wakes, False)
@@ -187,7 +191,7 @@ class Keeper:
         os.close(ends.gate_reads)
         order = self._world.order
         try:
-            os.execve(order.argv[0], order.argv, order.variables())
+            os.execve(order.argv[0], order.argv, self._world.variables())
         except OSError as exc:
             os.write(ends.status_writes, str(exc.errno).encode())
             os._exit(127)

@@ -23,7 +23,7 @@ USER = "student"
 """Who the program runs as: a user of its own, without a password, without sudo, without a key for SSH."""
 HOME = f"/home/{USER}"
 SUPPORT = "/run/support"
-"""Where files of ours lie in its world, root's and for reading: what lets Python print line by line, the frame of a C program."""
+"""Where files of ours lie in its world, root's and for reading: what makes Python print line by line, the frame of a C program."""
 
 _FIRST_UID = 2000
 # Where the new root is put together (in a mount namespace of its own, so that nobody else sees it), and the world within it.
@@ -35,6 +35,8 @@ _DEVICES = {"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9}
 _CHARACTER_DEVICE = 0o020000
 # Files, directories and links that it may make beside those it is given: 1 KiB of the kernel's memory each.
 _INODES = 4096
+# linux/keyctl.h
+_JOIN_SESSION_KEYRING, _CLEAR_KEYRING, _USER_KEYRINGS = 1, 7, (-4, -5)
 # The lab's script, sshd and whatever else the guest does have 100: together they get five sixths of a processor that all want.
 _CPU_WEIGHT = 20
 
@@ -43,6 +45,7 @@ class Limits:
     """What a program may take: seconds by the clock, MiB of memory, KiB that it prints, processes and threads at a time."""
 
     def __init__(self, limits: "Mapping[str, int | float]") -> None:
+        self.told = {name: limits[name] for name in ("time_s", "memory_mib", "output_kib", "processes")}
         self.time_s = float(limits["time_s"])
         self.memory_bytes = int(limits["memory_mib"]) << 20
         self.output_bytes = int(limits["output_kib"]) << 10
@@ -80,18 +83,6 @@ class Order:
         self.limits = limits
         self.as_root = as_root
         self.subreaper = False
-
-    def variables(self) -> dict[str, str]:
-        """Its environment: nothing is inherited."""
-        who = "root" if self.as_root else USER
-        return {
-            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" if self.as_root else "/usr/local/bin:/usr/bin:/bin",
-            "HOME": "/root" if self.as_root else HOME,
-            "USER": who,
-            "LOGNAME": who,
-            "LANG": "C.UTF-8",
-            **self.environment,
-        }
 
 
 def require_cgroups() -> None:
@@ -141,20 +132,42 @@ class World:
     def __init__(self, order: Order, label: str) -> None:
         self.order = order
         self.uid = 0 if order.as_root else student_uid()
-        self.home = HOME
+        self.home, self.support = HOME, SUPPORT
         self.proc, self.disk = f"{_WORLD}/proc", "/"
         if order.as_root:
-            self.home, self.proc, self.disk = f"/run/{label}-{os.getpid()}", "/proc", "/run"
+            self.home = f"/run/{label}-{os.getpid()}"
+            self.support = f"{self.home}-support"
+            self.proc, self.disk = "/proc", "/run"
+
+    def variables(self) -> dict[str, str]:
+        """The program's environment: nothing is inherited."""
+        root = self.order.as_root
+        who = "root" if root else USER
+        return {
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" if root else "/usr/local/bin:/usr/bin:/bin",
+            "HOME": "/root" if root else HOME,
+            "USER": who,
+            "LOGNAME": who,
+            "LANG": "C.UTF-8",
+            **{name: value.replace(SUPPORT, self.support) for name, value in self.order.environment.items()},
+        }
 
     def make(self) -> None:
         """Make it, in namespaces of the caller's own. A program of root's is in the guest as it is, and only its directory is made."""
         if self.order.as_root:
-            os.mkdir(self.home, 0o700)
-            self._write(self.order.files, self.home)
+            # (So that what it leaves without a parent is reaped here, and counted as its own.)
+            syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+            os.umask(0o022)
+            for directory, files in ((self.home, self.order.files), (self.support, self.order.support)):
+                os.mkdir(directory, 0o700)
+                self._write(files, directory)
+            for name, path in self.order.given.items():
+                os.symlink(path, f"{self.home}/{name}")
             return
-        given = {name: os.open(path, os.O_PATH | os.O_CLOEXEC) for name, path in self.order.given.items()}
         syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWNET)
         syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
+        # (Opened before anything is covered, and in this namespace: what is another's cannot be mounted here.)
+        given = {name: os.open(path, os.O_PATH | os.O_CLOEXEC) for name, path in self.order.given.items()}
         os.umask(0)
         size = self.order.limits.disk_bytes + sum(len(content) + 4096 for content in self.order.files.values())
         options = f"mode=755,size={size},nr_inodes={_INODES + len(self.order.files) + len(given)}"
@@ -206,15 +219,17 @@ class World:
                 os.fchown(descriptor, owner, owner)
 
     def remove(self) -> None:
-        """Remove what does not go by itself: the directory of a program of root's."""
-        if self.order.as_root and os.path.isdir(self.home):
-            for directory, folders, files in os.walk(self.home, topdown=False):
-                for name in files:
-                    os.unlink(f"{directory}/{name}")
-                for name in folders:
-                    path = f"{directory}/{name}"
-                    (os.unlink if os.path.islink(path) else os.rmdir)(path)
-            os.rmdir(self.home)
+        """Remove what does not go by itself: the directories of a program of root's."""
+        if self.order.as_root:
+            for top in (self.home, self.support):
+                for directory, folders, files in os.walk(top, topdown=False):
+                    for name in files:
+                        os.unlink(f"{directory}/{name}")
+                    for name in folders:
+                        path = f"{directory}/{name}"
+                        (os.unlink if os.path.islink(path) else os.rmdir)(path)
+                    if directory == top:
+                        os.rmdir(top)
 
     def enter(self) -> None:
         """Be in it for good, as an ordinary process of its user: what the lab's script may be (real-time, pinned) is not inherited."""
@@ -229,11 +244,22 @@ class World:
             # In a changed root nobody may make a user namespace (user_namespaces(7)), and be root there.
             os.chroot(_WORLD)
             become(self.uid)
+            _forget_keys()
             syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
         if self.order.subreaper:
             # (It is kept across execve; children do not inherit it.)
             syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
         os.chdir(self.home)
+
+
+def _forget_keys() -> None:
+    """Let go of the script's keyring, and empty those of the user (keyrings(7)): they live on in the kernel, from one start to the next."""
+    try:
+        syscalls.syscall("keyctl", _JOIN_SESSION_KEYRING, None)
+        for ring in _USER_KEYRINGS:
+            syscalls.syscall("keyctl", _CLEAR_KEYRING, ring)
+    except OSError:
+        return  # (A kernel without them.)
 
 
 def _show(source: str, target: str, flags: int) -> None:

@@ -42,10 +42,9 @@ _LIMIT_S = 20.0
 
 # Python writes to a pipe in blocks. On a terminal it writes line by line, and so it does here: a moment is known for each line, and what a
 # program has printed is not lost when it is killed. (`python -u` writes each word by itself, and the words of two processes mix.)
-# Python imports this file, if there is one, at its start (the module site); nothing of it is left for the program to see.
+# Python imports this file, if there is one, at its start (the module site); what the program starts gets nothing of it.
 _PYTHON = b"""import os, sys
 sys.path.remove(os.environ.pop("PYTHONPATH"))
-del sys.modules["sitecustomize"]
 sys.stdout.reconfigure(line_buffering=True)
 """
 # The same for C, where the program's main is called by this one. (tcc has no constructors; LD_PRELOAD would reach the program's children.)
@@ -173,7 +172,7 @@ class Program:
         }[self.language]
         order = Order([*command, *words], files, self.limits, as_root=self.as_root)
         order.environment.update(environment or {})
-        if self.language == "python" and not self.as_root:
+        if self.language == "python":
             order.support["sitecustomize.py"] = _PYTHON
             order.environment.update(PYTHONPATH=SUPPORT, PYTHONDONTWRITEBYTECODE="1")
         order.given.update(given or {})
@@ -198,6 +197,10 @@ class Running:
         self._order = order
         self._sent: list[str] = []
         self._keeper = 0
+        self._printed = {OUT: bytearray(), ERR: bytearray()}
+        self._lines: list[tuple[float, str]] = []
+        self._begun, self._begun_s = b"", 0.0
+        self._end_told: dict[str, Any] | None = None
 
     # Its beginning and its end.
 
@@ -265,7 +268,7 @@ class Running:
                 if not goes and not self._keeper_goes(_LIMIT_S):
                     raise TimeoutError(errno.ETIMEDOUT, f"what process {self._keeper} kept cannot be ended")
                 self._keeper = 0
-                self._log.read()
+                self._hear()
         finally:
             self._log.close()
             if "_pidfd" in vars(self):
@@ -287,19 +290,12 @@ class Running:
 
         What has no line end counts as a line when the program has ended. C and Python print line by line here, as on a terminal.
         """
-        found, begun, last_ns = [], b"", 0
-        for at_ns, kind, content in self._log.read():
-            if kind == OUT:
-                *whole, begun = (begun + content).split(b"\n")
-                found += [(at_ns / 1e9, line.decode(errors="backslashreplace")) for line in whole]
-                last_ns = at_ns
-        if begun and self._ended() is not None:
-            found.append((last_ns / 1e9, begun.decode(errors="backslashreplace")))
-        return found
+        self._hear()
+        return list(self._lines)
 
     def wait_for_lines(self, count: int, limit_s: float = _LIMIT_S) -> bool:
         """Wait until it has printed so many lines; whether it has, before it ended or the time was over."""
-        return self._wait(lambda: len(self.lines) >= count, limit_s) and len(self.lines) >= count
+        return self._wait(lambda: len(self._lines) >= count, limit_s) and len(self._lines) >= count
 
     def write(self, content: bytes, limit_s: float = _LIMIT_S) -> None:
         """Give it input. BrokenPipeError when it has closed that, TimeoutError when it does not read."""
@@ -340,50 +336,61 @@ class Running:
 
     def wait(self, limit_s: float = _LIMIT_S) -> bool:
         """Wait until it has ended; whether it has. (What it started may live on, until the block's end.)"""
-        return self._wait(lambda: self._ended() is not None, limit_s) and self._ended() is not None
+        return self._wait(lambda: False, limit_s)
 
     def _wait(self, holds: "Callable[[], bool]", limit_s: float) -> bool:
         """Wait until something holds, or its end; whether the time was long enough for either."""
         ends = time.monotonic() + limit_s
-        while not holds() and self._ended() is None:
+        while True:
+            self._hear()
+            if holds() or self._end_told is not None:
+                return True
             left_s = ends - time.monotonic()
             if left_s <= 0:
                 return False
-            if not self._log.wait(left_s) and self._ended() is None:
-                raise ChildProcessError(errno.ECHILD, f"the keeper of process {self.pid} is gone; standard error says why")
-        return True
+            if not self._log.wait(left_s):
+                self._hear()
+                if self._end_told is None:
+                    raise ChildProcessError(errno.ECHILD, f"the keeper of process {self.pid} is gone; standard error says why")
+
+    def _hear(self) -> None:
+        """Take what the keeper has told since the last time."""
+        for at_ns, kind, content in self._log.read():
+            if kind == END:
+                self._end_told = marshal.loads(content)
+            elif self._end_told is None:
+                self._printed[kind] += content
+            if kind == OUT:
+                *whole, self._begun = (self._begun + content).split(b"\n")
+                self._lines += [(at_ns / 1e9, line.decode(errors="backslashreplace")) for line in whole]
+                self._begun_s = at_ns / 1e9
+            if kind == END and self._begun:
+                self._lines.append((self._begun_s, self._begun.decode(errors="backslashreplace")))
+                self._begun = b""
 
     # What became of it.
 
     def stdout(self) -> bytes:
         """What it has printed, as bytes; until its end, when that has come."""
-        return self._printed(OUT)
+        self._hear()
+        return bytes(self._printed[OUT])
 
     def stderr(self) -> bytes:
         """What it has written to standard error."""
-        return self._printed(ERR)
-
-    def _printed(self, wanted: int) -> bytes:
-        parts = []
-        for _, kind, content in self._log.read():
-            if kind == END:
-                break
-            if kind == wanted:
-                parts.append(content)
-        return b"".join(parts)
-
-    def _ended(self) -> "dict[str, Any] | None":
-        return next((marshal.loads(content) for _, kind, content in self._log.read() if kind == END), None)
+        self._hear()
+        return bytes(self._printed[ERR])
 
     def record(self) -> "dict[str, object]":
         """How it ended and what it took, for the experiment; waits for its end, in the block, as long as its time limit.
 
         ``how`` is "exited", "killed" (by the ``signal``), "time limit", "output limit", or "ended by the lab" (the block was left);
-        ``state`` is the state that it was in when it was ended, a letter of proc_pid_stat(5); ``sent`` are the script's own signals.
+        ``state`` is the state that it was in when it was ended, a letter of proc_pid_stat(5); ``sent`` are the script's own signals,
+        ``limits`` those of attempt.json.
         """
-        if self._keeper:
+        if self._keeper and self._end_told is None:
             self.wait(self._order.limits.time_s + _LIMIT_S)
-        end = self._ended()
+        self._hear()
+        end = self._end_told
         if end is None:
             raise ChildProcessError(errno.ECHILD, "the program's keeper did not say how it ended")
         how = ending(end["status"])
@@ -398,6 +405,7 @@ class Running:
             "stderr": self.stderr()[-MESSAGE_BYTES:].decode(errors="backslashreplace"),
             **{name: end[name] for name in ("stdout_bytes", "refused_forks", "oom_kills", "left_behind", "disk_full", "state")},
             "sent": self._sent,
+            "limits": self._order.limits.told,
         }
 
 

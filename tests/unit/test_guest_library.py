@@ -40,7 +40,7 @@ SLOW = {
     "collections",
     "socket",
 }
-WITH_ADDRESSES = {"syscalls", "namespaces", "native"}
+WITH_ADDRESSES = {"syscalls", "namespaces", "native", "sandbox", "keeper", "student"}
 
 
 def imports(code: str) -> Iterator[str]:
