@@ -89,7 +89,8 @@ def test_a_program_that_does_not_compile_fails_every_test_with_the_compilers_wor
     broken = BUILT | {"build": {"built": False, "messages": 'reaper.py:3\n  SyntaxError: "(" was never closed\n', "missing": ""}}
     found = tried(samples, {"task_reaper": broken})
     assert kinds(found) == ["fail", "fail"]
-    assert "reaper.py:3" in found.tests[0].rationale
+    assert "could not be compiled" in found.tests[0].rationale
+    assert "reaper.py:3" in found.tests[0].measured
     assert "never closed" in found.tests[0].measured
 
 

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from vmlab.lab.checks import Check, CheckFunction, Judgement, Missing, described, judge, settled
+from vmlab.lab.conduct import not_built
 from vmlab.lab.evidence import Evidence, EvidenceProblem
 from vmlab.lab.task import Task
-from vmlab.lab.verdict import Verdict, failed, not_observable
+from vmlab.lab.verdict import Verdict, failed
 
 
 @dataclass(frozen=True)
@@ -103,16 +104,9 @@ def checks_of_task(task: str, tests: Sequence[TaskTest]) -> list[Check]:
 def _not_started(task: str, evidence: Evidence) -> Verdict | None:
     """The verdict on a program that the guest's compiler or interpreter refuses; None when it could be started, or nothing is known."""
     try:
-        build = evidence[observation_name(task)].record("build")
-        if build.flag("built"):
-            return None
-        missing, said = build.text("missing"), build.text("messages").strip()
+        return not_built(evidence[observation_name(task)].record("build"))
     except EvidenceProblem:
         return None
-    if missing:
-        return not_observable(f"The guest has no {missing}, which the program needs.", hint="choose another image with --image")
-    first = said.splitlines()[0] if said else "and nothing was said of why"
-    return failed(f"The program could not be started: {first}", measured=said, hint="mend what stands there, then try it again")
 
 
 def _lost(task: str, evidence: Evidence) -> Verdict | None:
