@@ -15,6 +15,7 @@ broken      what it says of worlds in which a claim is false
 strict      what the models of lab.yaml have in common
 experiment  a lab's experiment, whole or in parts
 task        what lab.yaml says of a student's work
+conduct     a student's program that could not be judged, and why
 task_tests  the tests of it
 work        a student's folder, and what of it is handed to a run
 worlds      the worlds that a lab is tried in, and what must come out
