@@ -73,9 +73,9 @@ try: ## try your work on a lab's tasks, in seconds: make try LAB=zombies TASK=re
 	$(call need_lab,try)
 	$(SETUP) run && exec $(VENV)/vmlab try $(call quoted,LAB) $(TASKS) $(call option,--work,WORK) $(call option,--accel,ACCEL) $(call option,--image,IMAGE) $(COLDLY) $(ARGS)
 
-shell: ## a shell in a guest of a lab: make shell LAB=zombies [IMAGE= ACCEL= COLD=1 ARGS=]
+shell: ## a shell in a guest of a lab: make shell LAB=zombies [TASK=leak IMAGE= ACCEL= COLD=1 ARGS=]
 	$(call need_lab,shell)
-	$(SETUP) run && exec $(VENV)/vmlab shell $(call quoted,LAB) $(call option,--accel,ACCEL) $(call option,--image,IMAGE) $(COLDLY) $(ARGS)
+	$(SETUP) run && exec $(VENV)/vmlab shell $(call quoted,LAB) $(call option,--task,TASK) $(call option,--accel,ACCEL) $(call option,--image,IMAGE) $(COLDLY) $(ARGS)
 
 report: ## the newest report in brief, and where it is [LAB=]
 	$(SETUP) python && exec $(VENV)/vmlab report $(NAMES) --reports $(call quoted,REPORTS) $(ARGS)

@@ -228,3 +228,105 @@ def _zombies(run: Record) -> Verdict:
             )
     held = [each.number("age_s") - each.number("waited_s") for each in zombies.records("longest", at_least=0)]
     return passed("No child stayed a zombie.", expected=expected, measured=f"{1000 * max(held, default=0.0):.0f} ms at most, {looks} looks")
+
+
+# --- leak -------------------------------------------------------------------------------------------------------------------------
+
+MOST_NOW = 2
+"""A job that has just ended may be a zombie at one look: how many of them at a look are no leak."""
+
+
+@task_test(task="leak", points=2)
+def the_zombies_are_gone(evidence: Evidence) -> Verdict:
+    """The service's zombies are counted for 1.5 s after the fix.
+
+    One job that has just ended may be seen; more than that at every look is a leak. Before the fix there must have been zombies.
+    """
+    service = _service_runs(evidence, "leak_after")
+    if service is not None:
+        return service
+    before, after = _counted(evidence["leak_before"]), _counted(evidence["leak_after"])
+    if min(before) < 3:
+        return inconclusive("There were no zombies before the fix.", measured=f"{min(before)}", hint="try it again")
+    measured = f"{before[-1]} before, {after[0]} to {after[-1]} after"
+    if min(after) <= 1 and after[-1] <= MOST_NOW:
+        return passed("They are gone.", expected="none that stays", measured=measured)
+    hint = (
+        "new ones no longer come, but who waits for the old ones?"
+        if max(after) - min(after) <= 1
+        else "only a wait of their parent removes zombies"
+    )
+    return failed("There are still zombies.", expected="none that stays", measured=measured, hint=hint)
+
+
+@task_test(task="leak", points=2)
+def the_printers_are_the_same_processes(evidence: Evidence) -> Verdict:
+    """The three printers are looked for after the fix: the same numbers, started at the same time."""
+    before, after = evidence["leak_before"], evidence["leak_after"]
+    printers = set(before.texts("printers", at_least=1))
+    if len(printers) != 3:
+        return inconclusive("The three printers could not be told apart before the fix.", measured=str(len(printers)))
+    if before.text("boot_id") != after.text("boot_id"):
+        return failed("The machine was booted again.", hint="mend the running system")
+    kept = printers & set(after.texts("printers"))
+    measured = f"{len(kept)} of 3"
+    if len(kept) < 3:
+        return failed(
+            "A printer is gone.",
+            expected="3 of 3",
+            measured=measured,
+            hint="a restart of the service ends its processes: does the unit have another way to make it read its program again?",
+        )
+    return passed("All three still run.", expected="3 of 3", measured=measured)
+
+
+@task_test(task="leak", points=1)
+def jobs_are_still_done(evidence: Evidence) -> Verdict:
+    """The jobs that the service does in 1.5 s are counted, before the fix and after it."""
+    service = _service_runs(evidence, "leak_after")
+    if service is not None:
+        return service
+    before, after = evidence["leak_before"].integer("jobs"), evidence["leak_after"].integer("jobs")
+    measured = f"{before} before, {after} after"
+    if before < 2:
+        return inconclusive("The service did hardly any jobs before the fix.", measured=measured, hint="try it again on a quieter machine")
+    if after == 0:
+        return failed(
+            "The service does no jobs any more.", measured=measured, hint="a fix that stops the work is no fix: wait for the jobs instead"
+        )
+    return passed("It goes on with its jobs.", measured=measured)
+
+
+@task_test(task="leak", points=1)
+def the_leak_does_not_come_back(evidence: Evidence) -> Verdict:
+    """The service is started anew, as the next boot does it, and its zombies are counted again."""
+    service = _service_runs(evidence, "leak_again")
+    if service is not None:
+        return service
+    again = _counted(evidence["leak_again"])
+    measured = f"{again[0]} to {again[-1]}, {evidence['leak_again'].integer('jobs')} jobs done"
+    if evidence["leak_again"].integer("jobs") == 0:
+        return failed("After a start the service does no jobs.", measured=measured, hint="it must work after the next boot, too")
+    if again[-1] > MOST_NOW:
+        return failed(
+            "After a start it leaks again.", expected="none that stays", measured=measured, hint="mend the program, not only the process"
+        )
+    return passed("It does not leak after a start either.", expected="none that stays", measured=measured)
+
+
+def _service_runs(evidence: Evidence, name: str) -> Verdict | None:
+    """The verdict on a service that does not run; None when it runs."""
+    bad = trouble(evidence["leak_fix"])
+    if bad is not None:
+        return bad
+    state = evidence[name].text("state")
+    if state != "active" or not evidence[name].text("main"):
+        return failed(
+            "The service does not run.", expected="active", measured=state or "unknown", hint="a fix that ends the service is no fix"
+        )
+    return None
+
+
+def _counted(look: Record) -> list[int]:
+    """The zombies at each look, the fewest first."""
+    return sorted(int(count) for count in look.numbers("zombies", at_least=10))

@@ -12,3 +12,13 @@ def reaper(bench: Bench) -> None:
         for seen in talk:
             bench.record(f"reaper_{seen['run']}", seen)
         talk.finish()
+
+
+@task
+def leak(bench: Bench) -> None:
+    """The broken guest before the fix, the fix, the guest after it, and once more after the service was started anew."""
+    guest = bench.guest()
+    bench.record("leak_before", guest.script("look_printshop.py").record)
+    bench.record("leak_fix", guest.script("run_fix.py", time_limit_s=120).record)
+    bench.record("leak_after", guest.script("look_printshop.py").record)
+    bench.record("leak_again", guest.script("look_printshop.py", "--restart").record)

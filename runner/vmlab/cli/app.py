@@ -101,9 +101,12 @@ def predict(lab: str, output: Path | None, lab_dirs: tuple[Path, ...]) -> None:
 @cli.command()
 @click.argument("lab", type=LabName())
 @click.option("--guest", "guest_name", default="", metavar="NAME", help="Which of the lab's guests; by default the first.")
+@click.option(
+    "--task", default="", metavar="NAME", help="The guest of a task, as it is when your work is tried: broken, if it is to be repaired."
+)
 @click.option("--root", is_flag=True, help="Be root, as the lab's scripts are.")
 @guest_options
-def shell(lab: str, guest_name: str, root: bool, options: GuestOptions) -> None:
+def shell(lab: str, guest_name: str, task: str, root: bool, options: GuestOptions) -> None:
     """Start a lab's guest and open a shell in it. The guest is gone when you leave."""
     from vmlab.bench import GUEST_LAB_DIR
     from vmlab.progress import Progress
@@ -113,7 +116,7 @@ def shell(lab: str, guest_name: str, root: bool, options: GuestOptions) -> None:
     progress = Progress()
     with contextlib.ExitStack() as stack:
         with shown(progress, choose_screen()):
-            guest = stack.enter_context(shell_guest(options.labs().get(lab), options.choice, progress, guest_name))
+            guest = stack.enter_context(shell_guest(options.labs().get(lab), options.choice, progress, guest_name, task))
         user = "root" if root else guest.user
         click.echo(f"{user}@{guest.name}: the lab's scripts are in {GUEST_LAB_DIR}; the guest is gone when you leave (exit).")
         sys.exit(guest.shell(user))

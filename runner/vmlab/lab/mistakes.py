@@ -48,7 +48,9 @@ def refuse_mistakes(lab: Lab) -> None:
 
 def mistakes_of_scripts(lab: Lab) -> list[Mistake]:
     """Guest scripts that the guest's Python or shell could not read."""
-    return [each for path in lab.guest_files() for each in _unreadable(path)]
+    found = [each for path in lab.guest_files() for each in _unreadable(path)]
+    setups = [task.setup for task in lab.definition.tasks.values() if task.setup]
+    return found + [missing for each in setups if (missing := _unknown_script(lab, each))]
 
 
 def language_of(path: Path) -> str:

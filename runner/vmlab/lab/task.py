@@ -29,6 +29,9 @@ class TaskKind(StrEnum):
     REPAIR = "repair"
 
 
+SCRIPT_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$"
+
+
 class TaskLimits(Strict):
     """What a student's program may take while it is tried."""
 
@@ -42,11 +45,14 @@ class Task(Strict):
     """A task: what it is called and worth, and under which conditions the student's files are tried."""
 
     title: Text = Field(description="one line, for lists and headings")
-    kind: TaskKind = Field(description="program: a program to write; repair: a broken guest to mend by a script, fix.sh")
+    kind: TaskKind = Field(description="program: a program to write; repair: a guest that `setup` breaks, and that fix.sh mends, as root")
     points: float = Field(gt=0, description="points of all its tests together")
     guest: Id = Field(default="main", description="the guest in which it is tried, by name; each try has a fresh one")
     program: list[FileName] = Field(
         default_factory=list, description="the file that is run, by its end .py, .sh or .c; of several the student writes one"
+    )
+    setup: Annotated[str, Field(pattern=SCRIPT_NAME)] | None = Field(
+        default=None, description="a guest script that is run first, in `vmlab shell --task` too; of a repair: what breaks the guest"
     )
     as_root: bool = Field(default=False, description="whether the program runs as root; otherwise as a user who may do nothing else")
     limits: TaskLimits = Field(default_factory=TaskLimits, description="what the program may take")
@@ -58,6 +64,6 @@ class Task(Strict):
             raise ValueError(f"the program {wrong} ends in none of {', '.join(LANGUAGES)}, which say what it is written in")
         if len(set(self.program)) < len(self.program):
             raise ValueError("a program is named once")
-        if self.kind is TaskKind.REPAIR and not (self.as_root and self.program == ["fix.sh"]):
-            raise ValueError("a repair is made by a script, as root: program: [fix.sh], as_root: true")
+        if self.kind is TaskKind.REPAIR and not (self.as_root and self.program == ["fix.sh"] and self.setup):
+            raise ValueError("a repair needs setup, and is made by a script, as root: program: [fix.sh], as_root: true")
         return self

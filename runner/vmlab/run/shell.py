@@ -16,6 +16,7 @@ from vmlab.deadline import Deadline
 from vmlab.errors import UsageError
 from vmlab.guest.machine import Machine
 from vmlab.lab.lab import Lab
+from vmlab.lab.work import task_of
 from vmlab.progress import Progress
 from vmlab.run.session import Choice, need_of, session
 
@@ -53,9 +54,13 @@ class ShellGuest:
 
 
 @contextlib.contextmanager
-def shell_guest(lab: Lab, choice: Choice, progress: Progress, guest: str = "") -> Iterator[ShellGuest]:
-    """A guest of the lab (by default its first) with the lab's scripts in it. UsageError where there can be none."""
-    name = guest or next(iter(lab.definition.guests))
+def shell_guest(lab: Lab, choice: Choice, progress: Progress, guest: str = "", task: str = "") -> Iterator[ShellGuest]:
+    """A guest of the lab (by default its first) with the lab's scripts in it, or that of a ``task``, as it is when the task is tried.
+
+    UsageError where there can be none.
+    """
+    wanted = task_of(lab, task) if task else None
+    name = (wanted.guest if wanted else "") or guest or next(iter(lab.definition.guests))
     need = need_of(lab, name)
     if lab.definition.guests[name].emulator != "qemu":
         others = [other for other, each in lab.definition.guests.items() if each.emulator == "qemu"]
@@ -69,5 +74,8 @@ def shell_guest(lab: Lab, choice: Choice, progress: Progress, guest: str = "") -
         bench = Bench(lab, dataclasses.replace(here, deadline=Deadline(START_LIMIT_S)), {})
         started = bench.guest(name)
         # Every login shell reads it (bash(1), "INVOCATION"), that of the batch `vmlab shell LAB <file` too. The guest is gone with it.
+        if wanted and wanted.setup:
+            with progress.phase(f"Setting up the task {task}"):
+                started.script(wanted.setup)
         started.run(f"mkdir -p /etc/profile.d && echo 'export PYTHONPATH={GUEST_LAB_DIR}' >/etc/profile.d/vmlab.sh")
         yield ShellGuest(name, started.machine, here.work.path)

@@ -41,6 +41,8 @@ def _try(request: RunRequest, here: Session, attempt: Attempt) -> Tried:
     def trial() -> None:
         with apart.guests:
             guest = bench.guest(task.guest)
+            if task.setup:
+                guest.script(task.setup)
             put(guest, attempt, task)
             built = build(guest) if attempt.program else {"built": True, "messages": "", "missing": ""}
             bench.record(observation_name(attempt.task), described(attempt) | {"build": built})
