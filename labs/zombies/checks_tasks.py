@@ -259,7 +259,7 @@ def the_zombies_are_gone(evidence: Evidence) -> Verdict:
     return failed("There are still zombies.", expected="none that stays", measured=measured, hint=hint)
 
 
-@task_test(task="leak", points=2)
+@task_test(task="leak", points=2, after="the_zombies_are_gone")
 def the_printers_are_the_same_processes(evidence: Evidence) -> Verdict:
     """The three printers are looked for after the fix: the same numbers, started at the same time."""
     before, after = evidence["leak_before"], evidence["leak_after"]
@@ -280,7 +280,7 @@ def the_printers_are_the_same_processes(evidence: Evidence) -> Verdict:
     return passed("All three still run.", expected="3 of 3", measured=measured)
 
 
-@task_test(task="leak", points=1)
+@task_test(task="leak", points=1, after="the_zombies_are_gone")
 def jobs_are_still_done(evidence: Evidence) -> Verdict:
     """The jobs that the service does in 1.5 s are counted, before the fix and after it."""
     service = _service_runs(evidence, "leak_after")

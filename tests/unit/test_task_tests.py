@@ -65,8 +65,12 @@ def test_tests_and_trials_are_found(tmp_path: Path) -> None:
         (TESTS.replace("points=4", "points=0"), "expected a number more than 0"),
         (TESTS[: TESTS.index('@task_test(task="units"')], r"lab.yaml:\d+: .*the task units has no test"),
         (TESTS.replace('    """Once."""\n', ""), "needs a docstring"),
+        (
+            TESTS.replace("points=2", 'points=2, after="one"'),
+            "test two comes after 'one', which does not stand before it in the task units",
+        ),
     ],
-    ids=["unknown", "points", "nothing", "untested", "silent"],
+    ids=["unknown", "points", "nothing", "untested", "silent", "order"],
 )
 def test_mistakes_in_tests_are_named(tmp_path: Path, tests: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):

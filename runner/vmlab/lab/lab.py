@@ -135,7 +135,10 @@ class Lab:
         if not self.definition.tasks:
             return []
         path = self.directory / TASK_TESTS
-        tests = tests_of(self._package().module(path))
+        try:
+            tests = tests_of(self._package().module(path))
+        except ValueError as exc:
+            raise UsageError(f"{shown(path)}: {exc}") from exc
         for each in tests:
             at = f"{shown(path)}:{each.check.function.__code__.co_firstlineno}: the test {each.check.id}"
             if each.task not in self.definition.tasks:

@@ -41,13 +41,17 @@ def lost_name(task: str) -> str:
     return f"task_{task}_lost"
 
 
-def task_test(*, task: str, points: float) -> Callable[[CheckFunction], CheckFunction]:
-    """Declare a test: its task, and its part of the task's points. The docstring is what a student reads."""
+def task_test(*, task: str, points: float, after: str | Sequence[str] = ()) -> Callable[[CheckFunction], CheckFunction]:
+    """Declare a test: its task, its part of the task's points, and the tests without which it says nothing. A student reads the docstring.
+
+    What must merely have stayed as it was comes ``after`` what had to change: who does nothing has then earned nothing.
+    """
+    names = (after,) if isinstance(after, str) else tuple(after)
 
     def declare(function: CheckFunction) -> CheckFunction:
         title, method = described(function, "test")
         function.__vmlab_task_test__ = TaskTest(  # type: ignore[attr-defined]
-            task, Check(function.__name__, title, float(points), "", (), function, method)
+            task, Check(function.__name__, title, float(points), "", names, function, method)
         )
         return function
 
@@ -55,8 +59,15 @@ def task_test(*, task: str, points: float) -> Callable[[CheckFunction], CheckFun
 
 
 def tests_of(module: ModuleType) -> list[TaskTest]:
-    """The tests that a module declares, in the order of its text."""
-    return list(dict.fromkeys(member.__vmlab_task_test__ for member in vars(module).values() if hasattr(member, "__vmlab_task_test__")))
+    """The tests that a module declares, in the order of its text. ValueError when one comes after what does not stand before it."""
+    found: list[TaskTest] = [member.__vmlab_task_test__ for member in vars(module).values() if hasattr(member, "__vmlab_task_test__")]
+    found = list(dict.fromkeys(found))
+    for number, each in enumerate(found):
+        above = [other.check.id for other in found[:number] if other.task == each.task]
+        wrong = next((name for name in each.check.after if name not in above), None)
+        if wrong is not None:
+            raise ValueError(f"test {each.check.id} comes after {wrong!r}, which does not stand before it in the task {each.task}")
+    return found
 
 
 def doubts_about_tests(tasks: Mapping[str, Task], tests: Sequence[TaskTest]) -> list[tuple[tuple[str, ...], str]]:
