@@ -1,7 +1,8 @@
 """Every solution of every task, right and wrong, tried in real guests: which test each fails, and that the message says why.
 
 Solutions lie in labs/LAB/tests/solutions/TASK/, a file each; ``verdicts.yaml`` there says of each wrong one which tests it must fail,
-with a word that the verdict must have. All other tests must pass, but for those that rest on one that fails.
+with a word that the verdict must have. All other tests must pass, but for those that rest on one that fails, and those that ``may``
+fail: on a busy machine children end together that would not otherwise.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def test_a_solution_fails_what_it_should_and_nothing_else(path: Path, tmp_path: 
     part = tried(path, tmp_path / "work")
     assert part.error is None
     wanted = expected(path)
-    judged = [test for test in part.tests if not set(test.after) & set(wanted)]
+    may = wanted.pop("may", "").split()
+    judged = [test for test in part.tests if not set(test.after) & set(wanted) and (test.id not in may or test.verdict.earns)]
     said = {test.id: f"{test.rationale} {test.measured} {test.hint}" for test in judged if test.verdict is not VerdictKind.PASS}
     assert sorted(said) == sorted(wanted), said
     assert all(test.verdict is VerdictKind.FAIL for test in part.tests if test.id in said), (
@@ -67,7 +69,7 @@ def test_every_task_has_a_right_solution_and_three_wrong_ones_and_each_test_fail
             of_task = [path for path in SOLUTIONS if names(path) == (name, task)]
             listed = yaml.safe_load((LABS / name / "tests/solutions" / task / "verdicts.yaml").read_text())
             assert sorted(listed) == sorted(path.name for path in of_task)
-            wrong = [fails for fails in listed.values() if fails]
+            wrong = [{test for test in fails if test != "may"} for fails in listed.values() if fails]
             assert len(wrong) >= 3
             assert len(wrong) < len(listed), "a right one"
             tests = {each.check.id for each in lab.load_tests() if each.task == task}
