@@ -127,8 +127,8 @@ def no_file_stays_open(evidence: Evidence) -> Verdict:
     run = evidence["reaper_burst"]
     counts = run.record("descriptors")
     before, after = counts.integer("before", minimum=0), counts.integer("after", minimum=0)
-    if before == 0 or after == 0:
-        return _bad(run) or inconclusive("The program had ended before its files were counted.")
+    if before == 0 or after == 0 or not run.flag("running"):
+        return _bad(run) or inconclusive("The forty commands did not run, or the program had ended before its files were counted.")
     measured = f"{before} before, {after} after"
     if after > before:
         return failed(

@@ -127,6 +127,8 @@ def test_what_rests_on_a_check_that_fails_is_inconclusive(
         (PASS, Seen(UNSEEN), PASS, ""),
         (PASS, Seen(FAIL), PASS, "must pass, but fails"),
         (PASS, Seen(INCONCLUSIVE), None, "must pass, but is inconclusive"),
+        (PASS, Seen(INCONCLUSIVE), INCONCLUSIVE, "must pass, but is inconclusive"),
+        (PASS, Seen(INCONCLUSIVE), PASS, ""),
         (PASS, Seen(INCONCLUSIVE, left_out=True), PASS, ""),
         (FAIL, Seen(FAIL), PASS, ""),
         (FAIL, Seen(PASS), PASS, "must fail, but passes"),
