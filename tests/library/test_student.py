@@ -57,11 +57,7 @@ def test_an_attempt_that_is_none(tmp_path: Path, files: dict[str, bytes], change
     [
         ("a.py", b"x\n\ny\0", "a.py:3: error: there is a NUL byte: is this a text file?\n"),
         ("a.sh", b"x\r\n", "a.sh:1: error: the lines end in CR LF, as on Windows; sh takes the CR for a part of the last word\n"),
-        (
-            "a.sh",
-            b"\xef\xbb\xbfx",
-            "a.sh:1: error: the file begins with a byte order mark, which sh takes for a part of the first word\n",
-        ),
+        ("a.sh", b"\xef\xbb\xbfx", "a.sh:1: error: the file begins with a byte order mark, which sh takes for a part of the first word\n"),
     ],
 )
 def test_a_source_that_is_no_text_starts_no_compiler(tmp_path: Path, name: str, source: bytes, words: str) -> None:

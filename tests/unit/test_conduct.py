@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from vmlab.lab import EvidenceProblem, Record, VerdictKind
-from vmlab.lab.conduct import not_built, trouble
+from vmlab.lab import EvidenceProblem, Record, VerdictKind, not_built, trouble
 
 HONEST: dict[str, Any] = {
     "how": "exited",
