@@ -70,9 +70,10 @@ except BaseException as error:
 class Program:
     """What a student handed in: `build` it, then start it as often as wanted. OSError and ValueError for an attempt that is none."""
 
-    def __init__(self, folder: str = ATTEMPT) -> None:
+    def __init__(self, folder: str = "") -> None:
         import json  # noqa: PLC0415  (62 ms, once a script.)
 
+        folder = folder or ATTEMPT
         with open(f"{folder}/attempt.json", encoding="utf-8") as file:
             attempt = json.load(file)
         self.folder = folder
@@ -89,9 +90,12 @@ class Program:
     def build(self) -> "dict[str, object]":
         """Whether it can be started, and what the compiler says: ``language``, ``built``, ``messages``, ``missing`` ("" or "tcc").
 
-        Python and sh read it to its end and start nothing. C is compiled and linked by tcc, once for all starts (the image's gcc would be
-        150 MB, and takes ten times as long). All of it happens as the program will run: as its user, in a world of its own.
+        Python and sh read it to its end and start nothing. C is compiled and linked by tcc, all of it as the program will run: as its user,
+        in a world of its own.
         """
+        # In an emulated guest, tcc takes 0.10 s for a small program and gcc 0.75 s; gcc makes the image's disk 166 MB larger (70 MB of
+        # download), tcc with the headers 25 MB (7 MB). Linked once, the program starts in 0.04 s; `tcc -run` would compile it at each start
+        # (0.09 s), and the compiler would be part of what is measured.
         said: dict[str, object] = {"language": self.language, "built": False, "messages": "", "missing": ""}
         if self.language == "c" and not os.path.exists(_TCC):
             return {**said, "missing": "tcc"}

@@ -15,8 +15,7 @@ from tests.stage import stage
 from vmlab.bench import Bench
 from vmlab.guest.clone.store import TemplateStore
 from vmlab.image.image import Image
-from vmlab.lab import Record, read_lab
-from vmlab.lab.conduct import trouble
+from vmlab.lab import Record, read_lab, trouble
 from vmlab.progress import Progress
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(900), pytest.mark.xdist_group("student")]
@@ -28,8 +27,8 @@ Start = Callable[..., dict[str, Any]]
 # What a program leaves; the script itself has its three descriptors open.
 NOTHING = {"processes": [], "groups": [], "mounts": [], "directories": [], "children": [], "descriptors": 3}
 
-# A start of a program costs 60 ms in an emulated guest of a quiet machine, its end 15 ms; this is for a busy one.
-START_LIMIT_S, END_LIMIT_S = 2.0, 3.0
+# A start of a program costs 60 ms in an emulated guest of a quiet machine, its end 15 ms; this is for a very busy one.
+START_LIMIT_S, END_LIMIT_S = 15.0, 15.0
 
 
 @contextlib.contextmanager
@@ -204,33 +203,45 @@ def test_warnings_reach_the_student_too(start: Start) -> None:
 # --- the wicked -------------------------------------------------------------------------------------------------------------------
 
 FORKS_IN_C = "#include <unistd.h>\nint main(void) { for (;;) fork(); }"
-SHORT = {"limits": {"time_s": 0.6}}
+
+
+def short(start: Start, holds: Callable[[dict[str, Any]], bool], *program: str, **more: Any) -> dict[str, Any]:
+    """What becomes of a program that is given little time: more, when it has not come to what it is about, on a machine that is busy."""
+    for time_s in (0.6, 3, 15):
+        answer = start(*program, limits={"time_s": time_s}, **more)
+        if holds(answer["record"]):
+            break
+    return answer
+
+
+def was_refused(record: dict[str, Any]) -> bool:
+    return bool(record["refused_forks"])
 
 
 @pytest.mark.parametrize(
     ("program", "source", "state", "words"),
     [
-        ("a.py", "while True: pass", "R", "time of 0.6 s was over"),
-        ("a.py", PY + "time.sleep(60)", "S", "time of 0.6 s was over"),
+        ("a.py", "while True: pass", "R", "it was computing"),
+        ("a.py", PY + "time.sleep(60)", "S", "it was waiting"),
         (
             "a.py",
             PY + "for each in range(1, 32):\n    if each not in (9, 19): signal.signal(each, signal.SIG_IGN)\ntime.sleep(60)",
             "S",
-            "time of 0.6 s was over",
+            "it was waiting",
         ),
-        ("a.py", PY + "os.close(1); os.close(2); os.close(0)\ntime.sleep(60)", "S", "time of 0.6 s was over"),
-        ("a.py", PY + "os.kill(os.getpid(), signal.SIGSTOP)", "T", "it had been stopped"),
-        ("a.py", PY + "os.setsid() if os.fork() == 0 else 0\ntime.sleep(60)", "S", "time of 0.6 s was over"),
-        ("a.c", "#include <unistd.h>\nint main(void) { if (vfork() == 0) pause(); }", "D", "time of 0.6 s was over"),
+        ("a.py", PY + "os.close(1); os.close(2); os.close(0)\ntime.sleep(60)", "S", "it was waiting"),
+        ("a.py", PY + "os.kill(os.getpid(), signal.SIGSTOP)", "T", "it had been stopped by a signal, and nobody continued it"),
+        ("a.py", PY + "os.setsid() if os.fork() == 0 else 0\ntime.sleep(60)", "S", "it was waiting"),
+        ("a.c", "#include <unistd.h>\nint main(void) { if (vfork() == 0) pause(); }", "D", "it was waiting in the kernel"),
     ],
     ids=["computes", "sleeps", "deaf", "closes", "stops", "has_a_child", "vfork"],
 )
 def test_what_never_ends(start: Start, program: str, source: str, state: str, words: str) -> None:
-    answer = start(program, source, **SHORT)
+    answer = short(start, lambda record: record["state"] == state, program, source)
     record = answer["record"]
     assert (record["how"], record["status"], record["signal"], record["state"]) == ("time limit", None, "SIGKILL", state)
-    assert 0.6 <= record["wall_s"] < 3
-    assert words in why(answer)
+    assert record["limits"]["time_s"] <= record["wall_s"] < record["limits"]["time_s"] + END_LIMIT_S
+    assert f"Its time of {record['limits']['time_s']} s was over: {words}." in why(answer)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +268,7 @@ def test_floods(start: Start, source: str) -> None:
     ids=["c", "python", "sh"],
 )
 def test_fork_bombs(start: Start, program: str, source: str) -> None:
-    answer = start(program, source, **SHORT)
+    answer = short(start, was_refused, program, source)
     assert answer["record"]["refused_forks"] > 0
     assert "more than its 32 processes" in why(answer)
 
@@ -420,27 +431,22 @@ def test_it_leaves_nothing_to_the_next(start: Start) -> None:
 
 
 def test_a_program_of_roots(start: Start) -> None:
-    answer = start("fix.sh", "id -u; ls /root/attempt/files; pwd >&2; sleep 60 & ulimit -c", as_root=True, **SHORT)
+    answer = start("fix.sh", "id -u; ls /root/attempt/files; pwd >&2; sleep 60 & ulimit -c", as_root=True)
     assert answer["record"]["stdout"] == "0\nfix.sh\n0\n"
     assert answer["record"]["left_behind"] == 1
-    answer = start(
-        "fix.py",
-        "import time\nprint(open('notes').readline().strip())\ntime.sleep(60)",
-        given={"notes": "/etc/hostname"},
-        as_root=True,
-        **SHORT,
-    )
+    source = PY + "print(open('notes').readline().strip())\ntime.sleep(60)"
+    answer = short(start, lambda record: bool(record["stdout"]), "fix.py", source, given={"notes": "/etc/hostname"}, as_root=True)
     assert len(answer["lines"]) == 1
     assert answer["record"]["how"] == "time limit"
-    answer = start("fix.c", FORKS_IN_C, as_root=True, **SHORT)
+    answer = short(start, was_refused, "fix.c", FORKS_IN_C, as_root=True)
     assert answer["record"]["refused_forks"] > 0
 
 
 def test_the_older_kernel_python_and_tcc_too(start_on_12: Start) -> None:
     answer = start_on_12("a.c", '#include <stdio.h>\nint main(void) { puts("here"); return 3; }', build=True)
     assert (answer["build"]["messages"], answer["record"]["stdout"], answer["record"]["status"]) == ("", "here\n", 3)
-    answer = start_on_12("a.py", "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass", **SHORT)
+    answer = short(start_on_12, was_refused, "a.py", "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass")
     assert "more than its 32 processes" in why(answer)
     assert start_on_12("a.py", "x = []\nwhile True: x.append(bytearray(1 << 20))")["record"]["oom_kills"] > 0
-    answer = start_on_12("a.py", "import os\nprint(os.listdir('/run'))\nwhile True: pass", **SHORT)
+    answer = short(start_on_12, lambda record: bool(record["stdout"]), "a.py", "import os\nprint(os.listdir('/run'))\nwhile True: pass")
     assert (answer["record"]["stdout"], answer["record"]["how"]) == ("['support']\n", "time limit")

@@ -27,6 +27,7 @@ evidence    what was observed, read with types
 reads       what of it a check looked at
 checks      from evidence to verdicts
 verdict     the five verdicts, and what each means for whoever handles it
+conduct     what keeps a student's program from being judged
 attempts    a measurement that was repeated for its noise
 statistics  medians and ratios with their intervals
 places      places in the evidence
@@ -40,7 +41,7 @@ skeleton    a lab that works, for `vmlab new`
 from vmlab.lab.attempts import Attempt, attempts_of, noise_of
 from vmlab.lab.checks import Check, check, judge
 from vmlab.lab.collection import read_lab
-from vmlab.lab.conduct import trouble
+from vmlab.lab.conduct import not_built, trouble
 from vmlab.lab.evidence import Evidence, EvidenceProblem, Record
 from vmlab.lab.lab import Lab
 from vmlab.lab.statistics import Interval, median_interval, ratio_interval
@@ -66,6 +67,7 @@ __all__ = [
     "kvm",
     "median_interval",
     "noise_of",
+    "not_built",
     "not_observable",
     "passed",
     "ratio_interval",

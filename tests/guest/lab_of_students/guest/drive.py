@@ -21,7 +21,7 @@ def handed_in(order: dict[str, Any]) -> Program:
     shutil.rmtree(FOLDER, ignore_errors=True)
     (FOLDER / "files").mkdir(0o700, parents=True)
     (FOLDER / "files" / order["program"]).write_bytes(order["source"].encode("latin-1"))
-    limits = {"time_s": 3, "memory_mib": 64, "output_kib": 64, "processes": 32} | order.get("limits", {})
+    limits = {"time_s": 20, "memory_mib": 64, "output_kib": 64, "processes": 32} | order.get("limits", {})
     attempt = {"task": "any", "program": order["program"], "as_root": order.get("as_root", False), "limits": limits}
     (FOLDER / "attempt.json").write_text(json.dumps(attempt))
     return Program(str(FOLDER))
@@ -54,7 +54,7 @@ def looked_at(run: Running, order: dict[str, Any]) -> dict[str, Any]:
     for text in order.get("writes", []):
         run.write(text.encode())
     if not order.get("leave_at_once"):
-        seen["ended"] = run.wait(20)
+        seen["ended"] = run.wait(40)
     seen["lines"] = [[at_s - run.started_s, text] for at_s, text in run.lines]
     return seen
 
