@@ -24,7 +24,7 @@ def each_status_is_printed_once(evidence: Evidence) -> Verdict:
     return _lines(evidence["reaper_mixed"])
 
 
-@task_test(task="reaper", points=1)
+@task_test(task="reaper", points=1, after="each_status_is_printed_once")
 def nobody_waits_for_the_slowest(evidence: Evidence) -> Verdict:
     """While the first command still runs, those that have ended are reaped.
 

@@ -11,6 +11,7 @@ The docstring names the condition under which the student's file is tried. Its s
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -89,9 +90,9 @@ def doubts_about_tests(tasks: Mapping[str, Task], tests: Sequence[TaskTest]) -> 
 
 def judge_tests(task: str, checks: Sequence[Check], evidence: Evidence, missing: Missing) -> list[Judgement]:
     """Each test's verdict on the evidence of a finished try; the same for all where the program could not be started at all."""
-    verdict = _not_started(task, evidence)
-    if verdict is not None:
-        return [Judgement(each, verdict) for each in checks]
+    unbuilt = _not_started(task, evidence)
+    if unbuilt is not None:
+        return _all(checks, unbuilt)
     lost = _lost(task, evidence)
     if lost is None:
         return judge(checks, evidence, missing)
@@ -101,10 +102,16 @@ def judge_tests(task: str, checks: Sequence[Check], evidence: Evidence, missing:
 
 def settled_tests(task: str, checks: Sequence[Check], evidence: Evidence) -> list[Judgement]:
     """The verdicts that the evidence of an unfinished try decides already."""
-    verdict = _not_started(task, evidence)
-    if verdict is not None:
-        return [Judgement(each, verdict) for each in checks]
+    unbuilt = _not_started(task, evidence)
+    if unbuilt is not None:
+        return _all(checks, unbuilt)
     return settled(checks, evidence)
+
+
+def _all(checks: Sequence[Check], verdict: Verdict) -> list[Judgement]:
+    """The same verdict on all of them; what is to be said at length is said at the first."""
+    short = dataclasses.replace(verdict, expected="", measured="", hint="see the first test")
+    return [Judgement(each, short if number else verdict) for number, each in enumerate(checks)]
 
 
 def checks_of_task(task: str, tests: Sequence[TaskTest]) -> list[Check]:
