@@ -115,7 +115,7 @@ def keys() -> str:
                 kind = "name"
             assert field.description, f"{model.__name__}.{name} has no description"
             rows.append([f"`{name}`", f"{kind}{bounds(field)}", default_words(field), field.description])
-        parts.append(f"#### {title}\n\n{first_paragraph(model)}\n\n{table('key | type | default | meaning', rows)}")
+        parts.append(f"#### Keys: {title}\n\n{first_paragraph(model)}\n\n{table('key | type | default | meaning', rows)}")
     return "\n\n".join(parts) + "\n\nA *name* is lower-case letters, digits and underscores, a letter first."
 
 
