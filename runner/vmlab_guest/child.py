@@ -115,7 +115,7 @@ class Child:
             os.close(self._reading)
 
     def report(self, limit_s: float = 60.0) -> object:
-        """What its work returned, when it has: TimeoutError when that is not in time, ChildProcessError when it ended without."""
+        """What its work returned, plain data: TimeoutError when that is not in time, ChildProcessError if it ended without."""
         parts = []
         while True:
             if not wait_to_read(self._reading, limit_s):

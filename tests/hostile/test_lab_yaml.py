@@ -104,17 +104,17 @@ def test_a_file_without_permission(lab: Path) -> None:
 
 
 MISTAKES = [
-    ("    memory_mib: 512\n", "    memory_mib: lots\n", r":\d+: guests\.main\.memory_mib: expected a whole number, found the text 'lots'"),
-    ("    memory_mib: 512\n", '    memory_mib: "512"\n', r"expected a whole number, found the text '512'"),
-    ("    memory_mib: 512\n", "    memory_mib: 512.5\n", r"expected a whole number, found the number 512\.5"),
-    ("    memory_mib: 512\n", "    memory_mib: true\n", r"expected a whole number, found true"),
-    ("    memory_mib: 512\n", "    memory_mib: 5\n", r"expected at least 128, found the number 5"),
-    ("    memory_mib: 512\n", "    memroy_mib: 512\n", r"guests\.main\.memroy_mib: unknown key; did you mean 'memory_mib'\?"),
-    ("    memory_mib: 512\n", "    init: upstart\n", r"guests\.main\.init: expected 'systemd' or 'sysv', found the text 'upstart'"),
-    ("    memory_mib: 512\n", "    internet: yes\n", r"expected true or false, found the text 'yes'"),
+    ("    memory_mib: 1024\n", "    memory_mib: lots\n", r":\d+: guests\.main\.memory_mib: expected a whole number, found the text 'lots'"),
+    ("    memory_mib: 1024\n", '    memory_mib: "512"\n', r"expected a whole number, found the text '512'"),
+    ("    memory_mib: 1024\n", "    memory_mib: 512.5\n", r"expected a whole number, found the number 512\.5"),
+    ("    memory_mib: 1024\n", "    memory_mib: true\n", r"expected a whole number, found true"),
+    ("    memory_mib: 1024\n", "    memory_mib: 5\n", r"expected at least 128, found the number 5"),
+    ("    memory_mib: 1024\n", "    memroy_mib: 512\n", r"guests\.main\.memroy_mib: unknown key; did you mean 'memory_mib'\?"),
+    ("    memory_mib: 1024\n", "    init: upstart\n", r"guests\.main\.init: expected 'systemd' or 'sysv', found the text 'upstart'"),
+    ("    memory_mib: 1024\n", "    internet: yes\n", r"expected true or false, found the text 'yes'"),
     ("    cpus: 1\n", "    cpus: 2\n    virtualisation: svm\n", r"guests\.main: a guest that runs guests must have cpus: 1"),
-    ("    memory_mib: 512\n", "    images: gcc\n", r"guests\.main\.images: expected a list, found the text 'gcc'"),
-    ("    memory_mib: 512\n", "    images: [gcc, 3]\n", r"guests\.main\.images\[1\]: expected text, found the number 3"),
+    ("    memory_mib: 1024\n", "    images: gcc\n", r"guests\.main\.images: expected a list, found the text 'gcc'"),
+    ("    memory_mib: 1024\n", "    images: [gcc, 3]\n", r"guests\.main\.images\[1\]: expected text, found the number 3"),
     ("  main:\n", "  Main Guest:\n", r"guests\.Main Guest: expected text of the form"),
     ("    default: 64\n", "    default: much\n", r"parameters\.size_mib: the default must be of the type integer"),
     ("    default: 64\n", "    default: 7\n", r"parameters\.size_mib: the default must be at least 8"),
@@ -152,7 +152,7 @@ def test_a_mistake_is_answered_with_its_line_and_what_was_expected(lab: Path, ri
 def test_all_mistakes_are_listed_in_the_order_of_the_file(lab: Path) -> None:
     path = lab / "lab.yaml"
     path.write_text(
-        path.read_text().replace("cpus: 1", "cpus: one").replace("memory_mib: 512", "memory_mib: lots").replace("kind: line", "kind: pie")
+        path.read_text().replace("cpus: 1", "cpus: one").replace("memory_mib: 1024", "memory_mib: lots").replace("kind: line", "kind: pie")
     )
     error = refusal(path)
     assert error.message.endswith("(and 2 more)")

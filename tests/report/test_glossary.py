@@ -43,6 +43,11 @@ def test_whole_words_are_found_as_they_are_written(text: str, found: list[str]) 
     assert linked(text) == [found]
 
 
+def test_no_text_is_no_pieces() -> None:
+    """What a template shows only where there is something is not shown for nothing: "To add:" of a claim without a correction."""
+    assert Glossary(OWN).linked(["", "a frob"])[0] == []
+
+
 def test_only_what_was_met_is_explained_and_what_explaining_it_needs() -> None:
     glossary = Glossary(OWN)
     glossary.notice(["two frobs"])

@@ -115,7 +115,7 @@ SCRIPTS = {
         "lab.yaml:55: questions[0].check: the question after_half is shown with the check 'touching'",
     ),
     "a mistake in lab.yaml": (
-        edit("lab.yaml", "memory_mib: 512", "memory_mib: lots"),
+        edit("lab.yaml", "memory_mib: 1024", "memory_mib: lots"),
         "lab.yaml:17: guests.main.memory_mib: expected a whole number",
     ),
 }

@@ -14,7 +14,7 @@ import pytest
 
 from tests.stand_in.monitor import Monitor, monitor
 from vmlab.deadline import Deadline
-from vmlab.errors import GuestError
+from vmlab.errors import GuestError, UsageError
 from vmlab.guest.look import memory, paging
 from vmlab.guest.look.memory import MemoryView
 from vmlab.guest.look.paging import Registers
@@ -130,11 +130,12 @@ def test_physical_memory_is_read_by_way_of_a_file_that_is_gone_afterwards(tmp_pa
         assert view.physical(0x1000, 8) == b"12345678"
         assert {name: qemu.heard[-1][1][name] for name in ("val", "size")} == {"val": 0x1000, "size": 8}
         assert list(tmp_path.iterdir()) == []
-        with pytest.raises(QmpError, match="QEMU saved 8 of 16 bytes"):
+        with pytest.raises(QmpError, match="QEMU saved 8 of 16 bytes") as caught:
             view.physical(0x1000, 16)
+        assert "is there memory at this address?" in caught.value.hint
         assert list(tmp_path.iterdir()) == []
         for size in (0, -1, (1 << 20) + 1):
-            with pytest.raises(GuestError, match="can be read at once"):
+            with pytest.raises(UsageError, match="can be read at once"):
                 view.physical(0, size)
 
 

@@ -23,6 +23,7 @@ from vmlab.bench.notebook import Notebook
 from vmlab.bench.request import boot_request
 from vmlab.bench.session import Session
 from vmlab.errors import (
+    BootTimeout,
     GuestEnded,
     GuestError,
     GuestExited,
@@ -31,12 +32,17 @@ from vmlab.errors import (
     RunError,
     ScriptError,
     SshError,
+    UnsuitableImage,
     UnsuitableProcessor,
 )
+from vmlab.guest.command import CommandResult
+from vmlab.guest.conversation import Conversation
 from vmlab.guest.expected import ExpectedEnd
 from vmlab.guest.frozen import FrozenDisk
 from vmlab.guest.look.disk import DiskView
+from vmlab.guest.look.memory import MemoryView
 from vmlab.guest.look.packets import Capture
+from vmlab.guest.look.paging import Registers, Step, Walk
 from vmlab.guest.network import Network
 from vmlab.guest.start import START_LIMIT_S
 from vmlab.lab.experiment import part, task
@@ -46,7 +52,10 @@ __all__ = [
     "GUEST_PROBE_DIR",
     "START_LIMIT_S",
     "Bench",
+    "BootTimeout",
     "Capture",
+    "CommandResult",
+    "Conversation",
     "DiskView",
     "ExpectedEnd",
     "FrozenDisk",
@@ -56,15 +65,20 @@ __all__ = [
     "GuestExited",
     "GuestPanicked",
     "HostError",
+    "MemoryView",
     "Network",
     "NoiseMeter",
     "Notebook",
+    "Registers",
     "RunError",
     "ScriptError",
     "ScriptResult",
     "Session",
     "SshError",
+    "Step",
+    "UnsuitableImage",
     "UnsuitableProcessor",
+    "Walk",
     "boot_request",
     "part",
     "task",

@@ -173,7 +173,7 @@ class Bench:
         time_limit_s: float = 180.0,
         **differs: Unpack[Differs],
     ) -> dict[str, Any]:
-        """Boot from a fresh overlay of a frozen disk, time it, and throw it away. The machine is the frozen guest's but for what `Differs`.
+        """Boot from a fresh overlay of a frozen disk, time it, and throw it away; the machine is else the frozen guest's.
 
         It ends when a line of the guest's second serial port matches the regular expression ``until``; without one, when the guest
         has switched itself off. Returns ``console`` and ``port``, the lines of both ports as {"at_s", "text"} with the seconds since QEMU
@@ -265,7 +265,7 @@ class Bench:
 
     @contextlib.contextmanager
     def noise(self) -> Iterator[NoiseMeter]:
-        """A block in which it is measured what else this machine does while the guests run: `NoiseMeter.record`, after the block."""
+        """A block in which it is measured what else this machine does while the guests run; after it, `record()` tells."""
         meter = NoiseMeter(self._pids())
         try:
             yield meter
@@ -293,7 +293,7 @@ class Bench:
         return [guest.machine.pid for guest in self._guests.values() if guest.has_qemu]
 
     def wait(self, seconds: float, why: str) -> None:
-        """Let time pass; the live view says why."""
+        """Let time pass, and end at once if a guest dies; the live view says why."""
         self._here.progress.waiting(why)
         end = self._here.deadline.within(seconds)
         while not end.expired():

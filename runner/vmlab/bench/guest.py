@@ -175,7 +175,7 @@ class Guest:
         *args: str | int | float,
         **limits: Unpack[Limits],
     ) -> ScriptResult:
-        """Run one of the lab's guest scripts to its end and read its JSON lines. ``limits`` are those of `Limits`.
+        """Run one of the lab's guest scripts to its end and read its JSON lines.
 
         Raises ScriptError when it crashes, hangs, prints nothing, too much, or anything but JSON objects.
         """
@@ -197,7 +197,7 @@ class Guest:
                 yield conversation
 
     def probe(self, name: str, *, time_limit_s: float = 60.0) -> dict[str, Any]:
-        """What one of the engine's probes finds in this guest: its record, validated and ``judged`` by the host (`vmlab.host.probe`).
+        """What one of the engine's probes finds in this guest: its record, validated and ``judged`` by the host.
 
         ``kvm`` tells what stands behind /dev/kvm. What fails in it (no device, no module) is the record's ``error``; so is what
         is wrong with a record that is none. UsageError when there is no such probe, ScriptError when it does not run.
@@ -387,7 +387,7 @@ class Guest:
         return [HistoryPart(at_s=round(at - began, 3), what=what) for at, what in told]
 
     def freeze(self) -> frozen.FrozenDisk:
-        """Shut the guest down properly and keep its disk for `Bench.cold_boot`. The guest can do nothing more."""
+        """Shut the guest down properly and keep its disk for ``bench.cold_boot``. The guest can do nothing more."""
         return frozen.freeze(self.machine, self._deadline.within(POWER_OFF_LIMIT_S))
 
     def _command(self, name: str, args: tuple[str | int | float, ...]) -> str:

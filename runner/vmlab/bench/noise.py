@@ -22,7 +22,7 @@ class NoiseMeter:
         self._noise = self._meter.stop(*pids)
 
     def record(self) -> dict[str, Any]:
-        """The numbers of `vmlab.host.noise.Noise`, and ``others_share``, what part of the host's CPU time others had.
+        """What the host did in the block, and ``others_share``, what part of its CPU time others had: `vmlab.host.noise.Noise`.
 
         ScriptError while the block is not left.
         """

@@ -44,7 +44,7 @@ class ExpectedEnd:
         self._record: dict[str, Any] | None = None
 
     def record(self) -> dict[str, Any]:
-        """What is known of the end, as plain data; labs/README.md describes each member. ScriptError while the block is not left.
+        """What is known of the end, as plain data (labs/README.md describes each member). ScriptError while the block is not left.
 
         ``ended`` is ``panicked``, ``reset``, ``switched off``, ``qemu ended`` or ``still runs``.
         """

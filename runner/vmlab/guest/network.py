@@ -264,7 +264,7 @@ class Network:
                 self._listeners.remove(listener)
 
     def statistics(self) -> dict[str, int]:
-        """The frames since the run's start, as `Counters` has them."""
+        """How many frames since the run's start were ``sent``, ``forwarded``, ``lost``, ``dropped``, ``overflowed`` (see `Counters`)."""
         with self._lock:
             return asdict(self._counters)
 

@@ -52,7 +52,8 @@ class Task(Strict):
         default_factory=list, description="the file that is run, by its end .py, .sh or .c; of several the student writes one"
     )
     setup: Annotated[str, Field(pattern=SCRIPT_NAME)] | None = Field(
-        default=None, description="a guest script that is run first, in `vmlab shell --task` too; of a repair: what breaks the guest"
+        default=None,
+        description="a guest script that is run first, and before a shell (`--task`) in the guest too; of a repair: what breaks it",
     )
     as_root: bool = Field(default=False, description="whether the program runs as root; otherwise as a user who may do nothing else")
     limits: TaskLimits = Field(default_factory=TaskLimits, description="what the program may take")

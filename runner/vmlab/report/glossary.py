@@ -46,7 +46,7 @@ class Glossary:
             self._met.update((self._forms[found[0]], None) for found in self._pattern.finditer(text))
 
     def linked(self, texts: Sequence[str], *, but: str = "") -> list[list[Piece]]:
-        """The texts in pieces, each term a link where it stands first among them: more links would be in a reader's way.
+        """The texts in pieces, each term a link where it stands first among them: more links would be in a reader's way. Of no text: none.
 
         ``but`` is a term that is left as it is.
         """
@@ -67,10 +67,12 @@ class Glossary:
             if name not in seen:
                 seen.add(name)
                 self._met[name] = None
-                yield Piece(text[end : found.start()])
+                if found.start() > end:
+                    yield Piece(text[end : found.start()])
                 yield Piece(found[0], self._anchors[name])
                 end = found.end()
-        yield Piece(text[end:])
+        if text[end:]:
+            yield Piece(text[end:])
 
 
 def _forms(name: str, term: Term) -> set[str]:

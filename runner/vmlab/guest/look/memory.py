@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vmlab.deadline import Deadline
-from vmlab.errors import GuestError
+from vmlab.errors import GuestError, UsageError
 from vmlab.guest import power
 from vmlab.guest.look import paging
 from vmlab.guest.look.paging import Registers, Walk
@@ -76,7 +76,10 @@ class MemoryView:
             if self._deadline.expired():
                 break
             time.sleep(_BETWEEN_FREEZES_S)
-        raise GuestError(f"in {_FREEZES} tries no processor was met running the thread with FS base {fs_base:#x} in user mode")
+        raise GuestError(
+            f"in {_FREEZES} tries no processor was met running the thread with FS base {fs_base:#x} in user mode",
+            hint="it must stay in user mode, in a loop that calls nothing; vmlab_guest.syscalls.thread_pointer() is its FS base",
+        )
 
     # Guest-virtual to guest-physical.
 
@@ -95,17 +98,21 @@ class MemoryView:
     # Guest-physical to host-virtual.
 
     def physical(self, address: int, size: int) -> bytes:
-        """Bytes of the guest's physical memory (QMP ``pmemsave``), 1 MiB at most. QmpError when nothing is there."""
+        """Bytes of the guest's physical memory (QMP ``pmemsave``), 1 MiB at most. GuestError when nothing is there."""
         if not 0 < size <= _READ_LIMIT_BYTES:
-            raise GuestError(f"{size} bytes of guest memory were asked for; 1 to {_READ_LIMIT_BYTES} can be read at once")
+            raise UsageError(f"{size} bytes of guest memory were asked for; 1 to {_READ_LIMIT_BYTES} can be read at once")
         target = self._scratch / "pmemsave"
+        hint = f"is there memory at this address? the guest has {self._machine.request.memory_mib} MiB (memory_bytes)"
         try:
             self._machine.monitor.execute("pmemsave", self._patience(), val=address, size=size, filename=str(target))
             content = target.read_bytes()
+        except QmpError as exc:
+            exc.hint = hint
+            raise
         finally:
             target.unlink(missing_ok=True)
         if len(content) != size:
-            raise QmpError(f"QEMU saved {len(content)} of {size} bytes of the guest's memory at {address:#x}")
+            raise QmpError(f"QEMU saved {len(content)} of {size} bytes of the guest's memory at {address:#x}", hint=hint)
         return content
 
     def host_virtual(self, physical: int) -> int | None:

@@ -36,7 +36,7 @@ class Capture:
         self._frames = frames_so_far
 
     def packets(self) -> list[dict[str, Any]]:
-        """Each frame as `vmlab.guest.frames.summary` has it, with ``at_s``, the seconds since the first; made for `Bench.record`."""
+        """Each frame in plain data (`vmlab.guest.frames.summary`), with ``at_s``, the seconds since the first."""
         captured = self._frames()
         begin = captured[0][0] if captured else 0.0
         return [{"at_s": round(at - begin, 6), **more, **frames.summary(frame)} for at, frame, more in captured]
