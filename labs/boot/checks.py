@@ -33,7 +33,8 @@ def only_the_command_line_differs(evidence: Evidence) -> Verdict:
         lines.setdefault(each.text("arm"), set()).add(following(words, "-append"))
         if following(words, "-smp") != str(reading.cpus_of(evidence, graph)):
             wrong.append(f"{each.place} has {following(words, '-smp') or 'no number of'} processors")
-    reading.require_all_arms(evidence, {arm for lines in groups.values() for arm in lines})
+    for part in ("warm_up", "boots"):
+        reading.require_all_arms(evidence, {arm for (name, _), lines in groups.items() if name == part for arm in lines})
     # (A boot without any command line shows itself here, too: it has the empty one, and so has every other such arm.)
     for (name, graph), lines in groups.items():
         different = {line for those in lines.values() for line in those}

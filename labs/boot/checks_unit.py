@@ -39,15 +39,16 @@ def the_pages_unit_file_runs(evidence: Evidence) -> Verdict:
     """
     facts = evidence["page_unit"]
     running = facts.record("alone").record("service")
-    said = {key: running.text(key) for key in ("LoadState", "Type", "Restart", "SubState", "FragmentPath")}
+    said = {key: running.text(key) for key in ("LoadState", "Type", "Restart", "ActiveState", "SubState", "FragmentPath")}
     same = facts.text("unit") == PAGE
     enabled = "enabled" if facts.flag("enabled") else "not enabled"
     measured = f"{'the same text' if same else 'another text'}; {enabled}; " + ", ".join(said.values())
-    expected = "the page's text; enabled; loaded, simple, on-failure, running"
+    expected = "the page's text; enabled; loaded, simple, on-failure, active, running, from /etc/systemd/system"
     wanted = {
         "LoadState": "loaded",
         "Type": "simple",
         "Restart": "on-failure",
+        "ActiveState": "active",
         "SubState": "running",
         "FragmentPath": "/etc/systemd/system/my-service.service",
     }
@@ -67,8 +68,8 @@ def it_restarts_on_failure_only(evidence: Evidence) -> Verdict:
     facts = evidence["page_unit"]
     first, again = facts.record("alone").record("service"), facts.record("killed")
     ended, later = facts.record("ended"), facts.record("ended_later")
-    came_back = again.text("SubState") == "running" and count_of(again) == 1 and process(again) not in (0, process(first))
-    stayed = ended.text("ActiveState") == later.text("ActiveState") == "inactive" and count_of(ended) == count_of(later) == 1
+    came_back = runs(again) and count_of(again) == 1 and process(again) not in (0, process(first))
+    stayed = all(ended_well(each) and count_of(each) == 1 for each in (ended, later))
     which = "the same process" if process(again) == process(first) else "another process" if process(again) else "no process"
     measured = (
         f"killed: {again.text('SubState')}, restarted {count_of(again)} times, {which}; "
@@ -101,8 +102,10 @@ def it_is_given_up_after_five_starts(evidence: Evidence) -> Verdict:
     limit = f"{usual.text('StartLimitBurst')} starts in {usual.text('StartLimitIntervalUSec')}"
     starts, states = [each.texts("starts") for each in (failing, mixed)], [each.text("ActiveState") for each in (failing, mixed)]
     numbers = {whole(each, "StartLimitBurst") for each in (usual, failing, mixed)}
+    windows = {each.text("StartLimitIntervalUSec") for each in (failing, mixed)}
     by_hand = starts[1].count("succeed")
-    measured = f"limit: {limit}; " + "; then ".join(f"{counted(those)}, {state}" for those, state in zip(starts, states, strict=True))
+    tries = [f"{counted(those)}, {state}" for those, state in zip(starts, states, strict=True)]
+    measured = f"limit: {limit}, for this {' and '.join(sorted(windows))}; {'; then '.join(tries)}"
     expected = f"limit: {FIVE} starts in 10s; {FIVE} times fail, failed; then {FIVE} starts with those by hand, failed"
     wanted = [["fail"] * FIVE, ["succeed"] * by_hand + ["fail"] * (FIVE - by_hand)]
     if (
@@ -160,6 +163,16 @@ def after_orders_and_starts_nothing(evidence: Evidence) -> Verdict:
 def seconds(unit: Record, name: str) -> float:
     """One of systemd's moments, which it tells in microseconds, by the boot's clock."""
     return whole(unit, name, least=1) / 1e6
+
+
+def runs(service: Record) -> bool:
+    """Whether a service runs."""
+    return (service.text("ActiveState"), service.text("SubState")) == ("active", "running")
+
+
+def ended_well(service: Record) -> bool:
+    """Whether it has ended, with a status that is no failure, and is not about to be started again."""
+    return (service.text("ActiveState"), service.text("SubState")) == ("inactive", "dead") and process(service) == 0
 
 
 def process(unit: Record) -> int:

@@ -84,6 +84,8 @@ def records_of(evidence: Evidence, arm: str, graph: str = "services") -> list[Re
     found = [each for each in source.records("boots", at_least=0) if each.text("arm") == arm and each.text("graph") == graph]
     if len(found) != many:
         raise EvidenceProblem(f"{source.place}.boots: expected {many} boots of {arm} with the graph {graph}, found {len(found)}")
+    if sorted(each.integer("turn") for each in found) != list(range(1, many + 1)):
+        raise EvidenceProblem(f"{source.place}.boots: expected one boot of {arm} with the graph {graph} in each of {many} turns")
     return found
 
 
