@@ -7,12 +7,13 @@ way of booting, times forged, observations cut.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 
-from vmlab.lab.controls import INCONCLUSIVE, PASS, Control, Controls, World
+from vmlab.lab.controls import INCONCLUSIVE, PASS, Control, Controls, World, put
 
-from .recorded import LSB, NATIVE, SEQUENTIAL, SOUND, STARTPAR, boots
+from .recorded import LSB, NATIVE, SEQUENTIAL, SOUND, STARTPAR, Data, boots, mark
 
 CONTROLS = Controls(SOUND)
 
@@ -194,6 +195,246 @@ def stopped_in_the_order_of_the_start(world: World) -> None:
     boot["marks"] = [each for each in boot["marks"] if each["event"] != "stop"] + [
         each for each in reversed(boot["marks"]) if each["event"] == "stop"
     ]
+
+
+# --- each place that a check of the disk, the arms and the files rests on -----------------------------------------------------------
+
+
+def words_of(boot: Data, option: str, value: str) -> None:
+    """Another word after an option of a boot's command."""
+    boot["argv"][boot["argv"].index(option) + 1] = value
+
+
+@CONTROLS.control(SAME)
+def a_single_measured_boot_had_more_memory(world: World) -> None:
+    words_of(boots(world, LSB)[2], "-m", "2048M")
+
+
+@CONTROLS.control(SAME)
+def a_control_had_more_processors(world: World) -> None:
+    words_of(boots(world, NATIVE, "burners")[0], "-smp", "2")
+
+
+@CONTROLS.control(SAME)
+def all_boots_had_more_processors(world: World) -> None:
+    for part in ("warm_up", "boots", "controls"):
+        for boot in world[part]["boots"]:
+            words_of(boot, "-smp", "4")
+
+
+@CONTROLS.control(SAME)
+def one_arm_had_two_command_lines(world: World) -> None:
+    words_of(boots(world, LSB)[0], "-append", "quiet")
+
+
+@CONTROLS.control(SAME)
+def two_arms_are_one_in_all_measured_boots(world: World) -> None:
+    line = next(boot["argv"][boot["argv"].index("-append") + 1] for boot in boots(world, LSB))
+    for boot in boots(world, NATIVE):
+        words_of(boot, "-append", line)
+
+
+@CONTROLS.control(SAME)
+def a_boot_without_a_command_line(world: World) -> None:
+    boot = boots(world, STARTPAR)[0]
+    boot["argv"] = boot["argv"][: boot["argv"].index("-append")] + boot["argv"][boot["argv"].index("-append") + 2 :]
+
+
+@CONTROLS.control(SAME, kind=PASS)
+def other_descriptors_and_another_generation(world: World) -> None:
+    boot = boots(world, STARTPAR)[0]
+    boot["argv"] = [word.replace("fd=15", "fd=99").replace("guid=", "guid=00") for word in boot["argv"]]
+
+
+CONTROLS.is_inconclusive(SAME, put("boots.boots[0].argv", ["qemu"] * 9))
+CONTROLS.fails(SAME, put("disk.sha256_before", "x" * 64), put("disk.sha256_after", "x" * 64), name="digests that are none")
+
+
+@CONTROLS.control(SAME, ARM, kind=INCONCLUSIVE)
+def an_arm_was_booted_once_and_not_measured(world: World) -> None:
+    world["boots"]["boots"] = [boot for boot in world["boots"]["boots"] if boot["arm"] != LSB]
+    world["warm_up"]["boots"] = [boot for boot in world["warm_up"]["boots"] if boot["arm"] != LSB]
+
+
+def fact(name: str, value: str) -> Callable[[World], None]:
+    """One fact of one boot is another."""
+
+    def change(world: World) -> None:
+        boots(world, NATIVE)[1]["facts"][name] = value
+
+    return change
+
+
+CMDLINE = "root=/dev/vda1 init=/lib/systemd/systemd bootlab.units=native"
+CONTROLS.passes(ARM, fact("cmdline", CMDLINE), name="the least that the command line must say")
+CONTROLS.fails(ARM, fact("cmdline", f"{CMDLINE} 3"), name="another runlevel")
+CONTROLS.fails(ARM, fact("cmdline", f"{CMDLINE} concurrency=none"), name="a word of another arm")
+CONTROLS.fails(ARM, fact("cmdline", CMDLINE.replace("bootlab.units=native", "")), name="without the arm's word")
+CONTROLS.fails(ARM, fact("cmdline", CMDLINE.replace("init=", "i=")), name="without its init")
+CONTROLS.fails(ARM, fact("cpus", "1"), name="another number of processors")
+CONTROLS.passes(ARM, fact("pid1", "/lib/systemd/systemd"), name="a system whose /lib is no link")
+
+
+@CONTROLS.control(ARM)
+def the_control_was_of_the_default_runlevel(world: World) -> None:
+    boot = boots(world, SEQUENTIAL, "chain")[0]
+    boot["facts"]["cmdline"] = boot["facts"]["cmdline"].replace(" 3 ", " ")
+
+
+@CONTROLS.control(ARM)
+def a_unit_was_not_started(world: World) -> None:
+    boots(world, NATIVE)[0]["units"][0]["ActiveState"] = "failed"
+
+
+@CONTROLS.control(ARM)
+def the_sequential_arm_says_that_it_is_concurrent(world: World) -> None:
+    boots(world, SEQUENTIAL)[0]["console"].append({"at_s": 8.0, "text": "Using makefile-style concurrent boot in runlevel 2."})
+
+
+STALLS = (
+    "[   31.2] rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+    "[   31.2] watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [startpar:311]",
+    "[   31.2] INFO: task startpar:311 blocked for more than 120 seconds.",
+    "[   31.2] clocksource: timekeeping watchdog on CPU0: Marking clocksource 'tsc' as unstable because the skew is too large:",
+    "[   31.2] hrtimer: interrupt took 4321987 ns",
+)
+
+
+def broken_line(arm: str, words: str, *, by: str) -> Callable[[World], None]:
+    """A line of init's is not on the console of one boot; one of the kernel's is."""
+
+    def change(world: World) -> None:
+        console = boots(world, arm)[1]["console"]
+        console[:] = [line for line in console if words not in line["text"]] + [{"at_s": 9.0, "text": by}]
+
+    return change
+
+
+for line in STALLS:
+    CONTROLS.is_inconclusive(ARM, broken_line(STARTPAR, "in runlevel 2", by=line), name=f"a machine that stood still: {line[9:30]}")
+CONTROLS.fails(ARM, broken_line(STARTPAR, "in runlevel 2", by="[ 31.2] EXT4-fs: mounted"), name="no line, and no reason for it")
+CONTROLS.passes(ARM, broken_line(SEQUENTIAL, "nothing", by=STALLS[0]), name="a machine that stood still and broke no line")
+CONTROLS.is_inconclusive(INITTAB, broken_line(STARTPAR, "Entering runlevel", by=STALLS[0]), name="a machine that stood still")
+CONTROLS.fails(INITTAB, broken_line(STARTPAR, "Entering runlevel", by="login:"), name="it entered no runlevel")
+CONTROLS.fails(INITTAB, broken_line(SEQUENTIAL, "Entering runlevel", by="INIT: Entering runlevel: 3"), name="it entered another")
+
+
+def without_line(start: str) -> Callable[[World], None]:
+    """/etc/inittab lacks a line."""
+
+    def change(world: World) -> None:
+        world["sysv"]["inittab"] = [line for line in world["sysv"]["inittab"] if not line.startswith(start)]
+
+    return change
+
+
+CONTROLS.fails(INITTAB, without_line("lab:"))
+CONTROLS.fails(INITTAB, without_line("l2:"), name="nothing is run in runlevel 2")
+CONTROLS.fails(INITTAB, without_line("id:"), name="no runlevel is named")
+CONTROLS.is_inconclusive(INITTAB, put("sysv.inittab", ["id:2:initdefault:", "lab:2:once:x"]))
+
+
+def linked(name: str) -> Data:
+    return {"name": name, "target": f"../init.d/{name[3:]}"}
+
+
+def more(level: str, *names: str) -> Callable[[World], None]:
+    """A runlevel has more links."""
+
+    def change(world: World) -> None:
+        world["sysv"]["links"][level] += [linked(name) for name in names]
+
+    return change
+
+
+def less(level: str, *, without: str = "", but: str = "") -> Callable[[World], None]:
+    """A runlevel lacks the link of a script, or has no other."""
+
+    def change(world: World) -> None:
+        found = world["sysv"]["links"][level]
+        world["sysv"]["links"][level] = [each for each in found if (each["name"][3:] == but if but else each["name"][3:] != without)]
+
+    return change
+
+
+def astray(level: str) -> Callable[[World], None]:
+    """The first link of a runlevel leads elsewhere."""
+
+    def change(world: World) -> None:
+        world["sysv"]["links"][level][0]["target"] = "/bin/true"
+
+    return change
+
+
+for level, script in (("0", "halt"), ("1", "single"), ("6", "reboot")):
+    CONTROLS.fails(LEVELS, less(level, without=script), name=f"without {script}")
+    CONTROLS.fails(LEVELS, more("4", f"K09{script}"), name=f"{script} is in {level} and in 4")
+    CONTROLS.fails(LEVELS, less(level, but=script), more(level, "S01some"), name=f"{level} stops no more than 2")
+for level in "345":
+    CONTROLS.fails(LEVELS, more(level, "S09nfs"), name=f"{level} starts more")
+for level in "06":
+    CONTROLS.fails(LEVELS, more(level, "S01bootlogs"), name=f"{level} starts the same as 2")
+CONTROLS.fails(LEVELS, less("1", without="killprocs"), less("1", without="single"), more("1", "K09single"), name="1 starts the same as 2")
+for level in "0123456":
+    CONTROLS.fails(LEVELS, astray(level), name=f"a link of {level} leads to something else")
+
+
+@CONTROLS.control(LEVELS)
+def one_stops_exactly_as_many_as_two(world: World) -> None:
+    many = len([each for each in world["sysv"]["links"]["1"] if each["name"].startswith("K")])
+    world["sysv"]["links"]["2"] += [linked(f"K01more{number}") for number in range(many - 3)]
+
+
+@CONTROLS.control(S_LINKS)
+def all_have_one_number(world: World) -> None:
+    """Then their order says nothing of numbers, even where it is that of the names."""
+    for link in world["sysv"]["links"]["2"]:
+        if "lab-" in link["name"]:
+            link["name"] = "S01" + link["name"][3:]
+    order = sorted(each["name"][7:] for each in world["sysv"]["links"]["2"] if each["name"][3:7] == "lab-" and "ready" not in each["name"])
+    for boot in boots(world, SEQUENTIAL):
+        for number, name in enumerate(order):
+            for event in ("begin", "end"):
+                mark(boot, event, name).update(guest_s=10.0 + number, host_s=10.0 + number)
+
+
+@CONTROLS.control(S_LINKS, K_LINKS)
+def a_service_has_no_link(world: World) -> None:
+    for level in ("0", "2"):
+        world["sysv"]["links"][level] = [each for each in world["sysv"]["links"][level] if not each["name"].endswith("lab-mail")]
+
+
+@CONTROLS.control(K_LINKS)
+def another_service_is_stopped_first(world: World) -> None:
+    stops = [each for each in boots(world, SEQUENTIAL, place="warm_up")[0]["marks"] if each["event"] == "stop"]
+    stops[0]["service"], stops[1]["service"] = stops[1]["service"], stops[0]["service"]
+
+
+@CONTROLS.control(K_LINKS)
+def numbers_that_stop_a_service_before_those_that_need_it(world: World) -> None:
+    """The links and the marks agree, and both are the wrong way round."""
+    marks = boots(world, SEQUENTIAL, place="warm_up")[0]["marks"]
+    names = sorted({each["service"] for each in marks if each["event"] == "stop"})
+    marks[:] = [each for each in marks if each["event"] != "stop"]
+    marks += [{"event": "stop", "service": name, "host_s": 30.0 + n, "guest_s": 29.0 + n} for n, name in enumerate(names)]
+    others = [each for each in world["sysv"]["links"]["0"] if "lab-" not in each["name"]]
+    world["sysv"]["links"]["0"] = others + [linked(f"K02lab-{name}") for name in names]
+
+
+@CONTROLS.control(K_LINKS, kind=INCONCLUSIVE)
+def two_first_boots_of_the_sequential_arm(world: World) -> None:
+    world["warm_up"]["boots"] += boots(world, SEQUENTIAL, place="warm_up")
+
+
+# What the run was asked for, and what it says that it did.
+for place, value in (("repeats", 4), ("controls", 2), ("scale", 2), ("arms", "sysv-sequential"), ("quick", True)):
+    CONTROLS.is_inconclusive(ARM, put(f"parameters.{place}", value))
+
+
+@CONTROLS.control(S_LINKS, kind=INCONCLUSIVE)
+def one_boot_counts_twice(world: World) -> None:
+    first, second, _ = boots(world, SEQUENTIAL)
+    second["turn"] = first["turn"]
 
 
 @pytest.mark.parametrize("control", CONTROLS, ids=str)
