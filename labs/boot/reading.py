@@ -34,6 +34,10 @@ STALLED = re.compile(r"rcu|soft lockup|blocked for more than|clocksource|watchdo
 """What a kernel says of a machine that stands still. It may break a line of init's on the console in two."""
 
 
+LONGEST_S = 1000.0
+"""No service of a run takes longer: so long may none be that a prediction is made of."""
+
+
 class LeftOut(Exception):
     """The run was asked not to boot what the check is about."""
 
@@ -48,9 +52,12 @@ def graph_of(evidence: Evidence, name: str = "services") -> list[Service]:
         kind = "sleep" if "sleep" in each else "burn"
         plain[service] = {kind: each.number(kind, minimum=0), "after": each.texts("after") if "after" in each else []}
     try:
-        return graphs.services({"services": plain}, plan.number("scale", minimum=0.01))
+        services = graphs.services({"services": plain}, plan.number("scale", minimum=0.01))
     except ValueError as exc:
         raise EvidenceProblem(f"{described.place}: {exc}") from exc
+    if not services or max(each.cost_s for each in services) > LONGEST_S:
+        raise EvidenceProblem(f"{described.place}: expected services, none of which takes longer than {LONGEST_S:.0f} s")
+    return services
 
 
 def cpus_of(evidence: Evidence, name: str = "services") -> int:

@@ -437,6 +437,75 @@ def one_boot_counts_twice(world: World) -> None:
     second["turn"] = first["turn"]
 
 
+@CONTROLS.control(SAME, kind=PASS)
+def the_shortest_command(world: World) -> None:
+    for part in ("warm_up", "boots", "controls"):
+        for boot in world[part]["boots"]:
+            smp, line = (boot["argv"][boot["argv"].index(option) + 1] for option in ("-smp", "-append"))
+            boot["argv"] = ["qemu", "-m", "1", "-smp", smp, "-append", line, "-a", "-b", "-c"]
+
+
+@CONTROLS.control(SAME)
+def two_arms_share_two_command_lines(world: World) -> None:
+    """As many lines as arms, and yet each arm was booted with both."""
+    first, second = (boots(world, arm)[0]["argv"] for arm in (LSB, NATIVE))
+    lines = [words[words.index("-append") + 1] for words in (first, second)]
+    for arm in (LSB, NATIVE):
+        for boot, line in zip(boots(world, arm), (*lines, lines[0]), strict=True):
+            words_of(boot, "-append", line)
+
+
+CONTROLS.passes(INITTAB, put("sysv.inittab", ["id:2:initdefault:", "l2:2:wait:/etc/init.d/rc 2", "lab:2:once:x"]), name="the least inittab")
+
+
+@CONTROLS.control(LEVELS)
+def only_started_links_make_up_what_is_stopped(world: World) -> None:
+    """Runlevel 1 has as many links as before, and starts what it should stop."""
+    for link in world["sysv"]["links"]["1"]:
+        link["name"] = "S" + link["name"][1:]
+
+
+CONTROLS.passes(S_LINKS, more("2", "S01stray"), name="a service that is not the lab's")
+
+
+@CONTROLS.control(S_LINKS, kind=PASS)
+def a_link_of_somebody_else_leads_astray(world: World) -> None:
+    world["sysv"]["links"]["2"].append({"name": "S09nfs", "target": "/bin/true"})
+
+
+@CONTROLS.control(S_LINKS)
+def the_link_of_a_service_that_is_not_started_is_missing(world: World) -> None:
+    """It is in no boot's marks either, so that the two orders agree."""
+    a_service_has_no_link(world)
+    for boot in boots(world, SEQUENTIAL):
+        for event in ("begin", "end"):
+            mark(boot, event, "mail").update(guest_s=90.0, host_s=91.0)
+
+
+@CONTROLS.control(S_LINKS, kind=PASS)
+def two_numbers_are_enough(world: World) -> None:
+    names = [each for each in world["sysv"]["links"]["2"] if each["name"][3:7] == "lab-"]
+    for link in names:
+        link["name"] = ("S01" if link["name"][1:3] == "01" else "S02") + link["name"][3:]
+    order = sorted(each["name"] for each in names if "ready" not in each["name"])
+    for boot in boots(world, SEQUENTIAL):
+        for number, name in enumerate(order):
+            for event in ("begin", "end"):
+                mark(boot, event, name[7:]).update(guest_s=10.0 + number, host_s=10.0 + number)
+
+
+@CONTROLS.control(K_LINKS)
+def a_service_is_neither_linked_nor_stopped(world: World) -> None:
+    a_service_has_no_link(world)
+    marks = boots(world, SEQUENTIAL, place="warm_up")[0]["marks"]
+    marks[:] = [each for each in marks if (each["event"], each["service"]) != ("stop", "mail")]
+
+
+@CONTROLS.control(K_LINKS, kind=PASS)
+def links_in_another_order_than_their_names(world: World) -> None:
+    world["sysv"]["links"]["0"].reverse()
+
+
 @pytest.mark.parametrize("control", CONTROLS, ids=str)
 def test_control(control: Control) -> None:
     control.hold()
