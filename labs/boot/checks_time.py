@@ -259,10 +259,7 @@ def dependencies_are_kept(evidence: Evidence) -> Verdict:
     Read from the marks by the guest's clock, so that no delay on the host can put them in another order.
     """
     counted, early, idle = 0, list[str](), list[str]()
-    try:
-        boots_by_arm = {arm: reading.boots_of(evidence, arm) for arm in reading.arms_of(evidence)}
-    except reading.LeftOut as out:
-        return not_observable(f"{out}.")
+    boots_by_arm = {arm: reading.boots_of(evidence, arm) for arm in reading.arms_of(evidence)}
     graph = reading.graph_of(evidence)
     for arm, found in boots_by_arm.items():
         for each in found:
