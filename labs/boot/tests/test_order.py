@@ -192,6 +192,11 @@ def half_the_scale(world: World) -> None:
     world["plan"]["predicted_s"]["chain"] = {SEQUENTIAL: 0.9, NATIVE: 0.9}
 
 
+@CONTROLS.control(CHAIN, kind=INCONCLUSIVE)
+def a_control_of_another_init_is_none(world: World) -> None:
+    boots(world, NATIVE, "chain")[0]["facts"]["pid1"] = "/sbin/init"
+
+
 def boot_of(*order: str) -> Boot:
     marks = {name: Mark(float(number), float(number)) for number, name in enumerate(order)}
     return Boot("boot", "arm", "services", marks, marks, Mark(9, 9), 1.0, 0.0)

@@ -124,6 +124,7 @@ def moments(slow_us: int, network_us: int, service_us: int) -> tuple[Callable[[W
 CONTROLS.passes(AFTER, *moments(1, 450_001, 450_001), name="at once after the network")
 CONTROLS.fails(AFTER, *moments(1, 450_001, 450_000), name="just before the network")
 CONTROLS.fails(AFTER, *moments(1, 449_000, 500_000), name="the network came too early")
+CONTROLS.fails(AFTER, *moments(10_000_000, 10_100_000, 10_200_000), name="the network came too early, long after the boot")
 CONTROLS.passes(AFTER, *moments(1, 90_000_000, 160_000_000), name="a machine that stalls")
 
 
