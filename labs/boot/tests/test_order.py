@@ -130,6 +130,11 @@ def marks_in_another_order(world: World) -> None:
         boot["marks"].reverse()
 
 
+@CONTROLS.control(ONE, kind=PASS)
+def boots_in_another_order(world: World) -> None:
+    world["boots"]["boots"].reverse()
+
+
 @CONTROLS.control(ONE)
 def an_overlap_in_the_only_control(world: World) -> None:
     world.parameters["controls"] = world["plan"]["controls"] = 1
