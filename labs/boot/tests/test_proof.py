@@ -6,10 +6,10 @@ import pytest
 
 from vmlab.lab.controls import FAIL
 
-from . import test_checks, test_order, test_time, test_unit
+from . import test_checks, test_links, test_order, test_time, test_unit
 from .recorded import SOUND
 
-TABLES = (test_checks.CONTROLS, test_order.CONTROLS, test_time.CONTROLS, test_unit.CONTROLS)
+TABLES = (test_checks.CONTROLS, test_links.CONTROLS, test_order.CONTROLS, test_time.CONTROLS, test_unit.CONTROLS)
 
 
 @pytest.mark.parametrize("check", SOUND.names)
