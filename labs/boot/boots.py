@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 from vmlab.lab import EvidenceProblem, Record
 
 from . import graph as graphs
 
+NOISY = 0.1
+"""The disturbance from which on nothing that took too long is held against anyone."""
 PHASES = ("firmware", "kernel", "early", "services", "ready")
 
 
@@ -30,14 +33,13 @@ class Boot:
     place: str
     arm: str
     graph: str
-    cpus: int
     begins: Mapping[str, Mark]
     ends: Mapping[str, Mark]
     ready: Mark
     initrd_s: float
     """When the initrd spoke, by the host's clock: the first sign of user space."""
-    strangers: float
-    """The share of the host's CPU time that others used or took away meanwhile."""
+    noise: float
+    """How much this machine disturbed it, see `disturbance`."""
 
     @property
     def services_s(self) -> float:
@@ -90,11 +92,25 @@ def read(record: Record) -> Boot:
     spoke = [line.number("at_s", minimum=0) for line in record.records("console") if line.text("text").startswith("vmlab-initrd: up")]
     if not spoke:
         raise EvidenceProblem(f"{record.place}.console: expected the initrd's line")
-    noise = record.record("noise")
-    capacity = noise.number("wall_s", minimum=0.1) * noise.integer("cpus", minimum=1)
-    strangers = (noise.number("others_cpu_s", minimum=0) + noise.number("steal_s", minimum=0)) / capacity
-    cpus = record.integer("cpus", minimum=1)
-    return Boot(record.place, record.text("arm"), record.text("graph"), cpus, begins, ends, ready[0], spoke[0], strangers)
+    noise = disturbance(record.record("noise"))
+    return Boot(record.place, record.text("arm"), record.text("graph"), begins, ends, ready[0], spoke[0], noise)
+
+
+def disturbance(noise: Record) -> float:
+    """How much a machine disturbed a boot that was measured on it: 0 not at all, `NOISY` and more enough to spoil a time.
+
+    The share of its CPU time that others used or a hypervisor took away; or, if that is more, half the share of the time that QEMU's
+    threads were ready to run and had no CPU, which also sees a limit on the CPU time of a container. (Half: on two CPUs its two virtual
+    processors and what serves them wait for each other for a twelfth of the time.)
+    """
+    wall_s = noise.number("wall_s", minimum=0.1)
+    taken_s = noise.number("others_cpu_s", minimum=0) + noise.number("steal_s", minimum=0)
+    return max(taken_s / (wall_s * noise.integer("cpus", minimum=1)), noise.number("waited_s", minimum=0) / wall_s / 2)
+
+
+def noise_of(boot: Mapping[str, Any]) -> float:
+    """The same of a boot that was just made."""
+    return disturbance(Record("boot", boot).record("noise"))
 
 
 def marks(record: Record, event: str) -> dict[str, Mark]:
@@ -117,5 +133,24 @@ def in_the_middle(boots: Sequence[Boot]) -> Boot:
 
 
 def disturbed(boots: Sequence[Boot]) -> float:
-    """The share of the host that others had while these boots were measured: the median."""
-    return median(each.strangers for each in boots)
+    """How much the machine disturbed these boots: the median."""
+    return median(each.noise for each in boots)
+
+
+def undisturbed(boots: Sequence[Boot], fewest: int) -> Sequence[Boot]:
+    """The boots that the machine did not disturb, if they are as many as an interval needs; else all of them."""
+    quiet = [each for each in boots if each.noise <= NOISY]
+    return quiet if len(quiet) >= fewest else boots
+
+
+def without_stalls_s(boots: Sequence[Boot], after: Mapping[str, Sequence[str]]) -> float:
+    """How long the services would have taken, had each been as quick as in that of the boots in which it was quickest.
+
+    What makes a service slow is there in every boot. What only stalls the machine, such as a host that swaps, hits one service now and
+    another then, and is gone from this. ``after`` has the services in an order that puts each behind those that it waits for.
+    """
+    end: dict[str, float] = {}
+    for name, awaited in after.items():
+        lags = [each.ends[name].guest_s - max((each.ends[other].guest_s for other in awaited), default=each.first_s) for each in boots]
+        end[name] = min(lags) + max((end[other] for other in awaited), default=0.0)
+    return round(max(end.values()), 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,11 +21,21 @@ ARMS: Mapping[str, tuple[str, frozenset[str]]] = {
     LSB: ("/lib/systemd/systemd", frozenset({"bootlab.units=lsb"})),
     NATIVE: ("/lib/systemd/systemd", frozenset({"bootlab.units=native"})),
 }
+CONTROLS = ("chain", "burners")
+"""The graphs in which parallel startup can gain nothing."""
 TELLING = frozenset().union(*(words for _, words in ARMS.values()))
 MAKEFILE = "Using makefile-style concurrent boot in runlevel"
 
 TICK_S = 0.02
 """The guest's clock is read in hundredths of a second, before and after: two readings may be wrong by so much."""
+
+
+STALLED = re.compile(r"rcu|soft lockup|blocked for more than|clocksource|watchdog|hrtimer: interrupt took|NMI", re.IGNORECASE)
+"""What a kernel says of a machine that stands still. It may break a line of init's on the console in two."""
+
+
+LONGEST_S = 1000.0
+"""No service of a run takes longer: so long may none be that a prediction is made of."""
 
 
 class LeftOut(Exception):
@@ -38,12 +49,15 @@ def graph_of(evidence: Evidence, name: str = "services") -> list[Service]:
     plain: dict[str, Any] = {}
     for service in described.record("services"):
         each = described.record("services").record(service)
-        (kind,) = [kind for kind in ("sleep", "burn") if kind in each] or ["nothing"]
+        kind = "sleep" if "sleep" in each else "burn"
         plain[service] = {kind: each.number(kind, minimum=0), "after": each.texts("after") if "after" in each else []}
     try:
-        return graphs.services({"services": plain}, plan.number("scale", minimum=0.01))
+        services = graphs.services({"services": plain}, plan.number("scale", minimum=0.01))
     except ValueError as exc:
         raise EvidenceProblem(f"{described.place}: {exc}") from exc
+    if not services or max(each.cost_s for each in services) > LONGEST_S:
+        raise EvidenceProblem(f"{described.place}: expected services, none of which takes longer than {LONGEST_S:.0f} s")
+    return services
 
 
 def cpus_of(evidence: Evidence, name: str = "services") -> int:
@@ -51,16 +65,34 @@ def cpus_of(evidence: Evidence, name: str = "services") -> int:
     return evidence["plan"].record("graphs").record(name).integer("cpus", minimum=1)
 
 
+def plan_of(evidence: Evidence) -> Record:
+    """What was going to be done. EvidenceProblem when that is not what the run was asked for."""
+    plan, asked = evidence["plan"], evidence.parameters
+    named = {name.strip() for name in asked.text("arms").split(",")}
+    arms, often = set(ARMS), (asked.integer("repeats"), asked.integer("controls"))
+    if asked.flag("quick"):
+        arms, often = {SEQUENTIAL, NATIVE}, (3, 0)
+    if "all" not in named:
+        arms = named
+    found = (plan.integer("repeats"), plan.integer("controls"))
+    if set(plan.texts("arms", at_least=1)) != arms or found != often or plan.number("scale") != asked.number("scale"):
+        raise EvidenceProblem(f"{plan.place}: expected the arms, repeats, controls and scale that the run was asked for")
+    return plan
+
+
 def records_of(evidence: Evidence, arm: str, graph: str = "services") -> list[Record]:
     """The measured boots of an arm. LeftOut when none was asked for; EvidenceProblem when there are not as many as were asked for."""
-    plan = evidence["plan"]
-    many = plan.integer("repeats" if graph == "services" else "controls", minimum=0)
-    if (graph == "services" and arm not in plan.texts("arms", at_least=1)) or many == 0:
-        raise LeftOut(f"the run left out {arm if graph == 'services' else 'the controls'} (ARMS=, QUICK=1 or CONTROLS=0)")
-    source = evidence["boots" if graph == "services" else "controls"]
+    plan = plan_of(evidence)
+    main = graph == "services"
+    many = plan.integer("repeats", minimum=1) if main else plan.integer("controls", minimum=0)
+    if many == 0 or (main and arm not in plan.texts("arms", at_least=1)):
+        raise LeftOut(f"the run left out {arm if main else 'the controls'} (ARMS=, QUICK=1 or CONTROLS=0)")
+    source = evidence["boots" if main else "controls"]
     found = [each for each in source.records("boots", at_least=0) if each.text("arm") == arm and each.text("graph") == graph]
     if len(found) != many:
         raise EvidenceProblem(f"{source.place}.boots: expected {many} boots of {arm} with the graph {graph}, found {len(found)}")
+    if sorted(each.integer("turn") for each in found) != list(range(1, many + 1)):
+        raise EvidenceProblem(f"{source.place}.boots: expected one boot of {arm} with the graph {graph} in each of {many} turns")
     return found
 
 
@@ -76,12 +108,31 @@ def boots_of(evidence: Evidence, arm: str, graph: str = "services") -> list[Boot
 
 def arms_of(evidence: Evidence) -> list[str]:
     """The arms of this run."""
-    return [arm for arm in ARMS if arm in evidence["plan"].texts("arms", at_least=1)]
+    return [arm for arm in ARMS if arm in plan_of(evidence).texts("arms", at_least=1)]
 
 
-def all_boots(evidence: Evidence) -> list[Record]:
-    """Every boot of the run, those that do not count first."""
-    return [each for name in ("warm_up", "boots", "controls") for each in evidence[name].records("boots", at_least=0)]
+def require_all_arms(evidence: Evidence, found: set[str]) -> None:
+    """EvidenceProblem unless these are all the arms that were to be booted."""
+    missing = [arm for arm in arms_of(evidence) if arm not in found]
+    if missing:
+        raise EvidenceProblem(f"expected a boot of each arm, found none of {', '.join(missing)}")
+
+
+def is_sysv(arm: str) -> bool:
+    """Whether an arm boots with SysV init. EvidenceProblem when there is no such arm."""
+    if arm not in ARMS:
+        raise EvidenceProblem(f"expected one of {', '.join(ARMS)}, found {arm}")
+    return ARMS[arm][0] == "/sbin/init"
+
+
+def measured_sysv(evidence: Evidence) -> list[Record]:
+    """The measured boots with SysV init."""
+    return [each for arm in arms_of(evidence) if is_sysv(arm) for each in records_of(evidence, arm)]
+
+
+def all_boots(evidence: Evidence) -> list[tuple[str, Record]]:
+    """Every boot of the run, those that do not count first, each with the name of the observation that has it."""
+    return [(name, each) for name in ("warm_up", "boots", "controls") for each in evidence[name].records("boots", at_least=0)]
 
 
 def contradictions(each: Record, arm: str, evidence: Evidence) -> list[str]:
@@ -97,11 +148,30 @@ def contradictions(each: Record, arm: str, evidence: Evidence) -> list[str]:
         wrong.append(f"its command line is {facts.text('cmdline')!r}")
     if facts.text("cpus") != str(described.integer("cpus")):
         wrong.append(f"it has {facts.text('cpus')} processors")
-    said = any(line.text("text").startswith(f"{MAKEFILE} {runlevel}") for line in each.records("console"))
-    if said is not (arm == STARTPAR):
-        wrong.append("rc says that it starts services concurrently" if said else "rc does not say that it starts services concurrently")
-    wrong += [f"a unit is from {origin}" for origin in origins(each, graph, evidence) - allowed_origins(arm)]
+    concurrent = f"{MAKEFILE} {runlevel}"
+    if arm == STARTPAR and is_missing(each, concurrent):
+        wrong.append("rc does not say that it starts services concurrently")
+    if arm != STARTPAR and is_said(each, concurrent):
+        wrong.append("rc says that it starts services concurrently")
+    wrong += [f"a unit is from {origin}" for origin in sorted(origins(each, graph, evidence) - allowed_origins(arm))]
     return wrong
+
+
+def is_said(each: Record, words: str) -> bool:
+    """Whether a boot's console has these words."""
+    return any(words in line.text("text") for line in each.records("console"))
+
+
+def is_missing(each: Record, words: str) -> bool:
+    """Whether a boot's console lacks these words. EvidenceProblem where the kernel of a machine that stood still may have broken them."""
+    if is_said(each, words):
+        return False
+    stalled = [text for line in each.records("console") if STALLED.search(text := line.text("text"))]
+    if stalled:
+        raise EvidenceProblem(
+            f"{each.place}.console: the kernel wrote of a machine that stood still between the lines of init: {stalled[0]}"
+        )
+    return True
 
 
 def origins(each: Record, graph: str, evidence: Evidence) -> set[str]:
@@ -111,6 +181,8 @@ def origins(each: Record, graph: str, evidence: Evidence) -> set[str]:
     for service in graph_of(evidence, graph):
         unit = units.get(f"lab-{service.name}.service")
         source, file = (unit.text("SourcePath"), unit.text("FragmentPath")) if unit else ("", "nowhere")
+        if unit and unit.text("ActiveState") != "active":
+            found.add(f"{file}, and {unit.text('ActiveState')} when all should have been started")
         found.add("an LSB script" if source == f"/etc/init.d/lab-{service.name}" else file.rpartition("/")[0] or file)
     return found
 

@@ -51,12 +51,13 @@ WORLDS: dict[str, World] = {
     "in_background": World(before="sed -i 's,^[.] /usr/lib/bootlab/service.sh,( & ) \\&,' /etc/init.d/lab-backup"),
     "one_at_a_time": World(after="sed -i 's/startpar -p 4/startpar -p 1/' /lib/init/rc"),
     "no_wait": World(before=alone("2/lab-shop")),
-    "slow_script": World(before="sed -i 's/ cost=[0-9.]*/ cost=5.3/' /etc/init.d/lab-print"),
+    "slow_script": World(before="sed -i 's/ cost=[0-9.]*/ cost=8.3/' /etc/init.d/lab-print"),
     "slow_unit": World(before=f"sed -i 's/ cost=[0-9.]*/ cost=6.6/' {UNITS}-2/lab-shop.service"),
     "controls_gain": World(
         before=f"{alone('3/lab-second')} && {alone('3/lab-third')} && sed -i 's/ cost=100/ cost=50/' {UNITS}-4/lab-burn?.service"
     ),
     "another_unit": World(page_unit=("--restart", "always")),
     "no_comeback": World(before=drop_in("Service", "RestartPreventExitStatus=SIGKILL")),
+    "more_starts": World(before=drop_in("Unit", "StartLimitBurst=9")),
     "network_wanted": World(before=drop_in("Unit", "Wants=network.target")),
 }

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from vmlab_guest.say import say
 
-RUNLEVELS = "S0123456"
+RUNLEVELS = "0123456"
 DEPENDENCIES = (".depend.boot", ".depend.start", ".depend.stop")
 
 

@@ -7,45 +7,15 @@ way of booting, times forged, observations cut.
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
-from vmlab.lab.controls import INCONCLUSIVE, PASS, Control, Controls, Sound, World, put
+from vmlab.lab.controls import INCONCLUSIVE, PASS, Control, Controls, World, put
 
-SOUND = Sound.of(__file__)
+from .recorded import LSB, NATIVE, SEQUENTIAL, SOUND, STARTPAR, Data, boots
+
 CONTROLS = Controls(SOUND)
-SEQUENTIAL, STARTPAR, LSB, NATIVE = "sysv-sequential", "sysv-startpar", "systemd-lsb", "systemd-native"
-
-Data = dict[str, Any]
-
-
-def boots(world: World, arm: str, graph: str = "services", place: str = "") -> list[Data]:
-    """The boots of an arm, to be changed in place."""
-    if place:
-        return [boot for boot in world[place]["boots"] if boot["arm"] == arm]
-    return [
-        boot for boot in world["boots" if graph == "services" else "controls"]["boots"] if boot["arm"] == arm and boot["graph"] == graph
-    ]
-
-
-def mark(boot: Data, event: str, service: str) -> Data:
-    return next(each for each in boot["marks"] if each["event"] == event and each["service"] == service)
-
-
-def shift(boot: Data, service: str, seconds: float, events: tuple[str, ...] = ("begin", "end")) -> None:
-    for event in events:
-        for clock in ("guest_s", "host_s"):
-            mark(boot, event, service)[clock] += seconds
-
-
-def stretch(boot: Data, factor: float) -> None:
-    """As if everything from the first service on had taken so many times as long, by both clocks, on a quiet machine."""
-    boot["noise"]["others_cpu_s"] = 0.0
-    for clock in ("guest_s", "host_s"):
-        zero = min(each[clock] for each in boot["marks"])
-        for each in boot["marks"]:
-            each[clock] = round(zero + (each[clock] - zero) * factor, 4)
 
 
 def test_every_check_passes_on_the_sound_set() -> None:
@@ -227,263 +197,175 @@ def stopped_in_the_order_of_the_start(world: World) -> None:
     ]
 
 
-ONE = "truly_sequential_is_one_at_a_time"
+# --- each place that a check of the disk, the arms and the files rests on -----------------------------------------------------------
 
 
-@CONTROLS.control(ONE)
-def forged_overlap_by_both_clocks(world: World) -> None:
-    shift(boots(world, SEQUENTIAL)[0], "mail", -0.5, ("begin",))
+def words_of(boot: Data, option: str, value: str) -> None:
+    """Another word after an option of a boot's command."""
+    boot["argv"][boot["argv"].index(option) + 1] = value
 
 
-@CONTROLS.control(ONE)
-def forged_overlap_by_the_hosts_clock(world: World) -> None:
-    mark(boots(world, SEQUENTIAL)[2], "begin", "mail")["host_s"] -= 0.5
+@CONTROLS.control(SAME)
+def a_single_measured_boot_had_more_memory(world: World) -> None:
+    words_of(boots(world, LSB)[2], "-m", "2048M")
 
 
-@CONTROLS.control(ONE, "dependencies_are_kept")
-def services_that_do_nothing(world: World) -> None:
-    for boot in boots(world, SEQUENTIAL):
-        for name in ("mail", "print"):
-            mark(boot, "end", name).update(guest_s=mark(boot, "begin", name)["guest_s"], host_s=mark(boot, "begin", name)["host_s"])
+@CONTROLS.control(SAME)
+def a_control_had_more_processors(world: World) -> None:
+    words_of(boots(world, NATIVE, "burners")[0], "-smp", "2")
 
 
-@CONTROLS.control(ONE)
-def burners_that_slept(world: World) -> None:
-    for boot in boots(world, SEQUENTIAL):
-        mark(boot, "end", "index")["cpu_s"] = 0.01
+@CONTROLS.control(SAME)
+def all_boots_had_more_processors(world: World) -> None:
+    for part in ("warm_up", "boots", "controls"):
+        for boot in world[part]["boots"]:
+            words_of(boot, "-smp", "4")
 
 
-@CONTROLS.control(ONE, SUM := "sequential_time_adds_up", kind=INCONCLUSIVE)
-def a_service_is_missing(world: World) -> None:
-    for boot in boots(world, SEQUENTIAL):
-        boot["marks"] = [each for each in boot["marks"] if each["service"] != "mail"]
+@CONTROLS.control(SAME)
+def one_arm_had_two_command_lines(world: World) -> None:
+    words_of(boots(world, LSB)[0], "-append", "quiet")
 
 
-@CONTROLS.control(ONE, kind=INCONCLUSIVE)
-def a_service_without_an_end(world: World) -> None:
-    for boot in boots(world, SEQUENTIAL):
-        boot["marks"] = [each for each in boot["marks"] if (each["event"], each["service"]) != ("end", "mail")]
-
-
-@CONTROLS.control(ONE, kind=INCONCLUSIVE)
-def a_boot_is_missing(world: World) -> None:
-    world["boots"]["boots"].remove(boots(world, SEQUENTIAL)[0])
-
-
-DEBIAN = "debian_starts_in_parallel_by_default"
-
-
-@CONTROLS.control(DEBIAN)
-def more_at_once_than_startpar_allows(world: World) -> None:
-    for boot in boots(world, STARTPAR):
-        for each in boot["marks"]:
-            if each["event"] == "begin":
-                each["guest_s"] = min(other["guest_s"] for other in boot["marks"])
-
-
-@CONTROLS.control(DEBIAN)
-def no_depend_files(world: World) -> None:
-    world["sysv"]["depend_bytes"][".depend.start"] = 0
-
-
-@CONTROLS.control(DEBIAN)
-def legacy_boot_ordering(world: World) -> None:
-    world["sysv"]["legacy_bootordering"] = True
-
-
-KEPT = "dependencies_are_kept"
-
-
-@CONTROLS.control(KEPT)
-def dependencies_dropped_in_the_guest(world: World) -> None:
-    """The services were installed without the graph's arrows: all begin at once."""
+@CONTROLS.control(SAME)
+def two_arms_are_one_in_all_measured_boots(world: World) -> None:
+    line = next(boot["argv"][boot["argv"].index("-append") + 1] for boot in boots(world, LSB))
     for boot in boots(world, NATIVE):
-        first = min(each["guest_s"] for each in boot["marks"])
-        for each in list(boot["marks"]):
-            if each["event"] == "begin":
-                shift(boot, each["service"], first - each["guest_s"])
+        words_of(boot, "-append", line)
 
 
-@CONTROLS.control(KEPT)
-def systemd_started_them_one_by_one(world: World) -> None:
-    for boot, serial in zip(boots(world, NATIVE), boots(world, SEQUENTIAL), strict=True):
-        boot["marks"] = copy.deepcopy(serial["marks"])
+@CONTROLS.control(SAME)
+def a_boot_without_a_command_line(world: World) -> None:
+    boot = boots(world, STARTPAR)[0]
+    boot["argv"] = boot["argv"][: boot["argv"].index("-append")] + boot["argv"][boot["argv"].index("-append") + 2 :]
 
 
-@CONTROLS.control(KEPT, kind=INCONCLUSIVE)
-def a_graph_without_arrows(world: World) -> None:
-    for each in world["plan"]["graphs"]["services"]["services"].values():
-        each.pop("after", None)
+@CONTROLS.control(SAME, kind=PASS)
+def other_descriptors_and_another_generation(world: World) -> None:
+    boot = boots(world, STARTPAR)[0]
+    boot["argv"] = [word.replace("fd=15", "fd=99").replace("guid=", "guid=00") for word in boot["argv"]]
 
 
-PATH = "systemd_takes_the_critical_path"
+CONTROLS.is_inconclusive(SAME, put("boots.boots[0].argv", ["qemu"] * 9))
+CONTROLS.fails(SAME, put("disk.sha256_before", "x" * 64), put("disk.sha256_after", "x" * 64), name="digests that are none")
 
 
-@CONTROLS.control(PATH)
-def arrows_dropped_from_the_plan_alone(world: World) -> None:
-    """Then the longest chain is 1.6 s, and neither what was written down nor what was measured fits."""
-    for each in world["plan"]["graphs"]["services"]["services"].values():
-        each.pop("after", None)
+@CONTROLS.control(SAME, ARM, kind=INCONCLUSIVE)
+def an_arm_was_booted_once_and_not_measured(world: World) -> None:
+    world["boots"]["boots"] = [boot for boot in world["boots"]["boots"] if boot["arm"] != LSB]
+    world["warm_up"]["boots"] = [boot for boot in world["warm_up"]["boots"] if boot["arm"] != LSB]
 
 
-@CONTROLS.control(PATH)
-def the_same_with_a_prediction_to_fit(world: World) -> None:
-    arrows_dropped_from_the_plan_alone(world)
-    world["plan"]["predicted_s"]["services"][NATIVE] = 1.6
+def fact(name: str, value: str) -> Callable[[World], None]:
+    """One fact of one boot is another."""
+
+    def change(world: World) -> None:
+        boots(world, NATIVE)[1]["facts"][name] = value
+
+    return change
 
 
-@CONTROLS.control(PATH, "parallel_is_quicker_by_the_graph")
-def systemd_takes_twice_as_long(world: World) -> None:
-    for boot in boots(world, NATIVE):
-        stretch(boot, 2)
+CMDLINE = "root=/dev/vda1 init=/lib/systemd/systemd bootlab.units=native"
+CONTROLS.passes(ARM, fact("cmdline", CMDLINE), name="the least that the command line must say")
+CONTROLS.fails(ARM, fact("cmdline", f"{CMDLINE} 3"), name="another runlevel")
+CONTROLS.fails(ARM, fact("cmdline", f"{CMDLINE} concurrency=none"), name="a word of another arm")
+CONTROLS.fails(ARM, fact("cmdline", CMDLINE.replace("bootlab.units=native", "")), name="without the arm's word")
+CONTROLS.fails(ARM, fact("cmdline", CMDLINE.replace("init=", "i=")), name="without its init")
+CONTROLS.fails(ARM, fact("cpus", "1"), name="another number of processors")
+CONTROLS.passes(ARM, fact("pid1", "/lib/systemd/systemd"), name="a system whose /lib is no link")
 
 
-@CONTROLS.control(SUM)
-def sequential_takes_half_as_long_again(world: World) -> None:
-    for boot in boots(world, SEQUENTIAL):
-        stretch(boot, 1.5)
+@CONTROLS.control(ARM)
+def the_control_was_of_the_default_runlevel(world: World) -> None:
+    boot = boots(world, SEQUENTIAL, "chain")[0]
+    boot["facts"]["cmdline"] = boot["facts"]["cmdline"].replace(" 3 ", " ")
 
 
-@CONTROLS.control(SUM, PATH)
-def predicted_afterwards(world: World) -> None:
-    for arm in (SEQUENTIAL, NATIVE):
-        world["plan"]["predicted_s"]["services"][arm] += 0.5
+@CONTROLS.control(ARM)
+def a_unit_was_not_started(world: World) -> None:
+    boots(world, NATIVE)[0]["units"][0]["ActiveState"] = "failed"
 
 
-@CONTROLS.control(SUM, kind=INCONCLUSIVE)
-def half_of_the_boots_took_twice_as_long(world: World) -> None:
-    stretch(boots(world, SEQUENTIAL)[0], 2)
+@CONTROLS.control(ARM)
+def the_sequential_arm_says_that_it_is_concurrent(world: World) -> None:
+    boots(world, SEQUENTIAL)[0]["console"].append({"at_s": 8.0, "text": "Using makefile-style concurrent boot in runlevel 2."})
 
 
-@CONTROLS.control(SUM, kind=INCONCLUSIVE)
-def a_machine_too_slow_for_services_so_short(world: World) -> None:
-    """Each costs 0.17 s to start: more than a fifth of what they take, and no sign of anything wrong."""
-    for boot in boots(world, SEQUENTIAL):
-        stretch(boot, 1.13)
+STALLS = (
+    "[   31.2] rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+    "[   31.2] watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [startpar:311]",
+    "[   31.2] INFO: task startpar:311 blocked for more than 120 seconds.",
+    "[   31.2] clocksource: timekeeping watchdog on CPU0: Marking clocksource 'tsc' as unstable because the skew is too large:",
+    "[   31.2] hrtimer: interrupt took 4321987 ns",
+)
 
 
-@CONTROLS.control(SUM, PATH, kind=INCONCLUSIVE)
-def slow_on_a_busy_machine(world: World) -> None:
-    for arm in (SEQUENTIAL, NATIVE):
-        for boot in boots(world, arm):
-            stretch(boot, 2)
-            boot["noise"]["others_cpu_s"] = 0.4 * boot["noise"]["wall_s"] * boot["noise"]["cpus"]
+def broken_line(arm: str, words: str, *, by: str) -> Callable[[World], None]:
+    """A line of init's is not on the console of one boot; one of the kernel's is."""
+
+    def change(world: World) -> None:
+        console = boots(world, arm)[1]["console"]
+        console[:] = [line for line in console if words not in line["text"]] + [{"at_s": 9.0, "text": by}]
+
+    return change
 
 
-@CONTROLS.control(SUM, kind=INCONCLUSIVE)
-def the_clocks_disagree(world: World) -> None:
-    """As a guest whose clock runs at another pace, or whose student set its times: the host's stamps do not follow."""
-    for boot in boots(world, SEQUENTIAL):
-        zero = min(each["guest_s"] for each in boot["marks"])
-        for each in boot["marks"]:
-            each["guest_s"] = zero + (each["guest_s"] - zero) * 0.8
+for line in STALLS:
+    CONTROLS.is_inconclusive(ARM, broken_line(STARTPAR, "in runlevel 2", by=line), name=f"a machine that stood still: {line[9:30]}")
+CONTROLS.fails(ARM, broken_line(STARTPAR, "in runlevel 2", by="[ 31.2] EXT4-fs: mounted"), name="no line, and no reason for it")
+CONTROLS.passes(ARM, broken_line(SEQUENTIAL, "nothing", by=STALLS[0]), name="a machine that stood still and broke no line")
+CONTROLS.is_inconclusive(INITTAB, broken_line(STARTPAR, "Entering runlevel", by=STALLS[0]), name="a machine that stood still")
+CONTROLS.fails(INITTAB, broken_line(STARTPAR, "Entering runlevel", by="login:"), name="it entered no runlevel")
+CONTROLS.fails(INITTAB, broken_line(SEQUENTIAL, "Entering runlevel", by="INIT: Entering runlevel: 3"), name="it entered another")
 
 
-@CONTROLS.control(SUM, kind=INCONCLUSIVE)
-def two_boots_only(world: World) -> None:
-    world["plan"]["repeats"] = 2
-    world["boots"]["boots"] = [boot for boot in world["boots"]["boots"] if boot["turn"] <= 2]
+def without_line(start: str) -> Callable[[World], None]:
+    """/etc/inittab lacks a line."""
+
+    def change(world: World) -> None:
+        world["sysv"]["inittab"] = [line for line in world["sysv"]["inittab"] if not line.startswith(start)]
+
+    return change
 
 
-@CONTROLS.control("parallel_is_quicker_by_the_graph")
-def nothing_is_gained(world: World) -> None:
-    for boot, serial in zip(boots(world, NATIVE), boots(world, SEQUENTIAL), strict=True):
-        boot["marks"] = copy.deepcopy(serial["marks"])
+CONTROLS.fails(INITTAB, without_line("lab:"))
+CONTROLS.fails(INITTAB, without_line("l2:"), name="nothing is run in runlevel 2")
+CONTROLS.fails(INITTAB, without_line("id:"), name="no runlevel is named")
+CONTROLS.is_inconclusive(INITTAB, put("sysv.inittab", ["id:2:initdefault:", "lab:2:once:x"]))
 
 
-CHAIN, CPU = "control_a_chain_gains_nothing", "control_one_cpu_gains_nothing"
+# What the run was asked for, and what it says that it did.
+for place, value in (("repeats", 4), ("controls", 2), ("scale", 2), ("arms", "sysv-sequential"), ("quick", True)):
+    CONTROLS.is_inconclusive(ARM, put(f"parameters.{place}", value))
 
 
-@CONTROLS.control(CHAIN)
-def the_chain_gained(world: World) -> None:
-    gain(world, "chain")
+@CONTROLS.control(S_LINKS, kind=INCONCLUSIVE)
+def one_boot_counts_twice(world: World) -> None:
+    first, second, _ = boots(world, SEQUENTIAL)
+    second["turn"] = first["turn"]
 
 
-@CONTROLS.control(CPU)
-def one_processor_gained(world: World) -> None:
-    gain(world, "burners")
+@CONTROLS.control(SAME, kind=PASS)
+def the_shortest_command(world: World) -> None:
+    for part in ("warm_up", "boots", "controls"):
+        for boot in world[part]["boots"]:
+            smp, line = (boot["argv"][boot["argv"].index(option) + 1] for option in ("-smp", "-append"))
+            boot["argv"] = ["qemu", "-m", "1", "-smp", smp, "-append", line, "-a", "-b", "-c"]
 
 
-def gain(world: World, graph: str) -> None:
-    """As if one after another took twice as long, on a machine that did nothing else."""
-    for boot in boots(world, SEQUENTIAL, graph):
-        stretch(boot, 2)
-    for boot in boots(world, NATIVE, graph):
-        stretch(boot, 1)
+@CONTROLS.control(SAME)
+def two_arms_share_two_command_lines(world: World) -> None:
+    """As many lines as arms, and yet each arm was booted with both."""
+    first, second = (boots(world, arm)[0]["argv"] for arm in (LSB, NATIVE))
+    lines = [words[words.index("-append") + 1] for words in (first, second)]
+    for arm in (LSB, NATIVE):
+        for boot, line in zip(boots(world, arm), (*lines, lines[0]), strict=True):
+            words_of(boot, "-append", line)
 
 
-@CONTROLS.control(CPU)
-def burners_that_burned_nothing(world: World) -> None:
-    for boot in boots(world, NATIVE, "burners"):
-        mark(boot, "end", "burn1")["cpu_s"] = 0.0
-
-
-@CONTROLS.control(CPU, kind=INCONCLUSIVE)
-def two_processors_in_the_control(world: World) -> None:
-    world["plan"]["graphs"]["burners"]["cpus"] = 2
-
-
-@CONTROLS.control(CHAIN)
-def a_link_of_the_chain_did_not_wait_on_a_busy_machine(world: World) -> None:
-    """The time says nothing there, and the order all."""
-    for boot in boots(world, NATIVE, "chain"):
-        boot["noise"]["others_cpu_s"] = 0.9 * boot["noise"]["wall_s"] * boot["noise"]["cpus"]
-        shift(boot, "second", mark(boot, "begin", "first")["guest_s"] - mark(boot, "begin", "second")["guest_s"])
-
-
-@CONTROLS.control(CHAIN, kind=INCONCLUSIVE)
-def a_chain_that_is_none(world: World) -> None:
-    world["plan"]["graphs"]["chain"]["services"]["third"].pop("after")
-
-
-@CONTROLS.control(CHAIN, CPU, kind=INCONCLUSIVE)
-def controls_asked_for_and_not_there(world: World) -> None:
-    world["controls"]["boots"] = []
-
-
-UNIT = "the_pages_unit_file_runs"
-RESTART = "it_restarts_on_failure_only"
-AFTER = "after_orders_and_starts_nothing"
-
-
-CONTROLS.fails(UNIT, put("page_unit.alone.service.SubState", "dead"))
-CONTROLS.fails(UNIT, put("page_unit.alone.service.Restart", "no"))
-CONTROLS.fails(UNIT, put("page_unit.alone.service.FragmentPath", "/run/systemd/generator.late/my-service.service"))
-CONTROLS.fails(UNIT, put("page_unit.unit", "#!/bin/sh\n/usr/bin/my-service &\n"))
-CONTROLS.fails(UNIT, put("page_unit.alone.service.LoadState", "bad-setting"))
-CONTROLS.fails(UNIT, put("page_unit.enabled", False))
-CONTROLS.is_inconclusive(UNIT, put("page_unit.alone", {}))
-CONTROLS.fails(RESTART, put("page_unit.killed.SubState", "failed"))
-CONTROLS.fails(RESTART, put("page_unit.killed.NRestarts", "0"))
-CONTROLS.fails(RESTART, put("page_unit.ended_later.ActiveState", "active"))
-CONTROLS.fails(RESTART, put("page_unit.failing.ActiveState", "activating"))
-CONTROLS.is_inconclusive(RESTART, put("page_unit.failing", {}))
-CONTROLS.fails(AFTER, put("page_unit.alone.service.SubState", "dead"))
-CONTROLS.fails(AFTER, put("page_unit.alone.service.Wants", "network.target"))
-CONTROLS.fails(AFTER, put("page_unit.alone.service.After", "basic.target"))
-CONTROLS.fails(AFTER, put("page_unit.together.service.ExecMainStartTimestampMonotonic", "1"))
-CONTROLS.is_not_observable(AFTER, put("page_unit.alone.network.ActiveState", "active"))
-
-
-@CONTROLS.control(AFTER)
-def the_service_brought_the_network_along(world: World) -> None:
-    alone = world["page_unit"]["alone"]
-    alone["service"]["Wants"], alone["network"]["ActiveState"] = "network.target", "active"
-
-
-CONTROLS.is_inconclusive(AFTER, put("page_unit.together.network.ActiveEnterTimestampMonotonic", "0"))
-
-
-@CONTROLS.control(RESTART)
-def the_same_process_as_before(world: World) -> None:
-    world["page_unit"]["killed"]["MainPID"] = world["page_unit"]["alone"]["service"]["MainPID"]
+CONTROLS.passes(INITTAB, put("sysv.inittab", ["id:2:initdefault:", "l2:2:wait:/etc/init.d/rc 2", "lab:2:once:x"]), name="the least inittab")
 
 
 @pytest.mark.parametrize("control", CONTROLS, ids=str)
 def test_control(control: Control) -> None:
     control.hold()
-
-
-@pytest.mark.parametrize("check", SOUND.names)
-def test_each_check_has_been_seen_to_fail(check: str) -> None:
-    CONTROLS.prove(check)

@@ -34,6 +34,7 @@ from vmlab.errors import (
     SshError,
     UnsuitableImage,
     UnsuitableProcessor,
+    UsageError,
 )
 from vmlab.guest.command import CommandResult
 from vmlab.guest.conversation import Conversation
@@ -78,6 +79,7 @@ __all__ = [
     "Step",
     "UnsuitableImage",
     "UnsuitableProcessor",
+    "UsageError",
     "Walk",
     "boot_request",
     "part",

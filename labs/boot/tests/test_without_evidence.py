@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from vmlab.lab.controls import INCONCLUSIVE, NOT_OBSERVABLE, PASS, Sound, World, drop, put
 
 SOUND = Sound.of(__file__)
-SEQUENTIAL, LSB, NATIVE = "sysv-sequential", "systemd-lsb", "systemd-native"
+ARMS = SEQUENTIAL, STARTPAR, LSB, NATIVE = ("sysv-sequential", "sysv-startpar", "systemd-lsb", "systemd-native")
+OTHERS = "others_start_in_parallel_as_quickly"
 INITTAB, S_LINKS, K_LINKS = "sysv_init_reads_inittab", "s_links_start_by_number", "k_links_stop_by_number"
 ONE, SUM, DEBIAN = "truly_sequential_is_one_at_a_time", "sequential_time_adds_up", "debian_starts_in_parallel_by_default"
 KEPT, PATH = "dependencies_are_kept", "systemd_takes_the_critical_path"
@@ -56,22 +58,41 @@ def test_a_boot_that_is_garbage_decides_nothing(junk: Any) -> None:
     assert kinds[ONE] is kinds[SUM] is kinds[KEPT] is INCONCLUSIVE
 
 
-def only(world: World, *arms: str) -> None:
-    """As if the run had been asked for these arms and no controls."""
-    world["plan"].update(arms=list(arms), controls=0)
+def only(world: World, *arms: str, controls: int = 0) -> None:
+    """As if the run had been asked for these arms, and for the controls or not."""
+    world.parameters.update(arms=",".join(arms), controls=controls)
+    world["plan"].update(arms=list(arms), controls=controls)
     for name in ("boots", "warm_up"):
         world[name]["boots"] = [boot for boot in world[name]["boots"] if boot["arm"] in arms]
-    world["controls"]["boots"] = []
+    if not controls:
+        world["controls"]["boots"] = []
 
 
 def test_a_quick_run_decides_what_it_can_and_says_what_it_left_out() -> None:
-    found = SOUND.verdicts(lambda world: only(world, SEQUENTIAL, NATIVE))
+    def quick(world: World) -> None:
+        only(world, SEQUENTIAL, NATIVE)
+        world.parameters.update(arms="all", controls=3, repeats=50, quick=True)
+
+    found = SOUND.verdicts(quick)
     left_out = {name for name, kind in found.items() if kind is NOT_OBSERVABLE}
-    assert left_out == {DEBIAN, CHAIN, CPU}
+    assert left_out == {DEBIAN, OTHERS, CHAIN, CPU}
     assert {name for name, kind in found.items() if kind is PASS} == set(SOUND.names) - left_out
 
 
 def test_without_any_sysv_arm_nothing_is_said_of_sysv() -> None:
     found = SOUND.verdicts(lambda world: only(world, LSB, NATIVE))
-    assert {INITTAB, S_LINKS, K_LINKS, ONE, SUM, DEBIAN} <= {name for name, kind in found.items() if kind is NOT_OBSERVABLE}
+    assert {INITTAB, S_LINKS, K_LINKS, ONE, SUM, DEBIAN, OTHERS} <= {name for name, kind in found.items() if kind is NOT_OBSERVABLE}
     assert found[KEPT] is found[PATH] is PASS
+
+
+SOME = [arms for many in range(1, len(ARMS) + 1) for arms in itertools.combinations(ARMS, many)]
+
+
+@pytest.mark.parametrize("controls", [0, 3])
+@pytest.mark.parametrize("arms", SOME, ids=",".join)
+def test_whatever_arms_a_run_is_asked_for_it_passes_or_says_what_it_left_out(arms: tuple[str, ...], controls: int) -> None:
+    found = SOUND.verdicts(lambda world: only(world, *arms, controls=controls))
+    assert set(found.values()) <= {PASS, NOT_OBSERVABLE}, found
+    assert (found[CHAIN] is PASS) == (found[CPU] is PASS) == bool(controls)
+    assert (found[SUM] is PASS) == (SEQUENTIAL in arms)
+    assert (found[OTHERS] is PASS) == ({STARTPAR, LSB} <= set(arms))
