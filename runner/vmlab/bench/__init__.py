@@ -31,6 +31,7 @@ from vmlab.errors import (
     ScriptError,
     SshError,
     UnsuitableProcessor,
+    UsageError,
 )
 from vmlab.guest.expected import ExpectedEnd
 from vmlab.guest.frozen import FrozenDisk
@@ -64,6 +65,7 @@ __all__ = [
     "Session",
     "SshError",
     "UnsuitableProcessor",
+    "UsageError",
     "boot_request",
     "part",
 ]
