@@ -92,6 +92,7 @@ def its_kernel_stack_is_freed_at_death(evidence: Evidence) -> Verdict:  # noqa: 
     of_living = {name: grown(before, alive, name) / count for name in ACCOUNTS}
     of_dead = {name: grown(before, dead, name) / count for name in ACCOUNTS}
     of_zombies = {name: median(rises(snapshots, name)) for name in ACCOUNTS}
+    looks, in_batch = dead.integer("looks", minimum=1), [each.integer("looks", minimum=1) for each in snapshots[1:]]
     measured = "; ".join(
         f"{name}: {of_living[name]:,.0f} bytes a living child, {of_dead[name]:,.0f} once it is dead, {of_zombies[name]:,.0f} a zombie"
         for name in ACCOUNTS
@@ -108,9 +109,11 @@ def its_kernel_stack_is_freed_at_death(evidence: Evidence) -> Verdict:  # noqa: 
     in_batches = {name for name in ACCOUNTS if of_zombies[name] > of_living[name] / 8}
     if not after_death | in_batches:
         return passed("A zombie never runs again, and has no stack to run on.", expected=expected, measured=measured)
-    looked = [dead.integer("looks")] if after_death else []
-    looked += [each.integer("looks") for each, rise in looked_for(snapshots, in_batches, of_living) if rise]
-    if min(looked) < LOOKS:
+    if (
+        after_death
+        and looks < LOOKS
+        or any(over and seen < LOOKS for seen, over in zip(in_batch, over_in(snapshots, of_living), strict=True))
+    ):
         return inconclusive("The kernel had no time to free what the dead gave back.", expected=expected, measured=measured)
     # (VmallocUsed counts more than stacks, of the whole system: only what both measurements show is the dead's.)
     if after_death | in_batches == {"VmallocUsed"} and after_death != in_batches:
@@ -150,16 +153,10 @@ def follows(cost: Record, each: list[float]) -> bool:
     return all(abs(a - b) < 1 for a, b in pairs) and abs(median(reported) - cost.number("median_bytes")) <= 1
 
 
-def looked_for(snapshots: list[Record], names: set[str], of_living: dict[str, float]) -> list[tuple[Record, bool]]:
-    """Each batch's snapshot, and whether one of the accounts did not come down after it."""
-    over = [any(rise > of_living[name] / 8 for name, rise in row.items()) for row in rows(snapshots, names)]
-    return list(zip(snapshots[1:], over, strict=True))
-
-
-def rows(snapshots: list[Record], names: set[str]) -> list[dict[str, float]]:
-    """What each batch added to some accounts."""
-    columns = {name: rises(snapshots, name) for name in names}
-    return [{name: column[i] for name, column in columns.items()} for i in range(len(snapshots) - 1)]
+def over_in(snapshots: list[Record], of_living: dict[str, float]) -> list[bool]:
+    """Of each batch whether one of the accounts did not come down after it."""
+    columns = [[rise > of_living[name] / 8 for rise in rises(snapshots, name)] for name in ACCOUNTS]
+    return [any(row) for row in zip(*columns, strict=True)]
 
 
 def other_tasks(snapshots: list[Record]) -> int:

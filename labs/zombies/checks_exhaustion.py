@@ -182,7 +182,7 @@ def limits_reached(world: Record) -> list[str]:
     EvidenceProblem where more was used than there is: a limit that the kernel keeps to cannot be overrun.
     """
     capabilities, found = world.record("capabilities"), []
-    exempt = capabilities.integer("uid") == 0 or capabilities.flag("sys_resource") or capabilities.flag("sys_admin")
+    exempt = any([capabilities.integer("uid") == 0, capabilities.flag("sys_resource"), capabilities.flag("sys_admin")])
     for name in WORLDS:
         each = world.record("at_refusal").record(name)
         limit, usage = each.integer("limit"), each.integer("usage", minimum=0)

@@ -41,7 +41,8 @@ def zombies_accumulate_one_a_fork(evidence: Evidence) -> Verdict:  # noqa: PLR09
                 measured=f"{look.zombies} zombies and {look.living} living",
                 hint="does this parent wait, or ignore SIGCHLD? The samples of accumulation show from when on",
             )
-    measured = f"{last.zombies} zombies and {last.living} living children from {forked} forks; {told(looks, forked)}"
+        reading.agree(sample, reaped_before=0, reaped_after=0)
+    measured = f"{last.zombies} zombies and {last.living} living children from {forked} forks; {told(seen, looks)}"
     if last.living:
         return inconclusive("Some children had not exited when the parent was looked at last.", expected=expected, measured=measured)
     if last.zombies != forked:
@@ -126,7 +127,7 @@ def a_parent_that_reaps_has_none_left(evidence: Evidence) -> Verdict:  # noqa: P
     as_made, otherwise_ended = reading.handed_over(at_last)
     measured = (
         f"at most {peak} at a time, {last.zombies} in the end; {as_made} of {forked} reaped, {at_last.integer('zombies_met')} of them seen "
-        f"as zombies just before; the parent that never waits had {other.integer('peak')}; {told(looks, forked)}"
+        f"as zombies just before; the parent that never waits had {other.integer('peak')}; {told(seen, looks)}"
     )
     allowed = stalls.allowed(forked)
     expected = f"at most {allowed} at a time, 0 in the end; all {forked} seen as zombies, and reaped"
@@ -145,13 +146,8 @@ def a_parent_that_reaps_has_none_left(evidence: Evidence) -> Verdict:  # noqa: P
             hint="the parent looks at /proc/PID/stat between waitid with WNOWAIT and waitpid: see reaping.after_reaping",
         )
     if peak > allowed:
-        late = stalls.held_up(seen.number("late_s", minimum=0), seen.number("forking_s", minimum=0))
-        if late > stalls.QUIET:
-            return inconclusive(
-                f"Zombies gathered while the guest stood still: the parent came late for a fork by {100 * late:.0f} % of the time.",
-                expected=expected,
-                measured=measured,
-            )
+        if late(seen) > stalls.QUIET:
+            return inconclusive("Zombies gathered while the guest stood still.", expected=expected, measured=measured)
         return failed(
             "Zombies gathered although the parent reaps, and nothing held it up.",
             expected=expected,
@@ -183,8 +179,9 @@ def a_parent_that_ignores_sigchld_has_no_zombies(evidence: Evidence) -> Verdict:
     most, last = max(look.zombies for look in looks), looks[-1]
     reading.agree(seen, peak=most, at_end=last.zombies)
     left = at_last.flag("kernel_says_children_left")
-    waited = sum(reading.handed_over(at_last)) + at_last.integer("zombies_met") + samples[-1].integer("reaped_after")
-    measured = f"at most {most} zombies over {forked} forks; a wait at the end: {'children' if left else 'ECHILD'}; {told(looks, forked)}"
+    counted = sum(sample.integer(name, minimum=0) for sample in samples for name in ("reaped_before", "reaped_after"))
+    waited = sum(reading.handed_over(at_last)) + at_last.integer("zombies_met", minimum=0) + counted
+    measured = f"at most {most} zombies over {forked} forks; a wait at the end: {'children' if left else 'ECHILD'}; {told(seen, looks)}"
     expected = "0 zombies; a wait finds no child"
     if last.living:
         return inconclusive("Some children had not exited when the parent was looked at last.", expected=expected, measured=measured)
@@ -212,10 +209,16 @@ def otherwise(seen: Record, forks: int, rate: float) -> str:
     return f"The parent made {seen.integer('forked')} children at {seen.number('rate'):g} a second; {forks} at {rate:g} were asked for."
 
 
-def told(looks: Sequence[Look], forked: int) -> str:
-    """How many looks there were, for a reader."""
-    sharp = [look for look in looks if look.is_sharp(forked)]
-    return f"{len(sharp)} looks while it forked, with {max((look.living for look in sharp), default=0)} living children at most"
+def late(seen: Record) -> float:
+    """How late the parent came for a fork at most, as a share of the time in which it forked."""
+    return stalls.held_up(seen.number("late_s", minimum=0), seen.number("forking_s", minimum=0))
+
+
+def told(seen: Record, looks: Sequence[Look]) -> str:
+    """How many looks there were, and how steadily the guest ran meanwhile, for a reader."""
+    sharp = [look for look in looks if look.is_sharp(seen.integer("forked"))]
+    living = max((look.living for look in sharp), default=0)
+    return f"{len(sharp)} looks while it forked, with {living} living children at most; late for a fork by {100 * late(seen):.0f} % of the time"
 
 
 def stat_after_sigkill(evidence: Evidence) -> Record:

@@ -37,7 +37,11 @@ def killing_the_parent_clears_its_zombies(evidence: Evidence) -> Verdict:  # noq
     looks = seen.records("looks")
     reading.increasing(looks, "elapsed_s")
     last = looks[-1]
-    if left != last.integer("left") or any(look.integer("with_parent_1") > look.integer("left") for look in looks):
+    if (
+        seen.integer("looked") < len(looks)
+        or left != last.integer("left")
+        or any(look.integer("with_parent_1") > look.integer("left") for look in looks)
+    ):
         raise EvidenceProblem(f"{seen.place}.left: what is left does not follow from the looks")
     if left:
         return left_behind(seen, patience)
@@ -150,15 +154,15 @@ def reaping_or_the_end_of_pid_1_clears_them(evidence: Evidence) -> Verdict:  # n
     if samples[-1].integer("living", minimum=0) or samples[-1].number("elapsed_s") < patience:
         return inconclusive("Orphans still lived when they were counted last.", expected=expected, measured=measured)
     # (In `reaps` what was there at the last count is looked at again; a PID 1 that reaps, and had no time to, gets on with it.)
-    stayed = [each for each in (never, abandoned, reaps) if each.integer("left") > 0]
-    if any(each.integer("left") == each.integer("zombies_at_end") and each.integer("looks_at_end") >= LOOKS for each in stayed):
+    ends = [tuple(each.integer(key) for key in ("left", "zombies_at_end", "looks_at_end")) for each in (never, abandoned, reaps)]
+    if any(0 < left == before and looks >= LOOKS for left, before, looks in ends):
         return failed(
             "Zombies stayed that should have gone.",
             expected=expected,
             measured=measured,
             hint="which of the three is it? Its PID 1 does not wait, or is not gone: see left and init_alive in namespaces",
         )
-    if stayed or zombies or abandoned.flag("init_alive"):
+    if any(left for left, _, _ in ends) or zombies or abandoned.flag("init_alive"):
         return inconclusive(
             "Some had gone, and some had not yet: the guest was given too little time.", expected=expected, measured=measured
         )

@@ -44,8 +44,8 @@ def allowed(forked: int) -> int:
 
 
 def shortness(looks: Sequence[Look], forked: int) -> float:
-    """By what part the sharp looks fall short of those that are needed: 0 when there are enough."""
-    return max(0.0, 1 - sum(look.is_sharp(forked) for look in looks) / LOOKS)
+    """By what part the sharp looks fall short of those that are needed: 0 when there are enough. (Two between the same forks are one.)"""
+    return max(0.0, 1 - len({look.before for look in looks if look.is_sharp(forked)}) / LOOKS)
 
 
 def held_up(late_s: float, forking_s: float) -> float:

@@ -50,7 +50,8 @@ def main() -> None:
         with Child(fork_at_a_rate) as parent:
             os.close(answers_in)
             seen = observe(parent.pid, options, counters, orders_in, answers)
-            say({"parent": options.called or options.parent, "rate": options.rate, "cpus": os.cpu_count(), **seen})
+            kind = options.called or options.parent
+            say({"parent": kind, "rate": options.rate, **({"cpus": os.cpu_count()} if kind == "ignore" else {}), **seen})
 
 
 def be_a_parent(options: argparse.Namespace, counters: Counters, orders: int, answers: int) -> None:

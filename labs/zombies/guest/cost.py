@@ -160,7 +160,7 @@ def look(count: int) -> dict[str, int]:
     time.sleep(SETTLE_S)
     write("/proc/sys/vm/stat_refresh", 1)
     kib = meminfo()
-    return {"count": count, "looks": 1, "tasks": tasks_in_kernel(), **{name: kib[name] for name in MEMINFO}}
+    return {"count": count, "tasks": tasks_in_kernel(), **{name: kib[name] for name in MEMINFO}}
 
 
 def look_once_settled() -> dict[str, int]:
