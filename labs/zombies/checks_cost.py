@@ -109,11 +109,8 @@ def its_kernel_stack_is_freed_at_death(evidence: Evidence) -> Verdict:  # noqa: 
     in_batches = {name for name in ACCOUNTS if of_zombies[name] > of_living[name] / 8}
     if not after_death | in_batches:
         return passed("A zombie never runs again, and has no stack to run on.", expected=expected, measured=measured)
-    if (
-        after_death
-        and looks < LOOKS
-        or any(over and seen < LOOKS for seen, over in zip(in_batch, over_in(snapshots, of_living), strict=True))
-    ):
+    seldom = [seen < LOOKS for seen, over in zip(in_batch, over_in(snapshots, of_living), strict=True) if over]
+    if (after_death and looks < LOOKS) or any(seldom):
         return inconclusive("The kernel had no time to free what the dead gave back.", expected=expected, measured=measured)
     # (VmallocUsed counts more than stacks, of the whole system: only what both measurements show is the dead's.)
     if after_death | in_batches == {"VmallocUsed"} and after_death != in_batches:

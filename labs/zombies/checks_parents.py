@@ -218,7 +218,8 @@ def told(seen: Record, looks: Sequence[Look]) -> str:
     """How many looks there were, and how steadily the guest ran meanwhile, for a reader."""
     sharp = [look for look in looks if look.is_sharp(seen.integer("forked"))]
     living = max((look.living for look in sharp), default=0)
-    return f"{len(sharp)} looks while it forked, with {living} living children at most; late for a fork by {100 * late(seen):.0f} % of the time"
+    looked = f"{len(sharp)} looks while it forked, with {living} living children at most"
+    return f"{looked}; late for a fork by {100 * late(seen):.0f} % of the time at most"
 
 
 def stat_after_sigkill(evidence: Evidence) -> Record:

@@ -37,11 +37,8 @@ def killing_the_parent_clears_its_zombies(evidence: Evidence) -> Verdict:  # noq
     looks = seen.records("looks")
     reading.increasing(looks, "elapsed_s")
     last = looks[-1]
-    if (
-        seen.integer("looked") < len(looks)
-        or left != last.integer("left")
-        or any(look.integer("with_parent_1") > look.integer("left") for look in looks)
-    ):
+    too_many = any(look.integer("with_parent_1") > look.integer("left") for look in looks)
+    if seen.integer("looked") < len(looks) or left != last.integer("left") or too_many:
         raise EvidenceProblem(f"{seen.place}.left: what is left does not follow from the looks")
     if left:
         return left_behind(seen, patience)
