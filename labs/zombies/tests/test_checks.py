@@ -356,7 +356,7 @@ CONTROLS.passes(NAME, numbered("ignored", (10, 10, 0, 1), 5), name="some live")
 
 @CONTROLS.control(NAME)
 def it_does_not_ignore_it(world: World) -> None:
-    world["ignored"] = {**world["accumulation"], "parent": "ignore"}
+    world["ignored"] = {**world["accumulation"], "parent": "ignore", "cpus": 1}
     world.parameters["ignored"] = world.parameters["zombies"]
 
 
