@@ -116,7 +116,8 @@ def watch(worlds: list[Namespace], patience_s: float) -> dict[str, list[dict[str
             alive += living if world.kind != "reaps" else 0
             samples[world.kind].append({"elapsed_s": round(elapsed, 3), "zombies": zombies, "living": living})
         if dead_at is None:
-            dead_at = None if alive else now
+            # (The time after the count: whoever takes the time from this count on to the last one finds all of patience between them.)
+            dead_at = None if alive else time.monotonic()
             time.sleep(0.05 if alive else 0)
         elif not over:
             time.sleep(min(patience_s / 8, max(0.0, dead_at + patience_s - time.monotonic())))
