@@ -12,7 +12,7 @@ looks for the stall first, and decides nothing when it finds one.
 
 from __future__ import annotations
 
-from vmlab.lab import Evidence, EvidenceProblem, Record, Verdict, check, failed, inconclusive, passed
+from vmlab.lab import Evidence, EvidenceProblem, Record, Verdict, check, failed, inconclusive, not_observable, passed
 
 from . import reading
 
@@ -42,8 +42,10 @@ def an_unwaited_child_is_a_zombie(evidence: Evidence) -> Verdict:
     zombie = stat_of(child, "zombie")
     state, code = zombie.text("state"), zombie.integer("exit_code")
     same = all(alive.integer(name) == zombie.integer(name) for name in ("pid", "ppid", "starttime"))
-    after = "still there" if reaped.flag("exists") else "no such process"
-    measured = f"state {alive.text('state')} before the exit, {state} after it with exit status {code}; after the wait: {after}"
+    measured = (
+        f"state {alive.text('state')} before the exit, {state} after it with exit status {code}; "
+        f"after the wait: {'still there' if reaped.flag('exists') else 'no such process'}"
+    )
     expected = f"state S, then Z with exit status {reading.RAW_STATUS}, then no such process"
     if alive.text("state") != "S" or zombie.integer("pid") != child.integer("pid") or zombie.integer("ppid") != child.integer("parent"):
         return inconclusive("The process looked at is not the child that waited on the pipe.", expected=expected, measured=measured)
@@ -134,8 +136,10 @@ def a_zombie_has_no_user_memory_and_no_files(evidence: Evidence) -> Verdict:
     for name in ("exe", "cwd", "root"):
         error = reading.text_or_none(child.record("zombie").record("files").record(name))
         kept += [] if error == "ENOENT" else [f"{name} ({error or 'leads somewhere'})"]
-    left, uid = ", ".join(kept) or "nothing left", " ".join(new.text("Uid").split())
-    measured = f"before: {before.integer('rss')} pages resident; after: {left}; uid {uid}"
+    measured = (
+        f"before: {before.integer('rss')} pages resident; after: {', '.join(kept) or 'nothing left'}; "
+        f"uid {' '.join(new.text('Uid').split())}"
+    )
     expected = "no pages, no Vm lines, no maps, no files; the same uid"
     if kept or new.text("Uid") != old.text("Uid"):
         return failed(
@@ -173,13 +177,12 @@ def not_every_Z_is_a_zombie(evidence: Evidence) -> Verdict:  # noqa: N802
     """
     leader = evidence["anatomy"].record("leader")
     if not leader.flag("observable"):
-        return inconclusive(leader.text("why"))
+        return not_observable(leader.text("why"))
     threads = {each.integer("tid"): each.text("state") for each in leader.records("threads")}
-    first, others = threads.get(leader.integer("pid")), [state for tid, state in threads.items() if tid != leader.integer("pid")]
-    living = [state for state in others if state in ("S", "R", "D")]
-    reapable, last, looks = leader.flag("reapable"), leader.integer("raw_status_at_last"), leader.integer("looks", minimum=1)
+    first, living = threads.get(leader.integer("pid")), [state for state in threads.values() if state in ("S", "R", "D")]
+    reapable, last, looks = leader.flag("reapable"), leader.integer("raw_status_at_last"), leader.integer("looks")
     measured = (
-        f"process {leader.text('state')}, first thread {first}, others {', '.join(others) or 'none'}; "
+        f"process {leader.text('state')}, its first thread {first}, all of its threads {', '.join(threads.values())}; "
         f"to be reaped: {'yes' if reapable else 'no'}; exit status at last {last}"
     )
     expected = f"process Z, first thread Z, another one alive; to be reaped: no; exit status at last {reading.RAW_STATUS}"

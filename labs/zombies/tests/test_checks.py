@@ -80,6 +80,7 @@ CONTROLS.is_inconclusive(NAME, put("anatomy.child.peek.code", None))
 CONTROLS.is_inconclusive(NAME, put("anatomy.child.peek.errno", "ECHILD"))
 CONTROLS.is_inconclusive(NAME, put("anatomy.child.peek_again.errno", "ECHILD"))
 CONTROLS.is_inconclusive(NAME, put("anatomy.child.kill.errno", "EPERM"))
+CONTROLS.is_inconclusive(NAME, put("anatomy.child.kill.signal", 15))
 CONTROLS.is_inconclusive(NAME, put("anatomy.child.reaping.pid", 1))
 
 NAME = "a_zombie_has_no_user_memory_and_no_files"
@@ -118,7 +119,7 @@ for other in ("Z", "", "SR", "X"):
     CONTROLS.fails(NAME, put("anatomy.leader.threads[1].state", other))
 for other in ("R", "D"):
     CONTROLS.passes(NAME, put("anatomy.leader.threads[1].state", other))
-CONTROLS.is_inconclusive(NAME, put("anatomy.leader", {"observable": False, "why": "the number of the system call is not known"}))
+CONTROLS.is_not_observable(NAME, put("anatomy.leader", {"observable": False, "why": "the number of the system call is not known"}))
 CONTROLS.is_inconclusive(NAME, put("anatomy.leader.num_threads", 3))
 CONTROLS.is_inconclusive(
     NAME, *(put(f"anatomy.leader.{key}", value) for key, value in (("state", "S"), ("looks", 99))), name="the guest stood still"

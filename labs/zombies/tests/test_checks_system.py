@@ -77,20 +77,71 @@ def they_cost_nothing(world: World) -> None:
     world["cost.caches"] = []
 
 
-def nothing_by_slabs(middle: float, object_bytes: int) -> Callable[[World], None]:
-    """Batches that cost so much, and records of so many bytes, which no slab's page is wasted on."""
+def weighed(batches: int, batch: int, kib: int, *kinds: tuple[int, int]) -> Callable[[World], None]:
+    """So many batches of so many zombies, which cost so many KiB each, and so many records of so many bytes, of a task_struct first.
+
+    (No page is wasted on the records.)
+    """
 
     def change(world: World) -> None:
-        costing(middle)(world)
-        world["cost.caches[0]"] |= {"object_bytes": object_bytes, "objects_a_slab": 4096 // object_bytes, "pages_a_slab": 1}
+        cost, total = world["cost"], batches * batch
+        world.parameters.update(batches=batches, batch=batch)
+        cost.update(batch=batch, total=total, reaped=total + batch + cost["living"]["count"])
+        first = cost["snapshots"][0]
+        cost["snapshots"] = [
+            {**first, "looks": 1, "count": i * batch, "tasks": 100 + i * batch, "SUnreclaim": 10_000 + i * kib} for i in range(batches + 1)
+        ]
+        each = kib * 1024 / max(1, batch)
+        rows = {"bytes_each": each, "stack_bytes_each": 0.0}
+        cost.update(batches=[{"batch": i + 1, **rows} for i in range(batches)], median_bytes=each)
+        cost["caches"] = [
+            {"name": "task_struct" if i == 0 else f"kmalloc-{i}", "objects_gained": gained, **in_a_page(size)}
+            for i, (gained, size) in enumerate(kinds)
+        ]
 
     return change
 
 
-CONTROLS.fails(NAME, nothing_by_slabs(1003.52, 512), name="less than a KiB by both accounts")
-CONTROLS.is_inconclusive(NAME, nothing_by_slabs(1024, 512), name="a KiB by one account")
-CONTROLS.passes(NAME, nothing_by_slabs(1003.52, 1024), name="a KiB by the other account")
-CONTROLS.is_inconclusive(NAME, nothing_by_slabs(0, 2048), name="the slabs grew, and no memory was used")
+def in_a_page(size: int) -> dict[str, int]:
+    """Slabs of one page, full of records of this size."""
+    return {"object_bytes": size, "objects_a_slab": 4096 // size, "pages_a_slab": 1}
+
+
+CONTROLS.fails(NAME, weighed(6, 50, 49, (300, 512)), name="less than a KiB by both accounts")
+CONTROLS.is_inconclusive(NAME, weighed(6, 50, 50, (300, 512)), name="a KiB by one account")
+CONTROLS.passes(NAME, weighed(6, 50, 49, (300, 1024)), name="a KiB by the other account")
+CONTROLS.fails(NAME, weighed(6, 1100, 1099, (6600, 512)), name="a byte less than a KiB")
+CONTROLS.is_inconclusive(NAME, weighed(6, 50, 0, (300, 2048)), name="the slabs grew, and no memory was used")
+CONTROLS.passes(NAME, weighed(5, 50, 100, (250, 2048)), name="five batches")
+CONTROLS.is_inconclusive(NAME, weighed(4, 50, 100, (200, 2048)), name="four batches")
+CONTROLS.is_inconclusive(NAME, weighed(6, 0, 100, (300, 2048)), name="batches of none")
+
+
+@CONTROLS.control(NAME, kind=INCONCLUSIVE)
+def a_batch_more_is_told_of_than_was_weighed(world: World) -> None:
+    weighed(6, 50, 100, (300, 2048))(world)
+    world.parameters["batches"] = 7
+    world["cost"].update(total=350, reaped=430)
+
+
+@CONTROLS.control(NAME, kind=INCONCLUSIVE)
+def no_zombie_came_in_a_batch(world: World) -> None:
+    weighed(6, 50, 100, (300, 2048))(world)
+    world["cost.snapshots[2]"]["count"] = 50
+
+
+def eighth(more: int) -> Callable[[World], None]:
+    """An eighth of 304 is just 38."""
+
+    def change(world: World) -> None:
+        weighed(8, 38, 76, (304, 2048))(world)
+        world["cost.snapshots[-1]"]["tasks"] += 38 + more
+
+    return change
+
+
+CONTROLS.passes(NAME, eighth(0), name="just an eighth of strangers")
+CONTROLS.is_inconclusive(NAME, eighth(1), name="one more than an eighth of strangers")
 
 
 @CONTROLS.control(NAME, kind=INCONCLUSIVE)
@@ -121,10 +172,12 @@ NAME = "its_kernel_stack_is_freed_at_death"
 CONTROLS.is_inconclusive(NAME, strangers(38), name="more than an eighth of strangers")
 
 
-def stack_of(
-    living: tuple[int, int, int] = (480, 600, 2160), dead: tuple[int, int, int] = (0, 0, 0), batch: tuple[int, int, int] = (0, 0, 0)
-) -> Callable[[World], None]:
-    """What thirty living children, the same when dead, and each batch of fifty zombies add to the three accounts, in KiB."""
+Kib = tuple[int, int, int]
+"""In KernelStack, VmallocUsed and PageTables."""
+
+
+def stack_of(living: Kib = (480, 600, 2160), dead: Kib = (0, 0, 0), batch: Kib = (0, 0, 0), count: int = 30) -> Callable[[World], None]:
+    """What thirty living children, or so many, the same when dead, and each batch of fifty zombies add to the three accounts, in KiB."""
 
     def change(world: World) -> None:
         cost = world["cost"]
@@ -133,8 +186,9 @@ def stack_of(
                 cost["living"][state][name] = 5000 + more
             for number, snapshot in enumerate(cost["snapshots"]):
                 snapshot[name] = 5000 + number * batch[i]
-        for state, tasks in (("before", 100), ("alive", 130), ("dead", 130)):
-            cost["living"][state]["tasks"] = tasks
+        cost["living"]["count"] = count
+        for state, made in (("before", 0), ("alive", count), ("dead", count)):
+            cost["living"][state].update(count=made, tasks=100 + made)
         for snapshot in cost["snapshots"]:
             snapshot["tasks"] = 100 + snapshot["count"]
 
@@ -156,19 +210,19 @@ OFTEN = looked(5, 5)
 SELDOM = looked(4, 4)
 CONTROLS.passes(NAME, stack_of())
 # An eighth of 480 KiB for thirty is 100 KiB for fifty.
-for account, place, eighth, batch in (("the stack", 0, 60, 100), ("VmallocUsed", 1, 75, 125), ("page tables", 2, 270, 450)):
+for account, place, share, batch in (("the stack", 0, 60, 100), ("VmallocUsed", 1, 75, 125), ("page tables", 2, 270, 450)):
 
     def one(more: int, place: int = place) -> tuple[int, int, int]:
         """So much more in this account, and nothing more in the others."""
         return (more if place == 0 else 0, more if place == 1 else 0, more if place == 2 else 0)
 
-    CONTROLS.passes(NAME, stack_of(dead=one(eighth)), name=f"an eighth of {account} after death")
+    CONTROLS.passes(NAME, stack_of(dead=one(share)), name=f"an eighth of {account} after death")
     CONTROLS.passes(NAME, stack_of(batch=one(batch)), name=f"an eighth of {account} in the batches")
-    both = stack_of(dead=one(eighth + 1), batch=one(batch + 1))
+    both = stack_of(dead=one(share + 1), batch=one(batch + 1))
     CONTROLS.fails(NAME, both, OFTEN, name=f"more than an eighth of {account}")
     CONTROLS.is_inconclusive(NAME, both, SELDOM, name=f"more than an eighth of {account}, seldom looked for")
     kind = CONTROLS.is_inconclusive if account == "VmallocUsed" else CONTROLS.fails
-    kind(NAME, stack_of(dead=one(eighth + 1)), OFTEN, name=f"more than an eighth of {account} after death")
+    kind(NAME, stack_of(dead=one(share + 1)), OFTEN, name=f"more than an eighth of {account} after death")
     kind(NAME, stack_of(batch=one(batch + 1)), OFTEN, name=f"more than an eighth of {account} in the batches")
 AFTER_DEATH, IN_BATCHES = stack_of(dead=(61, 0, 0)), stack_of(batch=(101, 0, 0))
 CONTROLS.fails(NAME, AFTER_DEATH, looked(5, 1), name="after death, and the batches were clean at once")
@@ -207,17 +261,38 @@ def the_stack_is_counted_as_gone_and_never_freed(world: World) -> None:
     OFTEN(world)
 
 
-def more_tasks(count: int) -> Callable[[World], None]:
+def more_tasks(more: int, count: int = 30) -> Callable[[World], None]:
     def change(world: World) -> None:
-        stack_of()(world)
-        world["cost.living.alive"]["tasks"] += count
+        stack_of(count=count)(world)
+        world["cost.living.alive"]["tasks"] += more
 
     return change
 
 
 CONTROLS.passes(NAME, more_tasks(3), name="a tenth of strangers among the living")
 CONTROLS.is_inconclusive(NAME, more_tasks(4), name="more than an eighth of strangers among the living")
-CONTROLS.passes(NAME, strangers(37), name="an eighth of strangers")
+CONTROLS.passes(NAME, more_tasks(4, count=32), name="just an eighth of strangers among the living")
+CONTROLS.passes(NAME, strangers(38), put("cost.total", 304), name="just an eighth of strangers")
+CONTROLS.passes(NAME, stack_of(living=(16, 20, 72), count=1), name="one living child")
+CONTROLS.is_inconclusive(NAME, stack_of(count=0), name="no living child")
+CONTROLS.is_inconclusive(NAME, stack_of(living=(7999, 9000, 9000), count=2000), name="a byte less than a page")
+
+
+def batches_of(*counts: int) -> Callable[[World], None]:
+    """So many zombies at each snapshot."""
+
+    def change(world: World) -> None:
+        stack_of()(world)
+        first = world["cost.snapshots[1]"]
+        world["cost"]["snapshots"] = [{**first, "count": count, "tasks": 100 + count} for count in counts]
+
+    return change
+
+
+CONTROLS.passes(NAME, batches_of(0, 50), name="one batch")
+CONTROLS.passes(NAME, batches_of(0, 1), name="one batch of one")
+CONTROLS.is_inconclusive(NAME, batches_of(0), name="no batch")
+CONTROLS.is_inconclusive(NAME, batches_of(0, 50, 50), name="a batch of none")
 
 # --- limits -----------------------------------------------------------------------------------------------------------------------
 
