@@ -19,18 +19,23 @@ def text_or_none(holder: Record, key: str = "errno") -> str | None:
 
 def increasing(samples: Sequence[Record], key: str) -> None:
     """Samples are in order: a number that falls back shows that they were put together, not taken."""
-    values = [sample.number(key) for sample in samples]
-    for (earlier, later), sample in zip(pairwise(values), samples[1:], strict=True):
-        if later < earlier:
-            raise EvidenceProblem(f"{sample.place}.{key}: expected at least {earlier:g} as in the sample before, found {later:g}")
+    for earlier, later in pairwise(samples):
+        if later.number(key) < earlier.number(key):
+            raise EvidenceProblem(
+                f"{later.place}.{key}: expected at least {earlier.number(key):g} as in the sample before, found {later.number(key):g}"
+            )
 
 
 def looks_of(samples: Sequence[Record]) -> list[Look]:
     """The counts of a parent's children, in order."""
     increasing(samples, "elapsed_s")
     increasing(samples, "forked_before")
-    names = ("forked_before", "forked_after", "zombies", "living")
-    return [Look(*(sample.integer(name, minimum=0) for name in names)) for sample in samples]
+    return [look_of(sample) for sample in samples]
+
+
+def look_of(sample: Record) -> Look:
+    """One count of a parent's children."""
+    return Look(*(sample.integer(name, minimum=0) for name in ("forked_before", "forked_after", "zombies", "living")))
 
 
 def handed_over(holder: Record) -> tuple[int, int]:

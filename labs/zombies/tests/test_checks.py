@@ -130,6 +130,7 @@ CONTROLS.is_inconclusive(
 NAME = "zombies_accumulate_one_a_fork"
 CONTROLS.fails(NAME, put("accumulation.samples[3].zombies", 5))
 CONTROLS.fails(NAME, put("accumulation.samples[3].living", 60))
+CONTROLS.fails(NAME, put("accumulation.parent", "reap"))
 CONTROLS.is_inconclusive(NAME, put("accumulation.at_end", 3))
 CONTROLS.is_inconclusive(NAME, put("accumulation.peak", 10_000))
 CONTROLS.is_inconclusive(NAME, put("accumulation.forked", 7))
@@ -230,9 +231,23 @@ CONTROLS.fails(NAME, put("anatomy.child.after_sigkill.stat.exit_code", 9))
 CONTROLS.fails(NAME, put("anatomy.child.after_sigkill.stat.state", "X"))
 CONTROLS.is_inconclusive(NAME, put("accumulation.sigkill.accepted", 0))
 CONTROLS.is_inconclusive(NAME, put("accumulation.sigkill.sent_to", 99))
-CONTROLS.is_inconclusive(NAME, put("accumulation.sigkill.left_percent", 99.8))
+CONTROLS.is_inconclusive(NAME, put("accumulation.sigkill.left_percent", 99.9))
+CONTROLS.is_inconclusive(NAME, put("accumulation.sigkill.sent_to", 99), put("accumulation.sigkill.accepted", 99), name="one was not killed")
 CONTROLS.is_inconclusive(NAME, put("accumulation.after_reaping.statuses", {"1792": 100, "9": -1}))
-CONTROLS.passes(NAME, put("accumulation.sigkill.left_percent", 99.95))
+
+
+@CONTROLS.control(NAME, kind=INCONCLUSIVE)
+def nobody_was_killed(world: World) -> None:
+    world["accumulation"]["forked"] = 0
+    world["accumulation.sigkill"].update(sent_to=0, accepted=0, left=0, same_process=0)
+
+
+@CONTROLS.control(NAME)
+def one_of_600_went(world: World) -> None:
+    """The share has one digit after the point."""
+    world["accumulation"]["forked"] = 600
+    world["accumulation.sigkill"].update(sent_to=600, accepted=600, left=599, left_percent=99.8)
+
 
 NAME = "a_parent_that_reaps_has_none_left"
 CONTROLS.fails(NAME, put("reaping.after_reaping.statuses", {}))
@@ -269,11 +284,11 @@ def the_parent_never_waits(world: World) -> None:
     world["reaping"] = {**world["accumulation"], "parent": "reap"}
 
 
-def reaping(zombies: int, behind: int, after: int = 50, count: int = 5, late_s: float = 0.0) -> Callable[[World], None]:
+def reaping(zombies: int, behind: int, count: int = 5, living: int = 0, late_s: float = 0.0) -> Callable[[World], None]:
     """Looks at the reaping parent while it forked: so many zombies, and so many children that it had not reaped yet."""
 
     def change(world: World) -> None:
-        numbered("reaping", (40, after, zombies, 0), count)(world)
+        numbered("reaping", (40, 50, zombies, living), count)(world)
         for i, sample in enumerate(world["reaping.samples"][:count]):
             sample.update(zombies=zombies, reaped_before=40 + i - behind, reaped_after=40 + i)
         world["reaping"].update(peak=zombies, late_s=late_s, forking_s=1.0)
@@ -288,7 +303,9 @@ CONTROLS.is_inconclusive(NAME, reaping(zombies=6, behind=6, late_s=0.051), name=
 CONTROLS.is_inconclusive(NAME, reaping(zombies=24, behind=30, late_s=0.3), name="the audit's case beside two busy loops")
 CONTROLS.passes(NAME, reaping(zombies=1, behind=5, late_s=0.9), name="held up, and no zombies gathered")
 CONTROLS.is_inconclusive(NAME, reaping(zombies=1, behind=5, count=4), name="four looks")
-CONTROLS.is_inconclusive(NAME, reaping(zombies=5, behind=-6, after=50), name="more children than were made and not reaped")
+CONTROLS.is_inconclusive(NAME, reaping(zombies=5, behind=-6), name="more children than were made and not reaped")
+CONTROLS.passes(NAME, reaping(zombies=1, behind=5, living=9), name="as many children as were made and not reaped, most of them alive")
+CONTROLS.is_inconclusive(NAME, reaping(zombies=1, behind=5, living=15), name="more living children than were made and not reaped")
 
 
 def unmade(least: int) -> Callable[[World], None]:

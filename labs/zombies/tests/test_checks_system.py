@@ -36,7 +36,7 @@ def with_costs(cost: World, each: list[float]) -> None:
     memory = cost["snapshots"][0]["SUnreclaim"]
     for batch, snapshot, bytes_each in zip(cost["batches"], cost["snapshots"][1:], each, strict=True):
         memory += round(bytes_each * cost["batch"] / 1024)
-        snapshot["SUnreclaim"], batch["bytes_each"] = memory, round(bytes_each * cost["batch"] / 1024) * 1024 / cost["batch"]
+        snapshot["SUnreclaim"], batch["bytes_each"] = memory, round(round(bytes_each * cost["batch"] / 1024) * 1024 / cost["batch"], 1)
     ordered = sorted(batch["bytes_each"] for batch in cost["batches"])
     cost["median_bytes"] = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
@@ -91,7 +91,7 @@ def weighed(batches: int, batch: int, kib: int, *kinds: tuple[int, int]) -> Call
         cost["snapshots"] = [
             {**first, "looks": 1, "count": i * batch, "tasks": 100 + i * batch, "SUnreclaim": 10_000 + i * kib} for i in range(batches + 1)
         ]
-        each = kib * 1024 / max(1, batch)
+        each = round(kib * 1024 / max(1, batch), 1)
         rows = {"bytes_each": each, "stack_bytes_each": 0.0}
         cost.update(batches=[{"batch": i + 1, **rows} for i in range(batches)], median_bytes=each)
         cost["caches"] = [
@@ -229,6 +229,7 @@ CONTROLS.fails(NAME, AFTER_DEATH, looked(5, 1), name="after death, and the batch
 CONTROLS.is_inconclusive(NAME, AFTER_DEATH, looked(4, 9), name="after death, seldom looked for")
 CONTROLS.fails(NAME, IN_BATCHES, looked(1, 5), name="in the batches, and the dead were clean at once")
 CONTROLS.is_inconclusive(NAME, IN_BATCHES, looked(9, 4), name="in the batches, seldom looked for")
+CONTROLS.fails(NAME, stack_of(dead=(61, 0, 0), batch=(100, 0, 0)), looked(5, 1), name="after death, and an eighth in the batches")
 CONTROLS.fails(NAME, stack_of(dead=(61, 76, 0)), OFTEN, name="both accounts of the stack after death")
 CONTROLS.passes(NAME, stack_of(living=(120, 600, 2160)), name="a stack of a page")
 CONTROLS.is_inconclusive(NAME, stack_of(living=(119, 600, 2160)), name="a stack of less than a page")
