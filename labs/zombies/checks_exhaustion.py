@@ -22,7 +22,7 @@ def enough_zombies_stop_fork_with_eagain(evidence: Evidence) -> Verdict:  # noqa
     told = []
     for name in WORLDS:
         world = world_named(evidence, name)
-        forks, zombies, living = (world.integer(key, minimum=0) for key in ("forks", "zombies", "living"))
+        forks, zombies, living = (world.integer(key) for key in ("forks", "zombies", "living"))
         if world.integer("room") != evidence.parameters.integer("room"):
             return inconclusive(f"In the world of {name} another room was left than was asked for.", measured=f"{world.integer('room')}")
         error = reading.text_or_none(world)
@@ -185,7 +185,7 @@ def limits_reached(world: Record) -> list[str]:
     exempt = any([capabilities.integer("uid") == 0, capabilities.flag("sys_resource"), capabilities.flag("sys_admin")])
     for name in WORLDS:
         each = world.record("at_refusal").record(name)
-        limit, usage = each.integer("limit"), each.integer("usage", minimum=0)
+        limit, usage = each.integer("limit"), each.integer("usage")
         if limit < 0 or (name == "nproc" and exempt):
             continue
         if usage > limit + slack(name):
@@ -197,7 +197,7 @@ def limits_reached(world: Record) -> list[str]:
 
 def refused_by_group(world: Record) -> int:
     """How many forks the control group has counted as refused by its pids.max, from when the limit was set."""
-    before, now = (world.record(when).record("pids_max").integer("refusals", minimum=0) for when in ("set_to", "at_refusal"))
+    before, now = (world.record(when).record("pids_max").integer("refusals") for when in ("set_to", "at_refusal"))
     return now - before
 
 

@@ -19,10 +19,10 @@ def numbers_are_limited_and_threads_use_them(evidence: Evidence) -> Verdict:
     """
     limits = evidence["limits"]
     pid_max = limit_named(limits, "pid_max").integer("limit")
-    default = max(32768, 1024 * limits.integer("cpus_possible", minimum=1))
+    default = max(32768, 1024 * limits.integer("cpus_possible"))
     set_by = reading.text_or_none(limits, "pid_max_set_by") or "no file"
     numbers = limits.record("numbers")
-    process, thread, later = (numbers.integer(name, minimum=1) for name in ("process", "thread", "next_process"))
+    process, thread, later = (numbers.integer(name) for name in ("process", "thread", "next_process"))
     tasks = numbers.integer("tasks_with_thread") - numbers.integer("tasks_before")
     measured = (
         f"pid_max {pid_max:,}, set by {set_by}; process {process}, its thread {thread}, the next process {later}; "
@@ -55,7 +55,7 @@ def another_limit_is_reached_first(evidence: Evidence) -> Verdict:
     """
     limits = evidence["limits"]
     room: dict[str, int] = {}
-    for each in limits.records("limits", at_least=3):
+    for each in limits.records("limits"):
         limit, exempt = each.integer("limit"), "exempt" in each and each.flag("exempt")
         usage = each.integer("usage", minimum=0)
         if limit >= 0 and not exempt:
@@ -74,7 +74,7 @@ def another_limit_is_reached_first(evidence: Evidence) -> Verdict:
     if limits.text("tightest") != tightest or limits.integer("room") != room[tightest]:
         return inconclusive("The limit reported as the tightest does not follow from those listed.", expected=expected, measured=measured)
     # (Eight stacks of 16 KiB.)
-    if limits.integer("memory_kib", minimum=1) // 128 >= limit_named(limits, "pid_max").integer("limit"):
+    if limits.integer("memory_kib") // 128 >= limit_named(limits, "pid_max").integer("limit"):
         return not_observable("This guest has so much memory that the kernel's own threads-max is above pid_max.")
     if tightest == "pid_max":
         return failed(

@@ -183,8 +183,8 @@ def a_parent_that_ignores_sigchld_has_no_zombies(evidence: Evidence) -> Verdict:
     most, last = max(look.zombies for look in looks), looks[-1]
     reading.agree(seen, peak=most, at_end=last.zombies)
     left = at_last.flag("kernel_says_children_left")
-    counted = sum(sample.integer(name, minimum=0) for sample in samples for name in ("reaped_before", "reaped_after"))
-    waited = sum(reading.handed_over(at_last)) + at_last.integer("zombies_met", minimum=0) + counted
+    counted = [sample.integer(name) for sample in samples for name in ("reaped_before", "reaped_after")]
+    waited = any([*reading.handed_over(at_last), at_last.integer("zombies_met"), *counted])
     measured = f"at most {most} zombies over {forked} forks; a wait at the end: {'children' if left else 'ECHILD'}; {told(seen, looks)}"
     expected = "0 zombies; a wait finds no child"
     if last.living:
@@ -215,15 +215,16 @@ def otherwise(seen: Record, forks: int, rate: float) -> str:
 
 def late(seen: Record) -> float:
     """How late the parent came for a fork at most, as a share of the time in which it forked."""
-    return stalls.held_up(seen.number("late_s", minimum=0), seen.number("forking_s", minimum=0))
+    return stalls.held_up(seen.number("late_s"), seen.number("forking_s"))
 
 
 def told(seen: Record, looks: Sequence[Look]) -> str:
     """How many looks there were, and how steadily the guest ran meanwhile, for a reader."""
-    sharp = [look for look in looks if look.is_sharp(seen.integer("forked"))]
-    living = max((look.living for look in sharp), default=0)
-    looked = f"{len(sharp)} looks while it forked, with {living} living children at most"
-    return f"{looked}; late for a fork by {100 * late(seen):.0f} % of the time at most"
+    forked = seen.integer("forked")
+    return (
+        f"{len([look for look in looks if look.is_sharp(forked)])} looks while it forked, with {max(look.living for look in looks)} living "
+        f"children at most; late for a fork by {100 * late(seen):.0f} % of the time at most"
+    )
 
 
 def stat_after_sigkill(evidence: Evidence) -> Record:

@@ -35,14 +35,15 @@ def looks_of(samples: Sequence[Record]) -> list[Look]:
 
 def look_of(sample: Record) -> Look:
     """One count of a parent's children."""
-    return Look(*(sample.integer(name, minimum=0) for name in ("forked_before", "forked_after", "zombies", "living")))
+    return Look(*(sample.integer(name) for name in ("forked_before", "forked_after", "zombies", "living")))
 
 
 def handed_over(holder: Record) -> tuple[int, int]:
     """How many children a wait has handed over as exited with 7, and how many in any other way."""
     statuses = holder.record("statuses")
     counts = {status: statuses.integer(status, minimum=0) for status in statuses}
-    return counts.get(str(RAW_STATUS), 0), sum(counts.values()) - counts.get(str(RAW_STATUS), 0)
+    as_made = counts.pop(str(RAW_STATUS), 0)
+    return as_made, sum(counts.values())
 
 
 def agree(holder: Record, **derived: int) -> None:

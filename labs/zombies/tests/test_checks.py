@@ -401,6 +401,7 @@ CONTROLS.fails(NAME, met_by_chance(1, 1), name="one look of twenty meets one, wi
 CONTROLS.passes(NAME, met_by_chance(2, 2), name="two looks of twenty meet one, with two CPUs")
 CONTROLS.passes(NAME, met_by_chance(64, 2), name="two looks of twenty meet one, with 64 CPUs")
 CONTROLS.fails(NAME, met_by_chance(4, 3), name="three looks of twenty meet one, with four CPUs")
+CONTROLS.fails(NAME, met_by_chance(4, 2, of=19), name="two looks of nineteen meet one, with four CPUs")
 CONTROLS.fails(NAME, met_by_chance(4, 1, zombies=2), name="one look meets two, with four CPUs")
 CONTROLS.is_inconclusive(NAME, met_by_chance(0, 1), name="no CPU")
 

@@ -29,7 +29,7 @@ CONTROLS.is_inconclusive(NAME, put("exhaustion.worlds.pids_max.room", 41))
 CONTROLS.is_inconclusive(NAME, put("parameters.room", 41))
 CONTROLS.is_inconclusive(NAME, put("exhaustion.worlds", {}))
 for name in ("forks", "zombies"):
-    CONTROLS.is_inconclusive(NAME, put(f"exhaustion.worlds.pids_max.{name}", -1))
+    CONTROLS.fails(NAME, put(f"exhaustion.worlds.pids_max.{name}", -1))
 
 
 def forked(count: int, attempts: int) -> Callable[[World], None]:
@@ -61,7 +61,6 @@ CONTROLS.is_inconclusive(NAME, put("exhaustion.worlds.pids_max.set_to.pids_max.l
 CONTROLS.is_inconclusive(NAME, put("exhaustion.worlds.pids_max.set_to.pids_max.usage", 2))
 CONTROLS.is_inconclusive(NAME, put("exhaustion.worlds.nproc.at_refusal.threads_max.limit", 1))
 CONTROLS.is_inconclusive(NAME, put("exhaustion.worlds.threads_max.forks", 3))
-CONTROLS.is_inconclusive(NAME, put("exhaustion.worlds.pids_max.at_refusal.pid_max.usage", -1))
 
 
 def used(name: str, less: int, came: int = 0) -> Callable[[World], None]:
@@ -116,7 +115,6 @@ CONTROLS.fails(NAME, put("exhaustion.worlds.pids_max.recovery.statuses", {"1792"
 CONTROLS.fails(NAME, put("exhaustion.worlds.pids_max.recovery.statuses", {"1792": 39, "9": 1}))
 CONTROLS.is_inconclusive(NAME, put("exhaustion.worlds.pid_max.recovery.worked", 3), name="fewer worked, and no error")
 CONTROLS.is_inconclusive(NAME, put("exhaustion.worlds.pid_max.recovery.errno", "EAGAIN"), name="an error, and all worked")
-CONTROLS.is_inconclusive(NAME, put("exhaustion.worlds.pid_max.recovery.asked", 0))
 CONTROLS.is_inconclusive(NAME, put("exhaustion.worlds.threads_max.system_after.threads_max", 1))
 CONTROLS.is_inconclusive(NAME, put("exhaustion.worlds.threads_max.system_after.pid_max", 1))
 CONTROLS.is_inconclusive(NAME, put("exhaustion.worlds.pids_max.after_reaping.pids_max.limit", -1))
@@ -133,6 +131,17 @@ def second_try(worked: int, room: int, error: str = "EAGAIN") -> Callable[[World
 
 CONTROLS.fails(NAME, second_try(9, 10), name="nine worked, and there was room for ten")
 CONTROLS.is_inconclusive(NAME, second_try(9, 9), name="nine worked, and there was room for nine")
+
+
+def all_worked(asked: int) -> Callable[[World], None]:
+    def change(world: World) -> None:
+        world["exhaustion.worlds.pid_max.recovery"].update(asked=asked, worked=asked)
+
+    return change
+
+
+CONTROLS.passes(NAME, all_worked(1), name="one fork asked for")
+CONTROLS.is_inconclusive(NAME, all_worked(0), name="no fork asked for")
 
 
 @CONTROLS.control(NAME)
@@ -245,7 +254,7 @@ CONTROLS.is_inconclusive(NAME, watched(1, (0, 0), (0.5, 0), (0.99, 0)), name="wa
 CONTROLS.passes(NAME, watched(1, (0, 9), (3, 0), (4, 0)), name="some took three seconds to exit")
 CONTROLS.is_inconclusive(NAME, watched(1, (0, 9), (3, 0), (3.9, 0)), name="some took three seconds, and were not watched for long")
 CONTROLS.is_inconclusive(NAME, watched(1, (0, 9), (3, 9), (60, 1)), name="some never got to exit")
-CONTROLS.is_inconclusive(NAME, watched(1, (0, 0), (1, 0)), name="two counts")
+CONTROLS.is_inconclusive(NAME, watched(1, (0, 0)), name="one count")
 
 
 @CONTROLS.control(NAME)
@@ -276,11 +285,11 @@ for name in ("never", "abandoned"):
     CONTROLS.passes(NAME, put(f"namespaces.{name}.clear_after_s", 0))
 
 
-def stayed(name: str, looks: int, left: int = 16) -> Callable[[World], None]:
-    """So many of sixteen that did not go, and how often it was looked whether they had."""
+def stayed(name: str, looks: int, left: int = 16, of: int = 16) -> Callable[[World], None]:
+    """So many that did not go, and how often it was looked whether they had."""
 
     def change(world: World) -> None:
-        world[f"namespaces.{name}"].update(left=left, zombies_at_end=16, looks_at_end=looks)
+        world[f"namespaces.{name}"].update(left=left, zombies_at_end=of, looks_at_end=looks)
 
     return change
 
@@ -292,9 +301,11 @@ for name in ("never", "abandoned", "reaps"):
     CONTROLS.is_inconclusive(NAME, stayed(name, 999, left=1), name=f"one stayed in {name}")
 
 
-@CONTROLS.control(NAME, kind=INCONCLUSIVE)
-def few_looks(world: World) -> None:
-    del world["namespaces.reaps.samples"][2:]
+CONTROLS.passes(NAME, stayed("reaps", 500, left=0, of=0), name="it took long to look for none")
+for name in ("never", "abandoned", "reaps"):
+    CONTROLS.fails(NAME, stayed(name, 20, left=1, of=1), name=f"the only one stayed in {name}")
+CONTROLS.passes(NAME, put("namespaces.reaps.samples", [{"elapsed_s": 2.5, "zombies": 0, "living": 0}]), name="watched for as long")
+CONTROLS.is_inconclusive(NAME, put("namespaces.reaps.samples", [{"elapsed_s": 2.49, "zombies": 0, "living": 0}]), name="watched for less")
 
 
 @CONTROLS.control(NAME)

@@ -329,10 +329,6 @@ CONTROLS.passes(NAME, *system(64, 65536, None), name="64 CPUs, without systemd's
 CONTROLS.passes(NAME, *system(4096, 4194304, None), name="4096 CPUs, without systemd's file")
 CONTROLS.passes(NAME, *system(64, 4194304, "/usr/lib/sysctl.d/50-pid-max.conf"), name="64 CPUs, with systemd's file")
 CONTROLS.is_inconclusive(NAME, *system(64, 32768, None), name="64 CPUs, and the default of 32")
-CONTROLS.is_inconclusive(NAME, *system(0, 32768, None), name="no CPU")
-for name in ("process", "thread", "next_process"):
-    CONTROLS.passes(NAME, put(f"limits.numbers.{name}", 1))
-    CONTROLS.is_inconclusive(NAME, put(f"limits.numbers.{name}", 0))
 
 
 @CONTROLS.control(NAME)
@@ -380,7 +376,6 @@ CONTROLS.passes(NAME, limited(32_468, 32_467), name="threads-max is the tightest
 CONTROLS.passes(NAME, limited(32_468, 40_000, nproc=1000), name="nproc is the tightest, for a user who is not exempt")
 CONTROLS.fails(NAME, limited(32_468, 40_000, memory_kib=128 * 32_767 + 127), name="memory for a thread less than pid_max")
 CONTROLS.is_not_observable(NAME, limited(32_468, 40_000, memory_kib=128 * 32_768), name="memory for more threads than pid_max")
-CONTROLS.is_inconclusive(NAME, limited(32_467, 32_468, memory_kib=0), name="no memory")
 
 
 @CONTROLS.control(NAME, kind=INCONCLUSIVE)
