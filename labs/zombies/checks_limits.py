@@ -57,7 +57,7 @@ def another_limit_is_reached_first(evidence: Evidence) -> Verdict:
     room: dict[str, int] = {}
     for each in limits.records("limits"):
         limit, exempt = each.integer("limit"), "exempt" in each and each.flag("exempt")
-        usage = each.integer("usage", minimum=0)
+        usage = each.integer("usage")
         if limit >= 0 and not exempt:
             name = each.text("name")
             room[name] = min(room.get(name, limit), limit - usage)

@@ -53,6 +53,14 @@ CONTROLS.fails(NAME, put("exhaustion.worlds.nproc.capabilities.sys_admin", True)
 CONTROLS.fails(NAME, put("exhaustion.worlds.nproc.capabilities.sys_resource", True))
 CONTROLS.fails(NAME, put("exhaustion.worlds.pids_max.at_refusal.pids_max.refusals", 0))
 CONTROLS.fails(NAME, put("exhaustion.worlds.pid_max.at_refusal.pids_max.refusals", 4))
+CONTROLS.fails(NAME, put("exhaustion.worlds.pid_max.at_refusal.pids_max.refusals", 1))
+CONTROLS.is_inconclusive(NAME, put("exhaustion.worlds.pids_max.at_refusal.pids_max.refusals", 1))
+CONTROLS.passes(
+    NAME,
+    put("exhaustion.worlds.pids_max.set_to.pids_max.refusals", 3),
+    put("exhaustion.worlds.pids_max.at_refusal.pids_max.refusals", 7),
+    name="refusals that were counted before",
+)
 CONTROLS.is_inconclusive(NAME, put("exhaustion.worlds.pids_max.at_refusal.pids_max.refusals", 3))
 CONTROLS.is_inconclusive(NAME, put("exhaustion.worlds.pids_max.at_refusal.pids_max.refusals", 999))
 CONTROLS.is_inconclusive(NAME, put("exhaustion.worlds.pids_max.at_refusal.pids_max.usage", 4000))
@@ -120,7 +128,7 @@ CONTROLS.is_inconclusive(NAME, put("exhaustion.worlds.threads_max.system_after.p
 CONTROLS.is_inconclusive(NAME, put("exhaustion.worlds.pids_max.after_reaping.pids_max.limit", -1))
 
 
-def second_try(worked: int, room: int, error: str = "EAGAIN") -> Callable[[World], None]:
+def second_try(worked: int, room: int, error: str | None = "EAGAIN") -> Callable[[World], None]:
     def change(world: World) -> None:
         one = world["exhaustion.worlds.pid_max"]
         one["recovery"].update(worked=worked, errno=error)
@@ -129,6 +137,7 @@ def second_try(worked: int, room: int, error: str = "EAGAIN") -> Callable[[World
     return change
 
 
+CONTROLS.passes(NAME, second_try(10, 5, error=None), name="all worked one after the other, and there was room for five")
 CONTROLS.fails(NAME, second_try(9, 10), name="nine worked, and there was room for ten")
 CONTROLS.is_inconclusive(NAME, second_try(9, 9), name="nine worked, and there was room for nine")
 
@@ -158,6 +167,7 @@ CONTROLS.fails(NAME, put("orphans.living_child[0].ppid", 77))
 CONTROLS.fails(NAME, put("orphans.new_parent", 77))
 CONTROLS.is_inconclusive(NAME, put("orphans.left", 4))
 CONTROLS.is_inconclusive(NAME, put("orphans.looks[-1].left", 4))
+CONTROLS.is_inconclusive(NAME, put("orphans.looked", 0))
 CONTROLS.is_inconclusive(NAME, put("orphans.looks[0].with_parent_1", 31))
 CONTROLS.passes(NAME, put("orphans.looks[0].with_parent_1", 0))
 CONTROLS.is_inconclusive(NAME, put("orphans.looks[0].elapsed_s", 1e6))
@@ -174,6 +184,7 @@ CONTROLS.passes(NAME, put("orphans.clear_after_s", 2.5))
 CONTROLS.passes(NAME, put("orphans.clear_after_s", 0))
 for other in ("R", "D"):
     CONTROLS.passes(NAME, put("orphans.living_child[0].state", other))
+CONTROLS.passes(NAME, put("orphans.living_child", [{"ppid": 1, "state": state} for state in "SRD"]), name="three living children")
 
 
 def left_after(elapsed_s: float, looked: int, left: int = 30) -> Callable[[World], None]:
@@ -181,7 +192,7 @@ def left_after(elapsed_s: float, looked: int, left: int = 30) -> Callable[[World
 
     def change(world: World) -> None:
         world["orphans"].update(left=left, looked=looked, clear_after_s=None, new_parent=77)
-        world["orphans.looks"] = [{"elapsed_s": elapsed_s, "left": left, "with_parent_1": 0}]
+        world["orphans"]["looks"] = [{"elapsed_s": elapsed, "left": left, "with_parent_1": 0} for elapsed in (0.0, elapsed_s)]
 
     return change
 

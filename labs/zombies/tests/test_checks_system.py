@@ -378,10 +378,23 @@ CONTROLS.fails(NAME, limited(32_468, 40_000, memory_kib=128 * 32_767 + 127), nam
 CONTROLS.is_not_observable(NAME, limited(32_468, 40_000, memory_kib=128 * 32_768), name="memory for more threads than pid_max")
 
 
-@CONTROLS.control(NAME, kind=INCONCLUSIVE)
-def a_limit_is_used_less_than_nothing(world: World) -> None:
-    limited(400, 300)(world)
-    world["limits.limits[1]"]["usage"] = -1
+def binding(limits: dict[str, int], tightest: str, room: int) -> Callable[[World], None]:
+    """Limits by name, -1 for none, of which nothing is used yet."""
+
+    def change(world: World) -> None:
+        for each in world["limits"]["limits"]:
+            if each["name"] in limits:
+                each.update(limit=limits[each["name"]], usage=0)
+        world["limits"].update(tightest=tightest, room=room)
+
+    return change
+
+
+CONTROLS.passes(NAME, put("limits.limits[-1].limit", 67), name="nproc is low, and the superuser exempt")
+CONTROLS.passes(NAME, binding({"pids_max": 0}, "pids_max", 0), name="a control group that may have no process")
+CONTROLS.passes(
+    NAME, binding({"pids_max": -1, "threads_max": 7_000}, "threads_max", 7_000), name="a system without limits of control groups"
+)
 
 
 @pytest.mark.parametrize("control", CONTROLS, ids=str)
