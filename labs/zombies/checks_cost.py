@@ -22,7 +22,7 @@ def a_zombie_costs_kernel_memory(evidence: Evidence) -> Verdict:  # noqa: PLR091
     bytes fill a slab of 32,768 bytes, so that each costs 10,923.
     """
     cost = evidence["cost"]
-    total, batch, page = (cost.integer(name, minimum=1) for name in ("total", "batch", "page_bytes"))
+    total, batch, page = (cost.integer(name) for name in ("total", "batch", "page_bytes"))
     asked = evidence.parameters
     if batch != asked.integer("batch") or total != batch * asked.integer("batches"):
         return inconclusive(f"{total} zombies in batches of {batch} were weighed, which is not what was asked for.")
@@ -46,7 +46,7 @@ def a_zombie_costs_kernel_memory(evidence: Evidence) -> Verdict:  # noqa: PLR091
         f"median {middle:,.0f} bytes a zombie over {len(each)} batches "
         f"(half of them {low:,.0f} to {high:,.0f}, all {min(each):,.0f} to {max(each):,.0f})"
     )
-    caches = {cache.text("name"): cache for cache in cost.records("caches", at_least=0)}
+    caches = {cache.text("name"): cache for cache in cost.records("caches")}
     shares = {name: share_of_slab(cache, page) * cache.integer("objects_gained") / total for name, cache in caches.items()}
     by_slabs = sum(shares.values())
     expected = f"{by_slabs:,.0f} bytes by the records that came ({listed(shares)})"

@@ -74,7 +74,7 @@ CONTROLS.is_inconclusive(NAME, costing(*BEYOND, slabs=(1, 5)), name="half of the
 @CONTROLS.control(NAME)
 def they_cost_nothing(world: World) -> None:
     costing(0)(world)
-    world["cost.caches"] = []
+    world["cost.caches"] = [{"name": "kmalloc-8", "objects_gained": 200, **in_a_page(8)}]
 
 
 def weighed(batches: int, batch: int, kib: int, *kinds: tuple[int, int]) -> Callable[[World], None]:
@@ -115,6 +115,7 @@ CONTROLS.is_inconclusive(NAME, weighed(6, 50, 0, (300, 2048)), name="the slabs g
 CONTROLS.passes(NAME, weighed(5, 50, 100, (250, 2048)), name="five batches")
 CONTROLS.is_inconclusive(NAME, weighed(4, 50, 100, (200, 2048)), name="four batches")
 CONTROLS.is_inconclusive(NAME, weighed(6, 0, 100, (300, 2048)), name="batches of none")
+CONTROLS.is_inconclusive(NAME, put("cost.page_bytes", 0))
 
 
 @CONTROLS.control(NAME, kind=INCONCLUSIVE)
