@@ -70,7 +70,7 @@ def a_zombie_costs_kernel_memory(evidence: Evidence) -> Verdict:  # noqa: PLR091
         return inconclusive(
             "The batches differ by more than a quarter: something else used the kernel's memory.", expected=expected, measured=measured
         )
-    if not 0.8 <= middle / by_slabs <= 1.2:
+    if not 0.8 * by_slabs <= middle <= 1.2 * by_slabs:
         return inconclusive("The two accounts differ by more than a fifth.", expected=expected, measured=measured)
     return passed("The kernel keeps these records of each zombie until its parent has waited.", expected=expected, measured=measured)
 
@@ -160,7 +160,7 @@ def over_in(snapshots: list[Record], of_living: dict[str, float]) -> list[bool]:
 
 def other_tasks(snapshots: list[Record]) -> int:
     """By how much the number of tasks that are none of the lab's varied. Memory that an account gained may be theirs."""
-    others = [each.integer("tasks", minimum=1) - each.integer("count") for each in snapshots]
+    others = [each.integer("tasks") - each.integer("count") for each in snapshots]
     return max(others) - min(others)
 
 
@@ -169,7 +169,7 @@ def share_of_slab(cache: Record, page_bytes: int) -> float:
 
     EvidenceProblem where they do not fit, or would leave half of the slab empty: the kernel makes no such slabs.
     """
-    size, objects, pages = (cache.integer(name, minimum=1) for name in ("object_bytes", "objects_a_slab", "pages_a_slab"))
+    size, objects, pages = (cache.integer(name) for name in ("object_bytes", "objects_a_slab", "pages_a_slab"))
     if not pages * page_bytes / 2 <= size * objects <= pages * page_bytes:
         raise EvidenceProblem(f"{cache.place}: {objects} records of {size} bytes are no slab of {pages} pages")
     return pages * page_bytes / objects

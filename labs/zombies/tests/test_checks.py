@@ -232,7 +232,10 @@ CONTROLS.fails(NAME, put("anatomy.child.after_sigkill.stat.state", "X"))
 CONTROLS.is_inconclusive(NAME, put("accumulation.sigkill.accepted", 0))
 CONTROLS.is_inconclusive(NAME, put("accumulation.sigkill.sent_to", 99))
 CONTROLS.is_inconclusive(NAME, put("accumulation.sigkill.left_percent", 99.9))
-CONTROLS.is_inconclusive(NAME, put("accumulation.sigkill.sent_to", 99), put("accumulation.sigkill.accepted", 99), name="one was not killed")
+CONTROLS.is_inconclusive(
+    NAME, *(put(f"accumulation.sigkill.{key}", 99) for key in ("sent_to", "accepted", "left")), name="one was not killed"
+)
+CONTROLS.passes(NAME, put("accumulation.after_reaping.statuses", {"1792": 100, "9": 0}))
 CONTROLS.is_inconclusive(NAME, put("accumulation.after_reaping.statuses", {"1792": 100, "9": -1}))
 
 
