@@ -222,8 +222,8 @@ def told(seen: Record, looks: Sequence[Look]) -> str:
     """How many looks there were, and how steadily the guest ran meanwhile, for a reader."""
     forked = seen.integer("forked")
     return (
-        f"{len([look for look in looks if look.is_sharp(forked)])} looks while it forked, with {max(look.living for look in looks)} living "
-        f"children at most; late for a fork by {100 * late(seen):.0f} % of the time at most"
+        f"{len([look for look in looks if look.is_sharp(forked)])} looks while it forked; living children at a look: at most "
+        f"{max(look.living for look in looks)}; late for a fork by at most {100 * late(seen):.0f} % of the time"
     )
 
 
