@@ -244,7 +244,9 @@ def no_parent_before(world: World) -> None:
         sample["zombies"] = 15
 
 
-CONTROLS.is_inconclusive(NAME, no_parent_before)
+CONTROLS.fails(NAME, no_parent_before)
+CONTROLS.fails(NAME, put("namespaces.never.zombies_before", 0))
+CONTROLS.fails(NAME, put("namespaces.abandoned.zombies_before", 2))
 
 
 def watched(patience: float, *samples: tuple[float, int]) -> Callable[[World], None]:
@@ -270,7 +272,7 @@ CONTROLS.is_inconclusive(NAME, watched(1, (0, 0)), name="one count")
 
 @CONTROLS.control(NAME)
 def the_pid_1_reaps(world: World) -> None:
-    world["namespaces"]["never"] = world["namespaces"]["reaps"] | {"zombies_before": 1}
+    world["namespaces"]["never"] = world["namespaces"]["reaps"]
 
 
 NAME = "reaping_or_the_end_of_pid_1_clears_them"
