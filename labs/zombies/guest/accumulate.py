@@ -5,6 +5,8 @@ The parent comes in three kinds: `never` waits for nobody, `reap` reaps at each 
 all (SIGCHLD set to SIG_IGN). The load is the same. The observer counts by reading every /proc/PID/stat, and notes the parent's own
 counters before and after each scan: the truth lies between them. For the parent that never waits it then sends SIGKILL to every
 zombie, counts again, and lets the parent reap at last, to see with which status each child is handed over.
+
+A parent that reaps looks at each child once more before its wait: was it a zombie then? An observer would hardly ever meet one.
 """
 
 from __future__ import annotations
@@ -48,7 +50,8 @@ def main() -> None:
         with Child(fork_at_a_rate) as parent:
             os.close(answers_in)
             seen = observe(parent.pid, options, counters, orders_in, answers)
-            say({"parent": options.called or options.parent, "rate": options.rate, **seen})
+            kind = options.called or options.parent
+            say({"parent": kind, "rate": options.rate, **({"cpus": os.cpu_count()} if kind == "ignore" else {}), **seen})
 
 
 def be_a_parent(options: argparse.Namespace, counters: Counters, orders: int, answers: int) -> None:
@@ -58,17 +61,21 @@ def be_a_parent(options: argparse.Namespace, counters: Counters, orders: int, an
     between the two.
     """
     statuses: list[int] = []
+    met, late_s = 0, 0.0
 
     def reap_what_has_exited() -> bool:
         """Whether there is a child left."""
+        nonlocal met
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                exited = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return False
-            if pid == 0:
+            if exited is None:
                 return True
-            statuses.append(status)
+            fields = stat_or_none(exited.si_pid)
+            met += 1 if fields and fields["state"] == "Z" else 0
+            statuses.append(os.waitpid(exited.si_pid, 0)[1])
             counters.add("reaped")
 
     if options.parent == "reap":
@@ -78,28 +85,37 @@ def be_a_parent(options: argparse.Namespace, counters: Counters, orders: int, an
     elif options.parent == "ignore":
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 
-    start = time.monotonic()
-    for i in range(options.forks):
-        # (An absolute timetable: a late fork does not make all that follow later.)
-        while (pause := start + i / options.rate - time.monotonic()) > 0:
+    due = start = time.monotonic()
+    for _ in range(options.forks):
+        while (pause := due - time.monotonic()) > 0:
             if options.parent != "reap":
                 time.sleep(pause)
             elif signal.sigtimedwait({signal.SIGCHLD}, pause):
                 reap_what_has_exited()
+        late_s = max(late_s, -pause)
         counters.add("announced")
         exit_at_once(EXIT_CODE)
         counters.add("forked")
         if options.parent == "reap":
             reap_what_has_exited()
+        # (A late fork makes the next one later too. If it did not, a machine that stood still for a moment would let this parent catch up
+        # in a burst, and the burst would be what is measured.)
+        due = max(due + 1 / options.rate, time.monotonic())
+    forking_s = time.monotonic() - start
     while options.parent == "reap" and reap_what_has_exited():
         signal.sigtimedwait({signal.SIGCHLD}, 1.0)
     signal.signal(signal.SIGUSR1, lambda *_: reap_what_has_exited())
     counters.add("done")
 
     os.read(orders, 1)
-    children_left = reap_what_has_exited()
-    counts = {str(status): statuses.count(status) for status in sorted(set(statuses))}
-    os.write(answers, json.dumps({"statuses": counts, "children_left": children_left}).encode() + b"\n")
+    report = {
+        "children_left": reap_what_has_exited(),
+        "statuses": {str(status): statuses.count(status) for status in sorted(set(statuses))},
+        "zombies_met": met,
+        "forking_s": round(forking_s, 4),
+        "late_s": round(late_s, 4),
+    }
+    os.write(answers, json.dumps(report).encode() + b"\n")
     os.read(orders, 1)
 
 
@@ -107,24 +123,14 @@ def observe(parent: int, options: argparse.Namespace, counters: Counters, orders
     """Count while the parent forks, then after SIGKILL to every zombie, then after the parent has reaped."""
     start = time.monotonic()
     every = options.forks / options.rate / options.samples
-    samples = []
+    samples: list[dict[str, float | int]] = []
     while not counters["done"]:
-        time.sleep(every)
+        # (By a timetable, so that a look that took long is not followed by a whole pause.)
+        time.sleep(max(0.001, start + (len(samples) + 1) * every - time.monotonic()))
         samples.append(sample(parent, counters, start))
     wait_until(lambda: not children_of(parent)[1])  # (The last child may still be on its way out.)
     samples.append(sample(parent, counters, start))
-    zombies, _ = children_of(parent)
-    before = identities(zombies)
-
-    accepted = 0
-    for pid in zombies:
-        os.kill(pid, signal.SIGKILL)  # (Raises when it is refused or there is no such process.)
-        accepted += 1
-    if options.kill == "and-reap":
-        os.kill(parent, signal.SIGUSR1)
-    time.sleep(0.3)
-    left, _ = children_of(parent)
-    same = sum(1 for pid, identity in identities(left).items() if before.get(pid) == identity)
+    killed = kill_the_zombies(parent, options.kill) if (options.called or options.parent) == "never" else None
 
     os.write(orders, b"!")
     with open(answers) as pipe:
@@ -134,20 +140,39 @@ def observe(parent: int, options: argparse.Namespace, counters: Counters, orders
     return {
         "samples": samples,
         "forked": counters["forked"],
+        "forking_s": reaped["forking_s"],
+        "late_s": reaped["late_s"],
         "peak": max(each["zombies"] for each in samples),
         "at_end": samples[-1]["zombies"],
-        "sigkill": {
-            "sent_to": len(zombies),
-            "accepted": accepted,
-            "left": len(left),
-            "same_process": same,
-            "left_percent": percent(len(left), len(zombies)),
-        },
+        **({"sigkill": killed} if killed else {}),
         "after_reaping": {
             "statuses": reaped["statuses"],
+            "zombies_met": reaped["zombies_met"],
             "kernel_says_children_left": reaped["children_left"],
             "found": len(after | living),
         },
+    }
+
+
+def kill_the_zombies(parent: int, how: str) -> dict[str, object]:
+    """Send SIGKILL to each zombie, and see what is left of them a moment later."""
+    zombies, _ = children_of(parent)
+    before = identities(zombies)
+    accepted = 0
+    for pid in zombies:
+        os.kill(pid, signal.SIGKILL)  # (Raises when it is refused or there is no such process.)
+        accepted += 1
+    if how == "and-reap":
+        os.kill(parent, signal.SIGUSR1)
+    time.sleep(0.3)
+    left, _ = children_of(parent)
+    same = sum(1 for pid, identity in identities(left).items() if before.get(pid) == identity)
+    return {
+        "sent_to": len(zombies),
+        "accepted": accepted,
+        "left": len(left),
+        "same_process": same,
+        "left_percent": percent(len(left), len(zombies)),
     }
 
 
@@ -163,7 +188,6 @@ def sample(parent: int, counters: Counters, start: float) -> dict[str, float | i
     announced, reaped_after, ended = counters["announced"], counters["reaped"], time.monotonic()
     return {
         "elapsed_s": round((began + ended) / 2 - start, 4),
-        "scan_s": round(ended - began, 4),
         "forked_before": forked,
         "forked_after": announced,
         "reaped_before": reaped,

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from vmlab_guest.proc import error_name, stat, stat_or_none, status_or_none, threads
 from vmlab_guest.say import say
 from vmlab_guest.syscalls import NUMBERS, exit_thread
-from vmlab_guest.wait import wait_for_state
+from vmlab_guest.wait import look_until, wait_for_state
 
 EXIT_CODE = 7  # So that its raw status is 7 << 8 = 1792, and a SIGKILL (raw status 9) could not hide.
 
@@ -98,7 +98,6 @@ def one_child(options: argparse.Namespace) -> dict[str, object]:
     return {
         "pid": child,
         "parent": os.getpid(),
-        "exit_code": EXIT_CODE,
         "alive": alive,
         "peek": without_reaping,
         "zombie": zombie,
@@ -204,10 +203,17 @@ def leader_that_ended_first(*, alone: bool) -> dict[str, object]:
             os._exit(0)
         exit_thread()
     os.close(reading)
-    wait_for_state(child, "Z")
+    looks = 0
+
+    def state() -> object:
+        nonlocal looks
+        looks += 1
+        return stat(child)["state"]
+
+    look_until(state, lambda seen: seen == "Z", every_s=0.01)
     leader = stat(child)
     states = {tid: stat(child, tid)["state"] for tid in threads(child)}
-    looks = status_or_none(child)
+    shown = status_or_none(child)
     reapable = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
     os.close(writing)
     _, raw_status = os.waitpid(child, 0)
@@ -217,7 +223,8 @@ def leader_that_ended_first(*, alone: bool) -> dict[str, object]:
         "state": leader["state"],
         "num_threads": leader["num_threads"],
         "threads": [{"tid": tid, "state": state} for tid, state in states.items()],
-        "status": looks,
+        "status": shown,
+        "looks": looks,
         "reapable": reapable,
         "raw_status_at_last": raw_status,
     }

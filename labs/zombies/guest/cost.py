@@ -8,12 +8,16 @@ What would spoil the measurement, and what is done about it:
   and measures that too.)
 - The kernel sums its memory counters a CPU at a time, about once a second. Writing to /proc/sys/vm/stat_refresh folds them first.
 - Slabs that are partly free fill up before new ones are made, so the first zombies seem to cost nothing: a warm-up batch fills them.
-- A child's stack and page tables are freed after a grace period (RCU), which on a busy machine takes longer than any fixed pause: each
-  look waits for two of them, and then a moment for what the kernel does at their end. What the dead gave back is waited for.
+- What a dead child had is freed after a grace period (RCU), which on a busy machine takes longer than any fixed pause: each look waits
+  for two of them, and then a moment for what the kernel does at their end. And what the dead give back is waited for, look after look:
+  its kernel stack by two accounts. KernelStack falls when the dying process itself reaches the end of do_exit (since 5.18), which is
+  *before* the stack is freed; VmallocUsed falls when the pages of the stack have gone back (where the kernel maps stacks so,
+  CONFIG_VMAP_STACK, as on x86-64).
 - Parent and children are tied to one CPU, so that only one CPU's caches of free objects play a part.
 """
 
 # pathlib is slow to import under emulation, and would serve one-line reads of /proc only.
+# ruff: noqa: PTH110
 
 from __future__ import annotations
 
@@ -22,10 +26,11 @@ import itertools
 import os
 import threading
 import time
+from collections.abc import Mapping
 
 from vmlab_guest.cgroup import Cgroup
 from vmlab_guest.child import exit_at_once, running
-from vmlab_guest.proc import meminfo, number_in, read, stat_or_none, tasks_in_kernel, write
+from vmlab_guest.proc import meminfo, read, stat_or_none, tasks_in_kernel, write
 from vmlab_guest.say import say
 from vmlab_guest.syscalls import wait_for_grace_period
 from vmlab_guest.timing import pin
@@ -33,13 +38,15 @@ from vmlab_guest.wait import wait_until
 
 EXIT_CODE = 7  # So that its raw status is 7 << 8 = 1792, and a SIGKILL (raw status 9) could not hide.
 
-MEMINFO = ("SUnreclaim", "SReclaimable", "KernelStack", "PageTables", "AnonPages")
+FREED = ("KernelStack", "VmallocUsed", "PageTables")
+MEMINFO = ("SUnreclaim", *FREED)
 SETTLE_S = 0.15
-FREED_S = 10.0  # So long the stacks of the dead may stay before they count as kept.
+FREED_S = 10.0  # So long the stacks of the dead are waited for before they count as kept, and so long for those of each batch:
+BATCH_FREED_S = 4.0
 
 
 def main() -> None:
-    """Batches of zombies, then living children for comparison, then the observer's own cost, then reaping."""
+    """Living children for comparison, then batches of zombies, then the observer's own cost, then reaping."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--batches", type=int, default=8)
     parser.add_argument("--batch", type=int, default=100, help="zombies a batch")
@@ -63,6 +70,16 @@ def main() -> None:
 def measure(options: argparse.Namespace) -> dict[str, object]:
     """The whole measurement, in the parent of all the children."""
     make_zombies(options.batch)  # The warm-up; they stay, so that the slabs they filled stay full.
+
+    before_living = look_once_settled()
+    children, gate = living_children(options.living)
+    alive = look(options.living)
+    os.close(gate)  # They read the end of the pipe, and exit.
+    for pid in children:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    dead = look_once_freed(before_living, alive, options.living, FREED_S)
+    of_one = {name: (alive[name] - before_living[name]) / options.living for name in FREED}
+
     snapshots = [look(0)]
     caches_before = slabs()
     made = 0
@@ -75,20 +92,13 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
             for pid in pids:
                 os.waitpid(pid, 0)
         made += options.batch
-        snapshots.append(look(made))
+        most = {name: snapshots[-1][name] + of_one[name] * options.batch for name in FREED}
+        snapshots.append(look_once_freed(snapshots[-1], {"count": made, **most}, made, BATCH_FREED_S))
     caches_after = slabs()
 
-    before_living = look(0)
-    children, gate = living_children(options.living)
-    living = look(options.living)
-    os.close(gate)  # They read the end of the pipe, and exit.
-    for pid in children:
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    dead = look_once_freed(before_living, living)
-
-    before_reading = look(0)
+    before_reading = meminfo()["SReclaimable"]
     readable = sum(1 for pid in pids if stat_or_none(pid))
-    after_reading = look(len(pids))
+    after_reading = meminfo()["SReclaimable"]
 
     reaped = 0
     while True:
@@ -105,12 +115,9 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         "reaped": reaped,
         "median_bytes": median([each["bytes_each"] for each in batches(snapshots)]),
         "caches": caches_that_grew(caches_before, caches_after, made),
-        "living": {"count": options.living, "before": before_living, "alive": living, "dead": dead},
-        "observer": {"count": readable, "before": before_reading, "after": after_reading},
-        "after_reaping": look(0),
-        "task_struct_bytes": caches_after["task_struct"]["object_bytes"],
+        "living": {"count": options.living, "before": before_living, "alive": alive, "dead": dead},
+        "observer": {"count": readable, "reclaimable_kib": after_reading - before_reading},
         "page_bytes": os.sysconf("SC_PAGESIZE"),
-        "threads_max": number_in("/proc/sys/kernel/threads-max"),
     }
 
 
@@ -143,7 +150,7 @@ def living_children(count: int) -> tuple[list[int], int]:
     return pids, writing
 
 
-def look(zombies: int) -> dict[str, int]:
+def look(count: int) -> dict[str, int]:
     """The kernel's own account of its memory, in KiB, after what was freed has really been freed.
 
     And of its tasks, zombies too: those that are none of ours, when they come or go, are in the account of memory as well.
@@ -153,20 +160,38 @@ def look(zombies: int) -> dict[str, int]:
     time.sleep(SETTLE_S)
     write("/proc/sys/vm/stat_refresh", 1)
     kib = meminfo()
-    return {"count": zombies, "tasks": tasks_in_kernel(), **{name: kib[name] for name in MEMINFO}}
+    return {"count": count, "tasks": tasks_in_kernel(), **{name: kib[name] for name in MEMINFO}}
 
 
-def look_once_freed(before: dict[str, int], alive: dict[str, int]) -> dict[str, int]:
-    """The account after the living have died: when the stacks they had are gone, or when they have stayed for too long."""
-    seen = alive
+def look_once_settled() -> dict[str, int]:
+    """The account when two looks have seen the same: what the warm-up had is gone, and will not go during what is measured next."""
+    seen = look(0)
+
+    def settled() -> bool:
+        nonlocal seen
+        last, seen = seen, look(0)
+        return all(seen[name] == last[name] for name in FREED)
+
+    wait_until(settled, limit_s=FREED_S)
+    return seen
+
+
+def look_once_freed(before: Mapping[str, float], most: Mapping[str, float], count: int, limit_s: float) -> dict[str, int]:
+    """The account when the stacks and page tables of the dead are gone, or have stayed for too long; ``looks`` says how often it looked.
+
+    ``most`` is what the account would be if nothing of theirs were freed: they count as gone when an eighth of that is left.
+    """
+    seen: dict[str, int] = {}
+    looks = 0
 
     def freed() -> bool:
-        nonlocal seen
-        seen = look(alive["count"])
-        return (seen["KernelStack"] - before["KernelStack"]) * 8 <= alive["KernelStack"] - before["KernelStack"]
+        nonlocal seen, looks
+        seen = look(count)
+        looks += 1
+        return all((seen[name] - before[name]) * 8 <= max(0, most[name] - before[name]) for name in FREED)
 
-    wait_until(freed, limit_s=FREED_S)
-    return seen
+    wait_until(freed, limit_s=limit_s)
+    return {**seen, "looks": looks}
 
 
 def batches(snapshots: list[dict[str, int]]) -> list[dict[str, float | int]]:
@@ -185,17 +210,18 @@ def batches(snapshots: list[dict[str, int]]) -> list[dict[str, float | int]]:
 
 
 def slabs() -> dict[str, dict[str, int]]:
-    """Every cache of /proc/slabinfo: objects in use, size of one, objects a slab, pages a slab, slabs."""
-    found = {}
+    """Every cache of /proc/slabinfo: objects in use, size of one, objects a slab, pages a slab. None where the kernel has no such file."""
+    found: dict[str, dict[str, int]] = {}
+    if not os.path.exists("/proc/slabinfo"):
+        return found
     for line in read("/proc/slabinfo").decode().splitlines()[2:]:
-        left, _, right = line.partition(" : tunables")
+        left, _, _ = line.partition(" : tunables")
         name, active, _, size, objects_a_slab, pages_a_slab = left.split()
         found[name] = {
             "active": int(active),
             "object_bytes": int(size),
             "objects_a_slab": int(objects_a_slab),
             "pages_a_slab": int(pages_a_slab),
-            "slabs": int(right.rpartition("slabdata")[2].split()[1]),
         }
     return found
 
@@ -204,11 +230,10 @@ def caches_that_grew(before: dict[str, dict[str, int]], after: dict[str, dict[st
     """The caches that gained at least half an object a zombie, found by looking at all of them rather than by knowing their names."""
     grown = []
     for name, cache in after.items():
-        earlier = before.get(name, {"active": 0, "slabs": 0})
-        gained = cache["active"] - earlier["active"]
+        gained = cache["active"] - before.get(name, {"active": 0})["active"]
         if gained * 2 >= zombies:
             sizes = {key: cache[key] for key in ("object_bytes", "objects_a_slab", "pages_a_slab")}
-            grown.append({"name": name, "objects_gained": gained, "slabs_gained": cache["slabs"] - earlier["slabs"], **sizes})
+            grown.append({"name": name, "objects_gained": gained, **sizes})
     return sorted(grown, key=lambda cache: -int(str(cache["object_bytes"])))
 
 

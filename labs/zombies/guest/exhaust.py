@@ -27,9 +27,16 @@ from vmlab_guest.proc import children_of, mask, number_in, tasks, tasks_in_kerne
 from vmlab_guest.say import say
 from vmlab_guest.wait import wait_until
 
+TYPE_CHECKING = False  # (mypy takes it for true.)
+if TYPE_CHECKING:
+    from .limits import possible_cpus
+else:
+    from limits import possible_cpus
+
 EXIT_CODE = 7  # So that its raw status is 7 << 8 = 1792, and a SIGKILL (raw status 9) could not hide.
 
 UID = 20_000 + os.getpid() % 20_000  # Nobody's: the count of its processes is ours alone, also where two of this script run at once.
+PIDS_PER_CPU_MIN = 8  # The kernel takes no pid_max below so many for each possible CPU (kernel/pid.c).
 RESERVED = 300  # The kernel's numbers for later processes start here once they have come round (RESERVED_PIDS in kernel/pid.c).
 PID_MAX = "/proc/sys/kernel/pid_max"
 THREADS_MAX = "/proc/sys/kernel/threads-max"
@@ -41,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--worlds", nargs="*", choices=WORLDS, default=list(WORLDS))
     parser.add_argument("--room", type=int, default=100, help="how many processes the lowered limit leaves room for")
-    parser.add_argument("--attempts", type=int, default=0, help="give up after so many forks; 0: twice the room")
+    parser.add_argument("--attempts", type=int, default=0, help="give up after so many forks; 0: twice the room, or a little more")
     parser.add_argument("--no-limit", action="store_true", help="control: lower nothing")
     parser.add_argument("--reap", action="store_true", help="control: the forking process reaps each child")
     parser.add_argument("--keep", action="store_true", help="control: nobody waits for the zombies")
@@ -58,7 +65,8 @@ def exhaust(name: str, options: argparse.Namespace) -> dict[str, object]:
     """Fork under one lowered limit until refused, look at every limit, reap, and fork again."""
     orders, orders_in = os.pipe()
     answers, answers_in = os.pipe()
-    attempts = options.attempts or 2 * options.room
+    # (Where the kernel takes no pid_max as low as wanted, it leaves more room than asked for.)
+    attempts = options.attempts or 2 * options.room + max(0, PIDS_PER_CPU_MIN * possible_cpus() - RESERVED)
     low = options.nproc_by if name == "nproc" else name
     with Cgroup(name.replace("_", "-")) as cgroup:
         # (The process that forks is a process too: it has its place under the limit before the limit is set.)
@@ -97,7 +105,6 @@ def exhaust(name: str, options: argparse.Namespace) -> dict[str, object]:
         "living": len(living),
         **refusal,
         "recovery": recovery,
-        "restored": after == before,
     }
 
 
@@ -222,9 +229,9 @@ def lowered(name: str, room: int, cgroup: Cgroup) -> Iterator[None]:
 
 
 def pid_max_with_room(numbers: set[int], room: int) -> int:
-    """The value of pid_max below which `room` numbers are free, above those that are never given out again."""
+    """A pid_max that the kernel takes, below which `room` numbers are free, above those that are never given out again."""
     number, free = RESERVED, 0
-    while free < room:
+    while free < room or number < PIDS_PER_CPU_MIN * possible_cpus():
         free += number not in numbers
         number += 1
     return number

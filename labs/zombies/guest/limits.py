@@ -47,11 +47,10 @@ def main() -> None:
             "limits": limits,
             "tightest": tightest["name"],
             "room": int(str(tightest["limit"])) - int(str(tightest["usage"])),
-            "cpus": os.cpu_count(),
+            "cgroup": current("pids"),
             "cpus_possible": possible_cpus(),
             "memory_kib": meminfo()["MemTotal"],
             "pid_max_set_by": who_set_pid_max(),
-            "kernel": os.uname().release,
             "numbers": a_thread_takes_a_number(reuse=options.reuse),
         }
     )
@@ -63,8 +62,8 @@ def loosen() -> None:
     for path, value in (("/proc/sys/kernel/pid_max", pid_max), ("/proc/sys/kernel/threads-max", 4 * pid_max)):
         write(path, str(value))
     for each in cgroup_limits():
-        root = "/sys/fs/cgroup" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "/sys/fs/cgroup/pids"
-        write(f"{root}{each['cgroup']}/pids.max", "max")
+        if each["limit"] != -1:
+            write(f"{hierarchy('pids')}{each['cgroup']}/pids.max", "max")
 
 
 def write(path: str, value: str) -> None:
@@ -74,13 +73,13 @@ def write(path: str, value: str) -> None:
 
 
 def cgroup_limits() -> list[dict[str, object]]:
-    """pids.max of the control group that this script runs in, and of each group above it."""
+    """pids.max of the control group that this script runs in, and of each group above it; one without the controller has no limit."""
     found: list[dict[str, object]] = []
     for group in up_to_root(current("pids")):
         directory = hierarchy("pids") + group
-        if os.path.exists(f"{directory}/pids.max"):
-            limit, usage = number_in(f"{directory}/pids.max"), number_in(f"{directory}/pids.current")
-            found.append({"name": "pids_max", "cgroup": group, "limit": limit, "usage": usage})
+        counted = os.path.exists(f"{directory}/pids.max")
+        limit, usage = (number_in(f"{directory}/pids.max"), number_in(f"{directory}/pids.current")) if counted else (-1, 0)
+        found.append({"name": "pids_max", "cgroup": group, "limit": limit, "usage": usage})
     return found
 
 
@@ -115,9 +114,8 @@ def a_thread_takes_a_number(*, reuse: bool) -> dict[str, object]:
     before = tasks_in_kernel()
     thread.start()
     during = tasks_in_kernel()
-    # (A thread has a directory in /proc by its number too, though a listing does not show it.)
+    # (A thread has a directory in /proc by its number too, though a listing of /proc does not show it.)
     directory = os.path.exists(f"/proc/{thread.native_id}/stat")
-    seen = str(thread.native_id) in os.listdir("/proc")
     stop.set()
     thread.join()
     if reuse:
@@ -131,7 +129,6 @@ def a_thread_takes_a_number(*, reuse: bool) -> dict[str, object]:
         "thread": thread.native_id,
         "next_process": child,
         "thread_has_proc_directory": directory,
-        "thread_is_listed": seen,
         "tasks_before": before,
         "tasks_with_thread": during,
     }

@@ -23,6 +23,9 @@ from vmlab_guest.wait import wait_until
 
 EXIT_CODE = 7  # So that its raw status is 7 << 8 = 1792, and a SIGKILL (raw status 9) could not hide.
 
+EXIT_LIMIT_S = 60.0  # So long orphans may take to exit,
+END_LIMIT_S = 10.0  # and so long zombies to go, before nothing more is waited for.
+
 
 class Namespace(namespaces.PidNamespace):
     """One PID namespace, whose PID 1 is of a kind."""
@@ -85,47 +88,72 @@ def main() -> None:
             stack.enter_context(Namespace(kind, options.orphans, gate, gate_in, acts=acts if kind == swapped else ""))
             for kind in options.kinds
         ]
-        wait_until(lambda: all(world.has_adopted(options.orphans) for world in worlds))
+        wait_until(lambda: all(world.has_adopted(options.orphans) for world in worlds), limit_s=EXIT_LIMIT_S)
         found = {world.kind: before_the_end(world) for world in worlds}
         os.close(gate_in)  # All the orphans read the end of the pipe, and exit.
-        exited_at = time.monotonic()
-        samples: dict[str, list[dict[str, float | int]]] = {world.kind: [] for world in worlds}
-        over = False
-        while not over:
-            over = time.monotonic() - exited_at >= options.patience  # (So that the last count comes after all of that time.)
-            for world in worlds:
-                elapsed = time.monotonic() - exited_at
-                zombies, living = world.count()
-                samples[world.kind].append({"elapsed_s": round(elapsed, 3), "zombies": zombies, "living": living})
-            if not over:
-                time.sleep(min(options.patience / 8, max(0.0, exited_at + options.patience - time.monotonic())))
+        samples = watch(worlds, options.patience)
         endings = {world.kind: bring_to_an_end(world) for world in worlds}
     say({kind: {**found[kind], "samples": samples[kind], **endings[kind]} for kind in found})
+
+
+def watch(worlds: list[Namespace], patience_s: float) -> dict[str, list[dict[str, float | int]]]:
+    """Count in all worlds until the orphans have been dead for as long as patience lasts.
+
+    Patience begins when none of those lives that nobody reaps: a thousand that exit at once, or a busy machine, may take some seconds.
+    """
+    samples: dict[str, list[dict[str, float | int]]] = {world.kind: [] for world in worlds}
+    exited_at = time.monotonic()
+    dead_at = None
+    over = False
+    while not over:
+        now = time.monotonic()
+        # (Asked before the count, so that the last count comes after all of that time.)
+        over = now - dead_at >= patience_s if dead_at else now - exited_at >= EXIT_LIMIT_S
+        alive = 0
+        for world in worlds:
+            elapsed = time.monotonic() - exited_at
+            zombies, living = world.count()
+            alive += living if world.kind != "reaps" else 0
+            samples[world.kind].append({"elapsed_s": round(elapsed, 3), "zombies": zombies, "living": living})
+        if dead_at is None:
+            # (The time after the count: whoever takes the time from this count on to the last one finds all of patience between them.)
+            dead_at = None if alive else time.monotonic()
+            time.sleep(0.05 if alive else 0)
+        elif not over:
+            time.sleep(min(patience_s / 8, max(0.0, dead_at + patience_s - time.monotonic())))
+    return samples
 
 
 def before_the_end(world: Namespace) -> dict[str, object]:
     """The orphans while they live: adopted by this world's PID 1?"""
     zombies, living = children_of(world.init)
     adopted = sum(1 for pid in living if (fields := stat_or_none(pid)) and fields["ppid"] == world.init)
-    return {"init": world.init, "pid_inside": pid_inside(world.init), "adopted_alive": adopted, "zombies_before": len(zombies)}
+    return {"pid_inside": pid_inside(world.init), "adopted_alive": adopted, "zombies_before": len(zombies)}
 
 
 def bring_to_an_end(world: Namespace) -> dict[str, object]:
-    """Let `never` reap at last; kill the PID 1 of `abandoned`; look how long it takes until nothing is left."""
+    """Let `never` reap at last; kill the PID 1 of `abandoned`; look how long it takes until nothing is left, in `reaps` as well."""
     members = [*children_of(world.init)[0]]
     acted_at = time.monotonic()
+    looks = 0
     if world.kind == "never":
         os.write(world.orders, b"!")
     elif world.kind == "abandoned":
         os.kill(world.init, signal.SIGKILL)
     # A killed PID 1 reaps the rest of its namespace before it is gone itself, and then its own parent has to reap it.
     leaving = [*members, world.init] if world.kind == "abandoned" else members
-    if world.kind != "reaps":
-        wait_until(lambda: not any(stat_or_none(pid) for pid in leaving), limit_s=5.0, every_s=0.01)
+
+    def nothing_is_left() -> bool:
+        nonlocal looks
+        looks += 1
+        return not any(stat_or_none(pid) for pid in leaving)
+
+    wait_until(nothing_is_left, limit_s=END_LIMIT_S, every_s=0.01)
     return {
         "zombies_at_end": len(members),
         "ended_by": {"never": "reaping", "abandoned": "kill"}.get(world.kind, "nothing"),
         "left": sum(1 for pid in members if stat_or_none(pid)),
+        "looks_at_end": looks,
         "clear_after_s": round(time.monotonic() - acted_at, 4),
         "init_alive": stat_or_none(world.init) is not None,
     }

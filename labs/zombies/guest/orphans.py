@@ -58,6 +58,7 @@ def observe(options: argparse.Namespace, cgroup: Cgroup) -> dict[str, object]:
     os.close(gate)
     wait_until(lambda: len(children_of(parent)[0]) >= options.zombies)  # (The last one may still be on its way out.)
     zombies, living = children_of(parent)
+    began = len(living)
     faults = sum(int(fields["minflt"]) for pid in zombies if (fields := stat_or_none(pid)))
     init_before = stat(1)
 
@@ -77,7 +78,7 @@ def observe(options: argparse.Namespace, cgroup: Cgroup) -> dict[str, object]:
         )
         time.sleep(0.005)
     init_after = stat(1)
-    adopted = [{"pid": pid, "ppid": fields["ppid"], "state": fields["state"]} for pid in living if (fields := stat_or_none(pid))]
+    adopted = [{"ppid": fields["ppid"], "state": fields["state"]} for pid in living if (fields := stat_or_none(pid))]
 
     if options.spare_the_parent:
         os.kill(parent, signal.SIGKILL)
@@ -85,10 +86,11 @@ def observe(options: argparse.Namespace, cgroup: Cgroup) -> dict[str, object]:
     wait_until(lambda: not any(stat_or_none(pid) for pid in living), limit_s=options.patience, every_s=0.01)
     os.waitpid(parent, 0)
     return {
-        "parent": parent,
         "parent_killed": not options.spare_the_parent,
         "zombies_before": len(zombies),
+        "living_before": began,
         "looks": thinned(looks),
+        "looked": len(looks),
         "left": len(left),
         "clear_after_s": looks[-1]["elapsed_s"] if not left else None,
         "living_child": adopted,

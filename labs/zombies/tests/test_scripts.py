@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 from vmlab.lab import Verdict
-from vmlab.lab.controls import FAIL, INCONCLUSIVE, PASS, Sound, put
+from vmlab.lab.controls import FAIL, INCONCLUSIVE, NOT_OBSERVABLE, PASS, Sound, put
+
+from ..stalls import noise_of
 
 LAB = Path(__file__).resolve().parents[1]
 SOUND = Sound.of(__file__)
@@ -46,29 +48,48 @@ def verdict(check: str, observation: str, value: Any, **parameters: Any) -> Verd
     return SOUND.verdict(check, put(observation, value), *(put(f"parameters.{name}", other) for name, other in parameters.items()))
 
 
-def parent(kind: str) -> dict[str, Any]:
-    return script("accumulate.py", "--parent", kind, "--forks", "60", "--rate", "60", "--samples", "9")[0]
+def parent(kind: str, *more: str) -> dict[str, Any]:
+    return script("accumulate.py", "--parent", kind, "--forks", "60", "--rate", "60", "--samples", "12", *more)[0]
 
 
 def test_a_parent_that_never_waits() -> None:
+    """On a busy machine the looks may be too few: inconclusive then, but never a failure."""
     seen = parent("never")
-    assert verdict("zombies_accumulate_one_a_fork", "accumulation", seen, zombies=60).kind is PASS
-    assert verdict("sigkill_removes_none", "accumulation", seen, zombies=60).kind is PASS
+    assert verdict("zombies_accumulate_one_a_fork", "accumulation", seen, zombies=60, rate=60).kind in (PASS, INCONCLUSIVE)
+    assert verdict("sigkill_removes_none", "accumulation", seen, zombies=60, rate=60).kind is PASS
     assert verdict("a_parent_that_reaps_has_none_left", "reaping", seen).kind is INCONCLUSIVE
-    assert verdict("a_parent_that_ignores_sigchld_has_no_zombies", "ignored", {**seen, "parent": "ignore"}, ignored=60).kind is FAIL
+
+
+def test_a_parent_that_never_waits_in_place_of_one_that_ignores_sigchld() -> None:
+    seen = parent("never", "--called", "ignore")
+    assert verdict("a_parent_that_ignores_sigchld_has_no_zombies", "ignored", seen, ignored=60, rate=60).kind is FAIL
+
+
+def test_a_parent_that_reaps_sees_each_of_its_children_as_a_zombie() -> None:
+    seen = parent("reap")
+    assert (seen["after_reaping"]["zombies_met"], seen["at_end"]) == (60, 0)
+    other = put("accumulation.forked", 60), put("accumulation.rate", 60)
+    assert SOUND.verdict("a_parent_that_reaps_has_none_left", put("reaping", seen), *other).kind in (PASS, INCONCLUSIVE)
 
 
 @pytest.mark.parametrize("kind", ["reap", "ignore"])
 def test_a_parent_without_zombies_in_place_of_one_with(kind: str) -> None:
     seen = parent(kind)
     assert seen["at_end"] == 0
-    assert verdict("zombies_accumulate_one_a_fork", "accumulation", seen, zombies=60).kind is FAIL
-    assert verdict("zombies_accumulate_one_a_fork", "accumulation", {**seen, "parent": "never"}, zombies=60).kind is FAIL
+    assert verdict("zombies_accumulate_one_a_fork", "accumulation", seen, zombies=60, rate=60).kind is FAIL
+    assert verdict("zombies_accumulate_one_a_fork", "accumulation", {**seen, "parent": "never"}, zombies=60, rate=60).kind is FAIL
     assert verdict("sigkill_removes_none", "accumulation", seen, zombies=60).kind is INCONCLUSIVE
 
 
 def test_a_parent_that_ignores_sigchld() -> None:
-    assert verdict("a_parent_that_ignores_sigchld_has_no_zombies", "ignored", parent("ignore"), ignored=60).kind is PASS
+    """This machine may have several CPUs, and another one may meet the zombie of some microseconds."""
+    seen = {**parent("ignore"), "cpus": max(2, os.cpu_count() or 1)}
+    assert verdict("a_parent_that_ignores_sigchld_has_no_zombies", "ignored", seen, ignored=60, rate=60).kind in (PASS, INCONCLUSIVE)
+
+
+def test_the_noise_of_a_run_is_what_its_looks_lack() -> None:
+    assert noise_of(parent("never")) <= 1
+    assert noise_of({**parent("reap"), "samples": []}) == 1
 
 
 def test_a_parent_that_reaps_in_bursts_counts_right() -> None:
@@ -94,29 +115,32 @@ def test_no_zombie_where_sigchld_is_ignored() -> None:
 @pytest.mark.skipif(not os.access("/proc/slabinfo", os.R_OK), reason="needs /proc/slabinfo")
 def test_reaped_children_cost_nothing() -> None:
     seen = script("cost.py", "--batches", "6", "--batch", "100", "--reap")[0]
-    assert verdict("a_zombie_costs_kernel_memory", "cost", seen).kind is FAIL
+    assert verdict("a_zombie_costs_kernel_memory", "cost", seen, batches=6, batch=100).kind is FAIL
 
 
 @pytest.mark.skipif(not os.access("/proc/slabinfo", os.R_OK), reason="needs /proc/slabinfo")
 def test_zombies_cost_something() -> None:
     """On a machine with other work the memory of the kernel is anybody's: inconclusive then, but never a failure."""
     seen = script("cost.py", "--batches", "6", "--batch", "100")[0]
-    assert verdict("a_zombie_costs_kernel_memory", "cost", seen).kind in (PASS, INCONCLUSIVE)
-    assert verdict("its_kernel_stack_is_freed_at_death", "cost", seen).kind in (PASS, INCONCLUSIVE)
+    asked = {"batches": 6, "batch": 100}
+    assert verdict("a_zombie_costs_kernel_memory", "cost", seen, **asked).kind in (PASS, INCONCLUSIVE)
+    assert verdict("its_kernel_stack_is_freed_at_death", "cost", seen, **asked).kind in (PASS, INCONCLUSIVE, NOT_OBSERVABLE)
 
 
 def test_a_spared_parent_keeps_its_zombies() -> None:
     seen = script("orphans.py", "--zombies", "10", "--spare-the-parent", "--patience", "0.5")[0]
     assert seen["left"] == 10
     assert verdict("killing_the_parent_clears_its_zombies", "orphans", seen, orphans=10).kind is FAIL
-    assert verdict("killing_the_parent_clears_its_zombies", "orphans", {**seen, "parent_killed": True}, orphans=10).kind is FAIL
+    killed = {**seen, "parent_killed": True}
+    assert verdict("killing_the_parent_clears_its_zombies", "orphans", killed, orphans=10, patience_s=0.4).kind is FAIL
+    assert verdict("killing_the_parent_clears_its_zombies", "orphans", killed, orphans=10, patience_s=1).kind is INCONCLUSIVE
 
 
 def test_pid_namespaces() -> None:
     seen = script("namespaces.py", "--orphans", "4", "--patience", "1")[0]
     for check in ("a_pid_1_that_does_not_reap_keeps_them", "reaping_or_the_end_of_pid_1_clears_them"):
         assert verdict(check, "namespaces", seen, adopted=4, patience_s=1).kind is PASS, check
-    swapped = {**seen, "never": seen["reaps"], "reaps": seen["never"]}
+    swapped = {**seen, "never": seen["reaps"]}
     assert verdict("a_pid_1_that_does_not_reap_keeps_them", "namespaces", swapped, adopted=4, patience_s=1).kind is FAIL
 
 
