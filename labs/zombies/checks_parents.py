@@ -9,6 +9,9 @@ from vmlab.lab import Evidence, EvidenceProblem, Record, Verdict, check, failed,
 from . import reading, stalls
 from .stalls import Look
 
+FEW = "Too few looks fell into the time of forking: the guest stood still, or the forks were over too soon."
+MORE = "end what else runs on this machine, or ask for more children, more --param samples and a lower --param rate"
+
 
 @check(points=1, claim="Z5")
 def zombies_accumulate_one_a_fork(evidence: Evidence) -> Verdict:  # noqa: PLR0911  (One for each way to fall short.)
@@ -55,10 +58,10 @@ def zombies_accumulate_one_a_fork(evidence: Evidence) -> Verdict:  # noqa: PLR09
         )
     if stalls.shortness(looks, forked):
         return inconclusive(
-            "The guest stood still for most of the looks while the parent forked.",
+            FEW,
             expected=expected,
             measured=measured,
-            hint="end what else runs on this machine, or ask for more --param samples and a lower --param rate",
+            hint=MORE,
         )
     return passed("Each fork added a zombie, and none went.", expected=expected, measured=measured)
 
@@ -158,7 +161,7 @@ def a_parent_that_reaps_has_none_left(evidence: Evidence) -> Verdict:  # noqa: P
             hint="how long after SIGCHLD does it wait? Compare zombies, forked_before and reaped_before in reaping.samples",
         )
     if stalls.shortness(looks, forked):
-        return inconclusive("The guest stood still for most of the looks while the parent forked.", expected=expected, measured=measured)
+        return inconclusive(FEW, expected=expected, measured=measured, hint=MORE)
     return passed("Zombies are transient where the parent waits.", expected=expected, measured=measured)
 
 
@@ -199,7 +202,7 @@ def a_parent_that_ignores_sigchld_has_no_zombies(evidence: Evidence) -> Verdict:
             hint="does this parent ignore SIGCHLD? SigIgn in its /proc/PID/status says it; see ignored.samples and ignored.after_reaping",
         )
     if stalls.shortness(looks, forked):
-        return inconclusive("The guest stood still for most of the looks while the parent forked.", expected=expected, measured=measured)
+        return inconclusive(FEW, expected=expected, measured=measured, hint=MORE)
     return passed("Without a parent that might ask, the kernel keeps no zombie.", expected=expected, measured=measured)
 
 

@@ -88,7 +88,9 @@ def main() -> None:
             stack.enter_context(Namespace(kind, options.orphans, gate, gate_in, acts=acts if kind == swapped else ""))
             for kind in options.kinds
         ]
-        wait_until(lambda: all(world.has_adopted(options.orphans) for world in worlds), limit_s=EXIT_LIMIT_S)
+        # (A look reads /proc of them all: with a thousand it must not come so often that it takes the processor from their parents.)
+        pace = {"limit_s": EXIT_LIMIT_S + options.orphans * 0.3, "every_s": 0.02 + options.orphans / 500}
+        wait_until(lambda: all(world.has_adopted(options.orphans) for world in worlds), **pace)
         found = {world.kind: before_the_end(world) for world in worlds}
         os.close(gate_in)  # All the orphans read the end of the pipe, and exit.
         samples = watch(worlds, options.patience)
