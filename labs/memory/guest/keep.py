@@ -5,8 +5,8 @@
 
 One thread binds itself to that processor and reads, in machine code: nothing of it enters the kernel. Another stays on other processors
 and does what it is told. Prints {"event": "reading", ...} with the addresses of the page and of the box, which the reading thread fills:
-what it read last, and how often. For each line {"flush": true} on standard input the kernel is made to flush all translations of this process, by
-giving back memory that has nothing to do with the page; it answers {"event": "flushed", "switches": N}, how often the reading thread was
+what it read last, and how often. For each line {"flush": true} on standard input it has the kernel flush all translations of this process,
+by giving back memory that has nothing to do with the page. It answers {"event": "flushed", "switches": N}: how often the reading thread was
 taken off its processor so far. At the end of the input the script ends.
 
 With --flush-always (for a control of the lab) they are flushed all the time.
