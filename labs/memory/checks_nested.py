@@ -190,12 +190,12 @@ def shadow_shows_in_a_whole_guest(evidence: Evidence) -> Verdict:
 # --- this machine, and the lab's own guest ------------------------------------------------------------------------------------------------
 
 
-def own(evidence: Evidence, name: str, judge: Judge, counter: str = "exits") -> Verdict:
+def own(evidence: Evidence, name: str, judge: Judge, counter: str = "") -> Verdict:
     """The verdict on what was recorded of this machine: not observable where KVM does not run the lab's guests, or does not count."""
     seen = evidence[name]
     if "not_run" in seen:
         return not_observable(f"Not to be seen here: {seen.text('not_run')}.")
-    too_old = uncounted_in_a_guest(seen, counter) if "loops" in seen else uncounted(seen, counter)
+    too_old = counter and (uncounted_in_a_guest(seen, counter) if "loops" in seen else uncounted(seen, counter))
     if too_old:
         return not_observable(f"Not to be seen on this machine: {too_old}.", hint="a newer kernel shows it, or the emulated host: HOST=npt")
     return judge(seen)
@@ -216,7 +216,7 @@ def own_kvm_runs_on_the_processor(evidence: Evidence) -> Verdict:
 
     Counted by the probe of /dev/kvm, as on the emulated host.
     """
-    return own(evidence, "own_probe", runs_on_the_processor)
+    return own(evidence, "own_probe", runs_on_the_processor, "exits")
 
 
 @check(points=2, claim="M13", after="own_kvm_runs_on_the_processor")
@@ -225,7 +225,7 @@ def own_kvm_leaves_the_guest_alone(evidence: Evidence) -> Verdict:
 
     Counted by the probe of /dev/kvm, as on the emulated host.
     """
-    return own(evidence, "own_probe", leaves_the_guest_alone)
+    return own(evidence, "own_probe", leaves_the_guest_alone, "exits")
 
 
 @check(points=2, claim="M13", after="own_kvm_runs_on_the_processor")
