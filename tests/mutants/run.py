@@ -63,9 +63,8 @@ def judging(lab: Path) -> set[Path]:
     while waiting:
         path = waiting.pop()
         found.add(path)
-        imports = [
-            node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom) and node.level
-        ]
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.level]
         names = {name for node in imports for name in ([node.module] if node.module else [alias.name for alias in node.names])}
         waiting += [module for name in names if (module := lab / f"{name}.py").is_file() and module not in found]
     return found

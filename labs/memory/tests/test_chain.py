@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from vmlab.lab.controls import INCONCLUSIVE, NOT_OBSERVABLE, PASS, Change, Control, Controls, World, changed, drop, put, take
+from vmlab.lab.controls import INCONCLUSIVE, NOT_OBSERVABLE, PASS, Control, Controls, World, changed, drop, put, take
 
 from .sound import CHAIN, SOUND
 
@@ -168,16 +168,17 @@ CONTROLS.is_inconclusive(LARGE, no_large_page)
 
 # The first touch.
 
-CONTROLS.fails(FIRST_TOUCH, put("chain_small.ready.second_pagemap", "0x8000000000001234"), name="a frame before the first touch")
-CONTROLS.fails(FIRST_TOUCH, take("chain_small.second_before", "chain_small.answer.second_after"), name="tables before the first touch")
-CONTROLS.fails(FIRST_TOUCH, take("chain_small.answer.second_after", "chain_small.second_before"), name="no frame after the touch")
-CONTROLS.fails(FIRST_TOUCH, changed("chain_small.answer.touched.second_pagemap", plus(1)), name="another frame by the pagemap")
-CONTROLS.fails(FIRST_TOUCH, changed("chain_small.answer.touched.second_pagemap", flipped(1 << 63)), name="a page that is not in memory")
-CONTROLS.fails(FIRST_TOUCH, changed("chain_small.second_before.steps[0].index", lambda index: index + 1), name="another index before")
-CONTROLS.fails(FIRST_TOUCH, put("chain_small.answer.second_after.physical", None), name="tables that lead nowhere after the touch")
-CONTROLS.is_not_observable(
-    FIRST_TOUCH, put("chain_small.answer", {"refused": "Operation not permitted"}), name="a page that could not be touched"
-)
+for _chain in ("chain_small", "chain_other"):
+    _before, _after, _touched = f"{_chain}.second_before", f"{_chain}.answer.second_after", f"{_chain}.answer.touched.second_pagemap"
+    CONTROLS.fails(FIRST_TOUCH, put(f"{_chain}.ready.second_pagemap", "0x8000000000001234"), name=f"a frame before the touch ({_chain})")
+    CONTROLS.fails(FIRST_TOUCH, take(_before, _after), name=f"tables before the first touch ({_chain})")
+    CONTROLS.fails(FIRST_TOUCH, take(_after, _before), name=f"no frame after the touch ({_chain})")
+    CONTROLS.fails(FIRST_TOUCH, changed(_touched, plus(1)), name=f"another frame by the pagemap ({_chain})")
+    CONTROLS.fails(FIRST_TOUCH, changed(_touched, flipped(1 << 63)), name=f"a page that is not in memory ({_chain})")
+    CONTROLS.fails(FIRST_TOUCH, changed(f"{_before}.steps[0].index", lambda index: index + 1), name=f"another index before ({_chain})")
+    CONTROLS.fails(FIRST_TOUCH, changed(f"{_after}.steps[0].index", lambda index: index + 1), name=f"another index after ({_chain})")
+    CONTROLS.fails(FIRST_TOUCH, put(f"{_after}.physical", None), name=f"tables that lead nowhere after the touch ({_chain})")
+    CONTROLS.is_not_observable(FIRST_TOUCH, put(f"{_chain}.answer", {"refused": "not permitted"}), name=f"no way to tell it ({_chain})")
 
 # --- where the bytes are ----------------------------------------------------------------------------------------------------------------
 
@@ -214,7 +215,7 @@ CONTROLS.is_inconclusive(AT_ITS_ADDRESS, put("chain_small.marker", "x"), name="a
 CONTROLS.is_inconclusive(AT_ITS_ADDRESS, put("chain_small.marker", "x" * 65), name="a marker that is too long")
 
 
-def mapping_around(before: int, after: int) -> Change:
+def mapping_around(before: int, after: int) -> Callable[[World], None]:
     """QEMU's mapping begins and ends so far from the byte; the guest's memory is as large."""
 
     def change(world: World) -> None:
@@ -235,7 +236,7 @@ CONTROLS.is_not_observable(IN_QEMU, put("chain_small.host.holds", REFUSED), name
 CONTROLS.is_not_observable(IN_QEMU, put("chain_large.host.next_page_holds", REFUSED), name="a next page that may not be read")
 
 
-def answer_of(characters: int) -> Change:
+def answer_of(characters: int) -> Callable[[World], None]:
     """What the host sent and the guest saw."""
 
     def change(world: World) -> None:
@@ -251,7 +252,7 @@ CONTROLS.is_not_observable(STORE, put("chain_large.answer", REFUSED), name="memo
 # --- the fourth name ---------------------------------------------------------------------------------------------------------------------
 
 
-def ram_from_to(before: int, after: int) -> Change:
+def ram_from_to(before: int, after: int) -> Callable[[World], None]:
     """The host's RAM begins and ends so far from the first marker's frame; the others' lie in a range of their own."""
 
     def change(world: World) -> None:

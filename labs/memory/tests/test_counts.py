@@ -6,10 +6,11 @@ Each control sets one count of a real run of the emulated host, in both of its w
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 
-from vmlab.lab.controls import Change, Control, Controls, World, changed, drop, put
+from vmlab.lab.controls import Control, Controls, World, changed, drop, put
 
 from .sound import SOUND
 
@@ -29,7 +30,7 @@ STEPS_IN, NEVER, FOLLOWS, UNNAMED = (
 N, SWAPS = 2000, 32
 
 
-def counted(world_of: str, phase: str, **counts: int) -> Change:
+def counted(world_of: str, phase: str, **counts: int) -> Callable[[World], None]:
     """In a phase of the probe these counters went so far, and no interrupt was among the exits; its one HLT is added."""
 
     def change(world: World) -> None:
@@ -47,7 +48,7 @@ for _phase, _counter in (("remap", "exits"), ("reload_cr3", "exits"), ("page_fau
         getattr(CONTROLS, _expect)(ALONE, counted("nested", _phase, **{_counter: _count}), name=f"{_phase}: {_count} {_counter} of {N}")
 
 
-def of_page_faults(exits: int = 3 * N, handed_back: int = N) -> Change:
+def of_page_faults(exits: int = 3 * N, handed_back: int = N) -> Callable[[World], None]:
     """What a guest's page faults cost with shadow page tables."""
     return counted("shadow", "page_fault", exits=exits, pf_guest=handed_back)
 
@@ -122,7 +123,7 @@ OPERATIONS = {"remap": 32768, "touch": 4096, "switch": 1000}
 COUNTERS = [("remap", "pf_taken"), ("remap", "pf_fixed"), ("remap", "pf_guest"), ("touch", "pf_guest"), ("switch", "tlb_flush")]
 
 
-def rose(world_of: str, loop: str, counter: str, by: int) -> Change:
+def rose(world_of: str, loop: str, counter: str, by: int) -> Callable[[World], None]:
     """Around a loop a counter rose by so much."""
 
     def change(world: World) -> None:
@@ -135,13 +136,8 @@ def rose(world_of: str, loop: str, counter: str, by: int) -> Change:
 for _loop, _counter in COUNTERS:
     _n = OPERATIONS[_loop]
     _low, _high = -(-_n * 5 // 100), _n * 95 // 100  # The least that is no stray any more; the most that is not each time.
-    for _by, _expect in (
-        (_low - 1, "passes"),
-        (_low, "is_inconclusive"),
-        (_high, "is_inconclusive"),
-        (_high + 1, "fails"),
-        (_n + 1, "fails"),
-    ):
+    bounds = {_low - 1: "passes", _low: "is_inconclusive", _high: "is_inconclusive", _high + 1: "fails", _n + 1: "fails"}
+    for _by, _expect in bounds.items():
         getattr(CONTROLS, _expect)(WHOLE, rose("nested", _loop, _counter, _by), name=f"{_loop}: {_counter} rose by {_by} of {_n}")
         if (_loop, _counter) != ("remap", "pf_guest"):  # (The guest maps sixteen pages at one fault.)
             _expect = {"passes": "fails", "fails": "passes"}.get(_expect, _expect)
@@ -182,7 +178,7 @@ CONTROLS.passes(WHOLE, first_fault_only)
 NESTED_TRACE, SHADOW_TRACE = "emulated_nested.faults.last", "emulated_shadow.faults.last"
 
 
-def every(place: str, number: int, reads: int, **fault: str) -> Change:
+def every(place: str, number: int, reads: int, **fault: str) -> Callable[[World], None]:
     """In each of so many of the last reads another fault in the place of one."""
 
     def change(world: World) -> None:
@@ -239,10 +235,10 @@ for _check, _place in ((NAMED, NESTED_TRACE), (UNNAMED, SHADOW_TRACE)):
     _error = {"step": "after swap_data", "errno": "", "text": "not done after 190 s"}
     CONTROLS.is_inconclusive(_check, put(_place.replace("last", "probe_error"), _error), name="a probe that did not come to its end")
     CONTROLS.is_inconclusive(_check, put(_place.replace("faults.last", "probe.phases.swap_walk.n"), 0), name="no read")
-for _what, _fault in (("a table", "0x200000004"), ("the page", "0x100000004"), ("both", "0x300000000")):
-    CONTROLS.is_inconclusive(UNNAMED, every(SHADOW_TRACE, 0, 1, error_code=_fault), name=f"one fault that names {_what}")
-    CONTROLS.is_inconclusive(UNNAMED, every(SHADOW_TRACE, 0, 15, error_code=_fault), name=f"fifteen faults that name {_what}")
-    CONTROLS.fails(UNNAMED, every(SHADOW_TRACE, 0, 16, error_code=_fault), name=f"sixteen faults that name {_what}")
+for _what, _code in (("a table", "0x200000004"), ("the page", "0x100000004"), ("both", "0x300000000")):
+    CONTROLS.is_inconclusive(UNNAMED, every(SHADOW_TRACE, 0, 1, error_code=_code), name=f"one fault that names {_what}")
+    CONTROLS.is_inconclusive(UNNAMED, every(SHADOW_TRACE, 0, 15, error_code=_code), name=f"fifteen faults that name {_what}")
+    CONTROLS.fails(UNNAMED, every(SHADOW_TRACE, 0, 16, error_code=_code), name=f"sixteen faults that name {_what}")
 CONTROLS.is_inconclusive(UNNAMED, every(SHADOW_TRACE, 0, 1, address="0x60000"), name="one fault elsewhere")
 CONTROLS.is_inconclusive(UNNAMED, every(SHADOW_TRACE, 0, 15, address="0x60000"), name="fifteen faults elsewhere")
 CONTROLS.fails(UNNAMED, every(SHADOW_TRACE, 0, 16, address="0x60000"), name="sixteen faults elsewhere")

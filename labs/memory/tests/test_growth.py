@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from vmlab.lab.controls import Change, Control, Controls, World, drop, put
+from vmlab.lab.controls import Control, Controls, World, drop, put
 
 from .sound import SOUND
 
@@ -17,7 +17,7 @@ PAGES = 4096
 STEP = 512
 
 
-def grown(member: str, function: Callable[[int, int], int]) -> Change:
+def grown(member: str, function: Callable[[int, int], int]) -> Callable[[World], None]:
     """Change a member of each step of growth by (step, value)."""
 
     def change(world: World) -> None:
@@ -28,7 +28,7 @@ def grown(member: str, function: Callable[[int, int], int]) -> Change:
     return change
 
 
-def steps(growths: list[int], more: int = 0, unbacked: int = STEP) -> Change:
+def steps(growths: list[int], more: int = 0, unbacked: int = STEP) -> Callable[[World], None]:
     """QEMU's own memory grew by so many pages in each of the eight steps, of whose 512 pages so many had none; and by more at the end."""
 
     def change(world: World) -> None:

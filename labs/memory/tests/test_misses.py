@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from vmlab.lab.controls import NOT_OBSERVABLE, PASS, Change, Control, Controls, World, changed, drop, put
+from vmlab.lab.controls import NOT_OBSERVABLE, PASS, Control, Controls, World, changed, drop, put
 
 from .sound import KVM, SOUND, chased
 
@@ -19,7 +20,7 @@ ACCESSED, READS = 1 << 5, 10_000
 ENTRY = 0x8000000012345047
 
 
-def looks(*rows: dict[str, Any]) -> Change:
+def looks(*rows: dict[str, Any]) -> Callable[[World], None]:
     """So it was seen, look by look; of each is told what differs from one in which the translation was kept."""
     kept = {
         "before": ENTRY | ACCESSED,
@@ -85,12 +86,12 @@ def test_the_text_counts() -> None:
 # --- what a miss costs ------------------------------------------------------------------------------------------------------------------
 
 
-def backed(huge: int, resident: int = 1000) -> Change:
+def backed(huge: int, resident: int = 1000) -> Callable[[World], None]:
     """So much of what QEMU has of the guest is in huge pages."""
     return put("chase.backed", {"resident_bytes": resident, "huge_bytes": huge})
 
 
-def exactly(run: str, ratio: float) -> Change:
+def exactly(run: str, ratio: float) -> Callable[[World], None]:
     """Every turn gave the same ratio."""
 
     def change(world: World) -> None:
@@ -100,7 +101,7 @@ def exactly(run: str, ratio: float) -> Change:
     return change
 
 
-def noisy(share: float) -> Change:
+def noisy(share: float) -> Callable[[World], None]:
     """So much of the host's time others had."""
     return put("chase.guest.attempts[0].noise", share)
 
@@ -147,7 +148,7 @@ for _name in ("samples", "chase_steps", "chase_mib"):
     )
 
 
-def few(samples: int) -> Change:
+def few(samples: int) -> Callable[[World], None]:
     """A run with so few samples."""
 
     def change(world: World) -> None:

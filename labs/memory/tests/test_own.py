@@ -5,9 +5,11 @@ And what machines would record whose kernel or QEMU is too old for a count: ther
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from vmlab.lab.controls import FAIL, INCONCLUSIVE, NOT_OBSERVABLE, PASS, Change, Control, Controls, World, drop, put, take
+from vmlab.lab.controls import FAIL, INCONCLUSIVE, NOT_OBSERVABLE, PASS, Control, Controls, World, drop, put, take
 
 from .sound import KVM, SOUND, with_kvm
 
@@ -86,7 +88,7 @@ def no_query_stats(world: World) -> None:
     ("change", "seen"),
     [(no_pf_taken, {CLAIMS, RUNS, ALONE}), (no_counters, {CLAIMS}), (no_query_stats, {CLAIMS, RUNS, ALONE, READS})],
 )
-def test_what_an_old_machine_does_not_count_is_not_observable(change: Change, seen: set[str]) -> None:
+def test_what_an_old_machine_does_not_count_is_not_observable(change: Callable[[World], None], seen: set[str]) -> None:
     """As such a machine would record it; there was none to run it on."""
     found = {name: KVM.verdict(name, change).kind for name in OWN}
     assert found == {name: PASS if name in seen else NOT_OBSERVABLE for name in OWN}
