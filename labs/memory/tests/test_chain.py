@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from vmlab.lab.controls import INCONCLUSIVE, NOT_OBSERVABLE, PASS, Control, Controls, World, changed, drop, put, take
+from vmlab.lab.controls import NOT_OBSERVABLE, PASS, Control, Controls, World, changed, drop, put, take
 
 from .sound import CHAIN, SOUND
 
@@ -319,20 +318,3 @@ GROWS = "memory_grows_as_it_is_touched"  # (test_growth.py has its controls.)
 @pytest.mark.parametrize("check", [name for name in CHAIN if name != GROWS])
 def test_every_check_has_a_world_in_which_it_fails(check: str) -> None:
     CONTROLS.prove(check)
-
-
-@pytest.mark.parametrize("check", CHAIN)
-def test_nothing_is_inconclusive(check: str) -> None:
-    SOUND.hold_without_evidence(check)
-
-
-@pytest.mark.parametrize("nothing", ["0x1", {"walk": {}, "ready": {}, "host": {}, "answer": {}}], ids=repr)
-@pytest.mark.parametrize("name", CHAIN)
-def test_nothing_in_the_shape_of_something_is_inconclusive(name: str, nothing: Any) -> None:
-    read = next(each for each in SOUND.world().observations if each in SOUND.reads(name).places)
-    assert SOUND.verdict(name, put(read, nothing)).kind is INCONCLUSIVE
-
-
-@pytest.mark.parametrize("check", SOUND.names)
-def test_no_garbage_breaks_a_check(check: str) -> None:
-    SOUND.hold_on_garbage(check)

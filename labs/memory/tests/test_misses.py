@@ -181,13 +181,3 @@ def test_control(control: Control) -> None:
 @pytest.mark.parametrize("check", [KEPT, COSTS])
 def test_every_check_has_a_world_in_which_it_fails(check: str) -> None:
     CONTROLS.prove(check)
-
-
-@pytest.mark.parametrize("check", [KEPT, COSTS])
-def test_nothing_is_inconclusive(check: str) -> None:
-    KVM.hold_without_evidence(check)
-
-
-@pytest.mark.parametrize("check", [KEPT, COSTS])
-def test_no_garbage_breaks_a_check(check: str) -> None:
-    KVM.hold_on_garbage(check)
