@@ -197,11 +197,13 @@ def _changes(node: ast.AST) -> Iterator[Callable[[ast.AST], ast.AST]]:
 def _with(alter: Callable[..., object], *, measured: bool = False) -> Callable[[ast.AST], ast.AST]:
     def change(copied: ast.AST) -> ast.AST:
         alter(copied)
-        if measured and isinstance(copied, ast.Call) and not any(each.arg == "measured" for each in copied.keywords):
-            # (`passed` and `failed` must be told what was measured; the mutant would break for that and not by a test's eye.)
-            copied.keywords = [each for each in copied.keywords if each.arg not in ("hint",)]
-            copied.keywords += [ast.keyword("expected", ast.Constant("")), ast.keyword("measured", ast.Constant("mutant"))]
+        if measured and isinstance(copied, ast.Call):
+            # (`passed` and `failed` must be told what was measured, and `passed` takes no hint: else the mutant would break, and not be
+            # noticed by a test's eye.)
+            copied.keywords = [each for each in copied.keywords if each.arg != "hint"]
             given = {each.arg: each for each in copied.keywords}
+            if "measured" not in given:
+                given |= {name: ast.keyword(name, ast.Constant(text)) for name, text in (("expected", ""), ("measured", "mutant"))}
             copied.keywords = list(given.values())
         return copied
 
