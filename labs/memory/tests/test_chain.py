@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from vmlab.lab.controls import NOT_OBSERVABLE, PASS, Control, Controls, World, changed, drop, put, take
+from vmlab.lab.controls import INCONCLUSIVE, NOT_OBSERVABLE, PASS, Control, Controls, World, changed, drop, put, take
 
 from .sound import CHAIN, SOUND
 
@@ -101,6 +101,11 @@ def six_levels_that_hang_together(world: World) -> None:
     root |= {"entry_address": hex(0x5000 + 8 * root["index"]), "entry": hex(int(root["entry"], 16) | 0x67)}
     chain["walk"]["steps"].insert(0, root)
 
+
+CONTROLS.passes(TABLES, changed("chain_small.walk.steps[0].entry", flipped(1 << 52)), name="a bit that the kernel keeps for itself")
+CONTROLS.fails(TABLES, changed("chain_small.walk.steps[-1].entry", flipped(1 << 51)), name="a frame beyond the machine's memory")
+CONTROLS.passes(TABLES, changed("chain_small.registers.cr3", plus(0x800)), name="a CR3 with the highest bit of a process's number")
+CONTROLS.fails(TABLES, changed("chain_small.ready.pagemap", flipped(1 << 54)), name="the highest bit of a frame's number")
 
 # Levels.
 
@@ -212,6 +217,40 @@ for _chain in CHAINS:
 CONTROLS.passes(NOBODY, put("chain_small.stranger.holds", OTHER), name="other bytes at that address of the other QEMU")
 CONTROLS.is_inconclusive(AT_ITS_ADDRESS, put("chain_small.marker", "x"), name="a marker that anybody could guess")
 CONTROLS.is_inconclusive(AT_ITS_ADDRESS, put("chain_small.marker", "x" * 65), name="a marker that is too long")
+
+
+@pytest.mark.parametrize("check", [AT_ITS_ADDRESS, IN_QEMU])
+@pytest.mark.parametrize("size", [63, 65])
+def test_a_marker_of_another_length_is_none(check: str, size: int) -> None:
+    """Even where as many bytes were read."""
+
+    def other(world: World) -> None:
+        for chain in (world[name] for name in CHAINS):
+            for place in (chain, chain["host"]):
+                place["next_page_holds"] = "y" * size
+            chain["marker"] = chain["physical_holds"] = chain["host"]["holds"] = "x" * size
+
+    assert SOUND.verdict(check, other).kind is INCONCLUSIVE
+
+
+def test_the_texts_say_what_was_found_where() -> None:
+    for check in (AT_ITS_ADDRESS, IN_QEMU):
+        sound = SOUND.verdict(check).measured.split("; ")
+        assert len(sound) == 3
+        assert all("the marker" in each and each.endswith("other bytes a page further") for each in sound)
+    nobody = SOUND.verdict(NOBODY).measured
+    assert nobody.count("other bytes") == 3
+    assert nobody.count("Bad address") == 3
+    copied = SOUND.verdict(
+        NOBODY, take("chain_small.stranger.physical_holds", "chain_small.marker"), put("chain_small.stranger.holds", OTHER)
+    )
+    assert copied.measured.endswith("the marker, in its QEMU other bytes")
+    elsewhere = SOUND.verdict(NOBODY, take("chain_small.stranger.holds", "chain_small.marker"))
+    assert elsewhere.measured.endswith("other bytes, in its QEMU the marker")
+    lost = SOUND.verdict(AT_ITS_ADDRESS, put("chain_small.physical_holds", OTHER))
+    assert lost.rationale == "The marker is not at its address."
+    everywhere = SOUND.verdict(AT_ITS_ADDRESS, take("chain_small.next_page_holds", "chain_small.marker"))
+    assert everywhere.rationale == "The marker is a page further, too."
 
 
 def mapping_around(before: int, after: int) -> Callable[[World], None]:

@@ -94,6 +94,10 @@ for _check, _world, _wanted in (
                 _fewer = _each * SWAPS - _off
                 getattr(CONTROLS, _expect)(_check, counted(_world, _phase, pf_taken=_fewer), name=f"{_phase}: {_fewer} faults")
 
+CONTROLS.fails(
+    READS, counted("nested", "swap_data", pf_taken=SWAPS // 2), counted("nested", "swap_walk", pf_taken=0), name="noise and none"
+)
+
 # A computing loop of a million iterations.
 for _world in ("nested", "shadow"):
     _name, _n = f"{_world}_runs_on_the_processor", SOUND.world()[f"emulated_{_world}.probe.phases.compute.n"]
@@ -231,6 +235,7 @@ CONTROLS.is_inconclusive(NAMED, one_more)
 CONTROLS.passes(NAMED, longer)
 CONTROLS.passes(UNNAMED, every(SHADOW_TRACE, 0, 32, error_code="0x4"), name="codes of another kind of access")
 CONTROLS.is_inconclusive(NAMED, drop(f"{NESTED_TRACE}[0]"), name="a trace that is too short")
+CONTROLS.is_inconclusive(UNNAMED, put(SHADOW_TRACE, [{"address": "0x200000", "error_code": "0x0"}] * 31), name="a trace that is too short")
 for _check, _place in ((NAMED, NESTED_TRACE), (UNNAMED, SHADOW_TRACE)):
     _error = {"step": "after swap_data", "errno": "", "text": "not done after 190 s"}
     CONTROLS.is_inconclusive(_check, put(_place.replace("last", "probe_error"), _error), name="a probe that did not come to its end")

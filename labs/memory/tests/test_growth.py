@@ -72,6 +72,12 @@ CONTROLS.is_inconclusive(GROWS, put("growth.samples[*].huge_bytes", 2 << 20), na
 CONTROLS.is_inconclusive(GROWS, put("growth.again.huge_bytes", 2 << 20), name="a host that makes huge pages at the end")
 CONTROLS.is_inconclusive(GROWS, put("growth.samples[2].touched", STEP), name="a step in which nothing was touched")
 
+for _place in ("samples[2].unbacked", "samples[2].huge_bytes", "again.huge_bytes", "again.unbacked"):
+    CONTROLS.is_inconclusive(GROWS, put(f"growth.{_place}", -1), name=f"less than nothing: {_place}")
+for _place in ("samples[0].own_bytes", "samples[8].own_bytes", "again.own_bytes"):
+    CONTROLS.is_inconclusive(GROWS, put(f"growth.{_place}", 0), name=f"no memory of QEMU's own: {_place}")
+CONTROLS.is_inconclusive(GROWS, put("growth.again.swapped", -1), put("growth.again.unbacked", 1), name="less than nothing swapped")
+
 # What was measured is what was asked for.
 CONTROLS.is_inconclusive(GROWS, put("growth.mapped.present", 1), name="a guest that was mapped in advance")
 CONTROLS.is_inconclusive(GROWS, put("growth.mapped.pages", PAGES - 1), name="a mapping of another size")

@@ -62,9 +62,10 @@ CONTROLS.passes(KEPT, looks(*[{"after": ENTRY | 1 << 6}] * 10), name="other mark
 for _name, _bits in (("another frame", 1 << 12), ("a page that is not present", 1), ("a page of another size", 1 << 7)):
     for _when in ("before", "after", "after_flush"):
         CONTROLS.is_inconclusive(KEPT, looks(*[{}] * 9, {_when: ENTRY ^ _bits}), name=f"{_name}, {_when}")
-CONTROLS.is_inconclusive(
-    KEPT, looks(*[dict.fromkeys(("before", "after", "after_flush"), ENTRY ^ 1)] * 10), name="a page that is never present"
-)
+GONE = {"before": (ENTRY | ACCESSED) ^ 1, "after": ENTRY ^ 1, "after_flush": (ENTRY | ACCESSED) ^ 1}
+CONTROLS.is_inconclusive(KEPT, looks(*[GONE] * 10), name="a page that is never present")
+CONTROLS.passes(KEPT, looks(*[{}] * 9, {"reads": 0}), name="one look without a read")
+CONTROLS.passes(KEPT, looks(*[{}] * 9, {"reads_after_flush": 0}), name="one look without a read after the flush")
 CONTROLS.is_inconclusive(KEPT, looks(*[{"reads": -1}] * 10), name="fewer reads than none")
 CONTROLS.is_inconclusive(KEPT, put("kept.tries[0].switches", -1), name="fewer switches than none")
 CONTROLS.is_inconclusive(KEPT, put("kept.tries[0].reads_after_flush", -1), name="fewer reads than none after the flush")
