@@ -107,6 +107,13 @@ CONTROLS.fails(TABLES, changed("chain_small.walk.steps[-1].entry", flipped(1 << 
 CONTROLS.passes(TABLES, changed("chain_small.registers.cr3", plus(0x800)), name="a CR3 with the highest bit of a process's number")
 CONTROLS.fails(TABLES, changed("chain_small.ready.pagemap", flipped(1 << 54)), name="the highest bit of a frame's number")
 
+CONTROLS.fails(
+    TABLES,
+    changed("chain_small.ready.pagemap", plus(1)),
+    changed("chain_small.monitor_physical", WRONG_ADDRESS),
+    name="a pagemap and a QEMU that agree, and a walk that does not",
+)
+
 # Levels.
 
 
@@ -183,6 +190,13 @@ for _chain in ("chain_small", "chain_other"):
     CONTROLS.fails(FIRST_TOUCH, changed(f"{_after}.steps[0].index", lambda index: index + 1), name=f"another index after ({_chain})")
     CONTROLS.fails(FIRST_TOUCH, put(f"{_after}.physical", None), name=f"tables that lead nowhere after the touch ({_chain})")
     CONTROLS.is_not_observable(FIRST_TOUCH, put(f"{_chain}.answer", {"refused": "not permitted"}), name=f"no way to tell it ({_chain})")
+
+
+@CONTROLS.control(FIRST_TOUCH)
+def a_walk_that_goes_on_after_it_was_not_present(world: World) -> None:
+    steps = world["chain_small.second_before.steps"]
+    steps.append({**steps[-1], "level": steps[-1]["level"] - 1})
+
 
 # --- where the bytes are ----------------------------------------------------------------------------------------------------------------
 

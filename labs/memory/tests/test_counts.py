@@ -154,6 +154,7 @@ CONTROLS.passes(
 CONTROLS.is_inconclusive(
     FOLLOWS, rose("shadow", "remap", "pf_taken", REMAPPED), rose("shadow", "idle", "pf_taken", REMAPPED // 20 + 1), name="a restless host"
 )
+CONTROLS.fails(FOLLOWS, rose("shadow", "remap", "pf_taken", 0), rose("shadow", "idle", "pf_taken", 1), name="no fault but one at rest")
 for _check, _world in ((WHOLE, "nested"), (FOLLOWS, "shadow")):
     for _loop in ("idle", "remap", "touch", "switch"):
         _place = f"emulated_{_world}.nested.loops.{_loop}"
