@@ -80,6 +80,20 @@ CONTROLS.is_inconclusive(TABLES, put("chain_small.ready.pagemap", "0x81800000000
 CONTROLS.is_inconclusive(TABLES, changed("chain_small.ready.pagemap", flipped(1 << 63)), name="a pagemap of a page that is swapped out")
 
 
+def a_page_of_a_gibibyte(world: World) -> None:
+    """As the world gigantic_page has it: the entry of level 3 maps it, and the offset has 30 bits."""
+    chain = world["chain_large"]
+    del chain["walk"]["steps"][3]
+    chain["walk"]["steps"][2]["entry"] = hex(1 << 30 | 0xE7)
+    physical = 1 << 30 | int(chain["ready"]["virtual"], 16) & (1 << 30) - 1
+    chain["walk"] |= {"physical": hex(physical), "page_bytes": 1 << 30}
+    chain["monitor_physical"] = hex(physical)
+    chain["ready"]["pagemap"] = hex(1 << 63 | physical >> 12)
+
+
+CONTROLS.passes(TABLES, a_page_of_a_gibibyte)
+
+
 @CONTROLS.control(TABLES)
 def a_walk_that_ends_early(world: World) -> None:
     del world["chain_small.walk.steps[4]"]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from vmlab import paths
 from vmlab.lab.controls import FAIL, INCONCLUSIVE, NOT_OBSERVABLE, PASS, Control, Controls, World, put, take
 from vmlab.lab.verdict import VerdictKind
 
@@ -157,7 +158,7 @@ IN_SHADOW = ["is_the_same_host", "runs_on_the_processor", "steps_in", "never_rea
 @pytest.fixture
 def bochs() -> World:
     """What two runs of the probe in Bochs recorded, as the experiment writes it down."""
-    records = SOUND.lab.directory.parents[1] / "tests" / "unit" / "kvm_records"
+    records = paths.data_dir("labs").parent / "tests" / "unit" / "kvm_records"
     names = {"emulated_nested": "ept-bochs-6.12", "emulated_shadow": "shadow-vmx-6.12"}
     skipped = {"not_run": "Bochs, which is slow, runs the probe alone"}
     found = SOUND.world()
