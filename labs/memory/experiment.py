@@ -12,33 +12,27 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vmlab.bench import GUEST_PROBE_DIR, Bench, Guest, HostError, part
+from vmlab.bench import GUEST_PROBE_DIR, Bench, Guest, GuestError, HostError, part
 from vmlab.lab import kvm
 
+from . import growing as grow
+from . import keeping
+from .walk import FRAME, PAGE
 from .worlds import SECOND_COPY_BYTES, WORLDS, World
+from .writing import address, drawn, hexadecimal, page_of, told, walked
+from .writing import text as text_of
 
 # The processor that the marker's process binds itself to; everything else in the guest can have the other.
 CPU = 0
 
-PAGE_BYTES = 4096
-FRAME = (1 << 55) - 1
-
-# How many pages at a time the memory that was used before is filled with, and how much of the guest's memory in all, at most.
-FILL_PAGES = 4096
-FILL_SHARE = 0.5
-# Used memory lies behind some that never was, here and there: how often growth is looked for, until nearly all pages had no frame before.
-TRIES = 5
-NEARLY_ALL = 0.95
-# Others in the guest touch memory, too. Where they touched much meanwhile, growth is looked at again, so often at most.
+# Others in the guest touch memory, too, and take the processor. Where they did much of it, it is looked at again, so often at most.
 ATTEMPTS = 3
 
+# What takes seconds takes minutes where the guest's processor is emulated on a machine that is busy with others.
 LONG_S = 240.0
-
-# What is drawn of the probe's counts: the phases by names that are short enough for an axis.
-DRAWN = (
-    ("exits", "exits", {"remap": "maps another page", "reload_cr3": "loads CR3", "page_fault": "takes a page fault"}),
-    ("faults", "pf_taken", {"swap_data": "the page", "swap_table": "one table", "swap_walk": "4 tables, the page"}),
-)
+LOOPS_S = 600.0
+# How long the probe may take there, before it says how far it came.
+PROBE_S = 190
 
 
 # The lab's own two guests first, then who walks the second set of page tables: on this machine, and on one that is emulated.
@@ -64,7 +58,15 @@ def names(bench: Bench) -> None:
 def growing(bench: Bench) -> None:
     """Memory grows as it is touched."""
     pages, steps = int(bench.parameters["pages"]), int(bench.parameters["steps"])
-    bench.record("growth", bench.quietest(ATTEMPTS, lambda: growth(bench, pages, steps), noise=others_moved))
+    guest, arguments = the(bench, "main"), world_of(bench).touch
+    measured = bench.quietest(ATTEMPTS, lambda: grow.growth(guest, arguments, pages, steps), noise=grow.others_moved)
+    bench.record("growth", measured)
+
+
+@part
+def walking(bench: Bench) -> None:
+    """Whether the tables are read for each access."""
+    bench.record("kept", bench.quietest(ATTEMPTS, lambda: kept(bench), noise=keeping.disturbed))
 
 
 @part
@@ -75,9 +77,13 @@ def misses(bench: Bench) -> None:
 
 @part
 def counted(bench: Bench) -> None:
-    """Loops in the lab's own guest, as KVM counts them."""
-    bench.record("own_probe", own_probe(bench))
-    bench.record("own_counters", own_counters(bench, the(bench, "main")))
+    """What KVM counts on this machine, for the probe and for loops in the lab's own guest."""
+    if world_of(bench).another_machine:
+        probe, counters = another_machine(bench)
+    else:
+        probe, counters = own_probe(bench), own_counters(bench, the(bench, "main"))
+    bench.record("own_probe", probe)
+    bench.record("own_counters", counters)
 
 
 @part
@@ -125,7 +131,7 @@ def chain(bench: Bench, name: str, kind: str) -> dict[str, Any]:
         ready = process.read()
         seen: dict[str, Any] = {"guest": name, "kind": kind, "memory_bytes": view.memory_bytes, "marker": marker, "ready": ready}
         virtual, second, fs_base = (address(ready, each) for each in ("virtual", "second_virtual", "fs_base"))
-        physical = (address(ready, "pagemap") & FRAME) * PAGE_BYTES + virtual % PAGE_BYTES
+        physical = (address(ready, "pagemap") & FRAME) * PAGE + virtual % PAGE
         with view.frozen_in(whose_tables(running, guest, world, fs_base)) as registers:
             # (Those that translation goes by; not the general ones.)
             by_name = {name: value for name, value in asdict(registers).items() if name != "general"}
@@ -134,8 +140,8 @@ def chain(bench: Bench, name: str, kind: str) -> dict[str, Any]:
             seen["walk"] = walked(view.walk(registers, virtual))
             seen["second_before"] = walked(view.walk(registers, second))
             seen["monitor_physical"] = told(view.monitor_physical(registers, virtual))
-            seen["physical_holds"] = text(view.physical(physical, len(marker)))
-            seen["next_page_holds"] = text(view.physical(physical + PAGE_BYTES, len(marker)))
+            seen["physical_holds"] = text_of(view.physical(physical, len(marker)))
+            seen["next_page_holds"] = text_of(view.physical(physical + PAGE, len(marker)))
             own = view.host_virtual(physical)
             # (In a broken world it is another QEMU that the host looks into, or another place or page in this one.)
             place = physical + (SECOND_COPY_BYTES if world.asks == "second_copy" else 0)
@@ -165,17 +171,17 @@ def in_the_host(view: Any, physical: int, host_virtual: int, size: int, asked: i
     """The two last stages: the byte as memory of QEMU's process, and the frame that this is in (whose page table entry is ``asked``)."""
     mapping = view.mapping(host_virtual)
     seen = {
-        "holds": refusable(lambda: text(view.read(host_virtual, size))),
-        "next_page_holds": refusable(lambda: text(view.read(host_virtual + PAGE_BYTES, size))),
+        "holds": refusable(lambda: text_of(view.read(host_virtual, size))),
+        "next_page_holds": refusable(lambda: text_of(view.read(host_virtual + PAGE, size))),
         "mapping": hexadecimal(asdict(mapping), but=("name", "resident_bytes", "own_bytes", "huge_bytes")) if mapping else None,
         "page": refusable(lambda: page_of(view, asked)),
     }
     frame = seen["page"].get("frame")
     if frame is not None:
-        host_physical = int(frame, 16) * PAGE_BYTES + host_virtual % PAGE_BYTES
+        host_physical = int(frame, 16) * PAGE + host_virtual % PAGE
         seen["host_physical"] = hex(host_physical)
         seen["monitor_host_physical"] = told(view.monitor_host_physical(physical))
-        seen["frame_holds"] = refusable(lambda: text(view.host_physical(host_physical, size)))
+        seen["frame_holds"] = refusable(lambda: text_of(view.host_physical(host_physical, size)))
     return seen
 
 
@@ -183,9 +189,9 @@ def in_the_stranger(view: Any, physical: int, host_virtual: int, size: int) -> d
     """What another guest has at the same addresses."""
     own = view.host_virtual(physical)
     return {
-        "physical_holds": text(view.physical(physical, size)),
+        "physical_holds": text_of(view.physical(physical, size)),
         "host_virtual_of_physical": told(own),
-        "holds": refusable(lambda: text(view.read(host_virtual, size))),
+        "holds": refusable(lambda: text_of(view.read(host_virtual, size))),
         "page_of_physical": refusable(lambda: page_of(view, own)) if own is not None else None,
     }
 
@@ -223,103 +229,17 @@ def answered(view: Any, process: Any, ready: Mapping[str, Any], host_virtual: in
     return seen
 
 
-# --- memory grows as it is touched ------------------------------------------------------------------------------------------------
+# --- the TLB --------------------------------------------------------------------------------------------------------------------------
 
 
-def growth(bench: Bench, pages: int, steps: int) -> dict[str, Any]:
-    """How many frames of the host QEMU's process has after each step of touching, and after touching everything once more.
-
-    A guest gives away first what others in it used before, and such pages have a frame. So another mapping takes those before.
-    """
-    guest, arguments = the(bench, "main"), world_of(bench).touch
-    view = guest.memory
-    base = view.host_virtual(0)
-    if base is None:
-        return {"refused": "QEMU names no address of its own for the guest's memory"}
-    tries: list[int] = []
-    rounds = int(FILL_SHARE * view.memory_bytes) // (FILL_PAGES * PAGE_BYTES)
-    with ExitStack() as kept:
-        while not tries or (tries[-1] < NEARLY_ALL * pages and len(tries) < TRIES and rounds > 0):
-            # Each keeps what it has taken until the end, so that the next one gets other memory.
-            process = kept.enter_context(guest.start("touch.py", pages, *arguments))
-            seen = grown(view, process, base, pages, steps, rounds)
-            rounds -= len(seen["filled"]) + -(-pages // FILL_PAGES)
-            tries.append(seen["samples"][-1]["unbacked_so_far"])
-        process.finish()
-    return {"pages": pages, "tries": tries, **seen}
-
-
-def others_moved(seen: Mapping[str, Any]) -> float:
-    """How many pages of QEMU's own memory came or went that the touching does not explain, as a share of the pages that were touched."""
-    if "refused" in seen:
-        return 0.0
-    last, again = seen["samples"][-1], seen["again"]
-    unexplained = last["own_growth_pages"] - last["unbacked_so_far"]
-    more = (again["own_bytes"] - last["own_bytes"]) // PAGE_BYTES
-    return float(round((abs(unexplained) + abs(more)) / seen["pages"], 4))
-
-
-def grown(view: Any, process: Any, base: int, pages: int, steps: int, rounds: int) -> dict[str, Any]:
-    """One look at it."""
-    mapped, filled = process.read(), fill(view, process, base, rounds)
-    samples = [{"touched": 0, "unbacked": 0, **resident(view, base)}]
-    for step in range(steps):
-        count = pages // steps + (pages % steps if step == steps - 1 else 0)
-        samples.append(touched(view, process, base, {"touch": count}))
-    again = touched(view, process, base, {"again": True})
-    unbacked = 0
-    for sample in samples:
-        unbacked += sample["unbacked"]
-        sample["unbacked_so_far"] = unbacked
-        sample["own_growth_pages"] = (sample["own_bytes"] - samples[0]["own_bytes"]) // PAGE_BYTES
-    return {"mapped": mapped, "filled": filled, "samples": samples, "again": again}
-
-
-def fill(view: Any, process: Any, base: int, rounds: int) -> list[dict[str, int]]:
-    """Have pages touched, at most so many rounds, until nearly all had no frame before; how many had none, each time."""
-    filled: list[dict[str, int]] = []
-    while len(filled) < rounds and not any(each["unbacked"] >= NEARLY_ALL * each["pages"] for each in filled):
-        before = backed(view, base)
-        process.send({"fill": FILL_PAGES})
-        filled.append({"pages": FILL_PAGES, "unbacked": sum(not before[frame] for frame in each_frame(process.read()))})
-    return filled
-
-
-def backed(view: Any, base: int) -> list[bool]:
-    """Of each page of the guest's memory: whether it has a frame of QEMU's own."""
-    return [page.own for page in view.host_pages(base, view.memory_bytes // PAGE_BYTES)]
-
-
-def each_frame(said: Mapping[str, Any]) -> list[int]:
-    """The frame numbers that a guest script told as runs."""
-    return [frame for first, count in said["frames"] for frame in range(first, first + count)]
-
-
-def touched(view: Any, process: Any, base: int, order: Mapping[str, Any]) -> dict[str, Any]:
-    """One step of touching: which of its frames had a frame of the host before, and which have after."""
-    # The whole of the guest's memory is looked at before, for nobody knows yet which frames it will be.
-    before = backed(view, base)
-    process.send(order)
-    said = process.read()
-    frames = each_frame(said)
-    after = [view.host_pages(base + first * PAGE_BYTES, count) for first, count in said["frames"]]
-    return {
-        "touched": said["touched"],
-        "present": said["present"],
-        "frames": len(set(frames)),
-        "unbacked": sum(not before[frame] for frame in frames),
-        "backed_after": sum(page.own for run in after for page in run),
-        **resident(view, base),
-    }
-
-
-def resident(view: Any, base: int) -> dict[str, int]:
-    """How much of the guest's memory is resident in QEMU's process, and how much of that is its own."""
-    mapping = view.mapping(base)
-    return {"resident_bytes": mapping.resident_bytes, "own_bytes": mapping.own_bytes, "huge_bytes": mapping.huge_bytes}
-
-
-# --- what a miss in the TLB costs --------------------------------------------------------------------------------------------------
+def kept(bench: Bench) -> dict[str, Any]:
+    """Whether the page tables are read for each access: by the bit that this would leave behind."""
+    guest = the(bench, "main")
+    with guest.start("keep.py", CPU, *world_of(bench).keep) as process:
+        try:
+            return keeping.kept(guest.memory, process)
+        except HostError as exc:
+            return {"refused": exc.message}
 
 
 def chase(bench: Bench) -> dict[str, Any]:
@@ -327,10 +247,12 @@ def chase(bench: Bench) -> dict[str, Any]:
     if bench.accelerator != "kvm":
         return {"not_run": "its processor is emulated, and so are the costs of a translation"}
     words = [int(bench.parameters[name]) for name in ("chase_mib", "samples", "chase_steps")]
-    return {
-        "guest": the(bench, "main").script("chase.py", *words, time_limit_s=LONG_S).record,
-        "native": bench.here("chase.py", *words, time_limit_s=LONG_S),
-    }
+    guest, few = the(bench, "large"), world_of(bench).chase
+    measured = bench.quietest(ATTEMPTS, lambda: guest.script("chase.py", *words, *few, time_limit_s=LONG_S).record)
+    base = guest.memory.host_virtual(0)
+    mapping = guest.memory.mapping(base) if base is not None else None
+    backed = {name: getattr(mapping, name) for name in ("resident_bytes", "huge_bytes")} if mapping else {}
+    return {"guest": measured, "backed": backed, "native": bench.here("chase.py", *words, time_limit_s=LONG_S)}
 
 
 # --- KVM's counters around loops of the lab's own guest (check H) ---------------------------------------------------------------------
@@ -340,13 +262,28 @@ def own_probe(bench: Bench) -> dict[str, Any]:
     """What the probe of this machine's own /dev/kvm counts; nothing where KVM does not run the guests."""
     if bench.accelerator != "kvm":
         return {"not_run": "KVM runs no guest on this machine"}
-    return bench.probe("kvm")
+    return bench.quietest(ATTEMPTS, lambda: bench.probe("kvm"), noise=unsettled, quiet_below=kvm.TOLERANCE)
+
+
+def unsettled(probe: Mapping[str, Any]) -> float:
+    """How far the probe's counts for one operation are from whole numbers, at most; 1 when it did not come to its end.
+
+    What an operation costs is a whole number of exits or faults. What is over came of other work on that machine.
+    """
+    counts = [row["measured"] for row in probe["judged"]["rows"]]
+    return 1.0 if None in counts else float(round(max(abs(count - round(count)) for count in counts), 4))
 
 
 def own_counters(bench: Bench, guest: Guest) -> dict[str, Any]:
     """Each loop's result, with KVM's counters before and after it; why there are none, where there are none."""
-    if not guest.kvm_statistics():
+    if bench.accelerator != "kvm":
         return {"not_run": f"this guest's processor is emulated ({bench.accelerator.upper()}), so that KVM counts nothing"}
+    try:
+        counters = guest.kvm_statistics()
+    except GuestError as exc:
+        return {"not_run": f"QEMU does not tell what KVM counts, which it does from version 7.1 on ({exc.message})"}
+    if not counters:
+        return {"not_run": "this machine's kernel does not tell what KVM counts, which it does from Linux 5.14 on"}
     counted = {}
     with guest.start("loops.py") as loops:
         loops.read()
@@ -358,6 +295,13 @@ def own_counters(bench: Bench, guest: Guest) -> dict[str, Any]:
             result = loops.read(LONG_S)
             counted[asked["loop"]] = {**result, "before": before, "after": guest.kvm_statistics()}
     return {"loops": counted}
+
+
+def another_machine(bench: Bench) -> tuple[dict[str, Any], dict[str, Any]]:
+    """For a broken world: the same of the emulated host, in the place of this machine."""
+    host = bench.guest("amd_host")
+    load(host, world_of(bench).nested)
+    return probed(bench, host), {"loops": loops_in_a_guest_of(bench, host)["loops"]}
 
 
 def wanted_loops(bench: Bench) -> list[dict[str, Any]]:
@@ -411,64 +355,41 @@ def why_not_emulated(bench: Bench) -> str:
 
 def emulated_world(bench: Bench, host: Guest, on: bool) -> dict[str, Any]:
     """What the module says, what the probe of /dev/kvm counts, and what is counted around loops in a guest of this guest."""
-    module = host.script("kvm_module.py", "kvm_amd", f"npt={int(on)}").record
-    probe = host.probe("kvm", time_limit_s=LONG_S)
+    module = load(host, on)
+    probe = bench.quietest(ATTEMPTS, lambda: probed(bench, host), noise=unsettled, quiet_below=kvm.TOLERANCE)
     # The probe again, once more measured, this time with the kernel's trace of the faults: as many as its last phase can have.
     reads = probe["phases"].get("swap_walk", {"n": 1})["n"]
     most = reads * kvm.expected("nested", "pf_taken")["swap_walk"]
     with loaded_the_other_way(host, on) if world_of(bench).traces_the_other else nullcontext():
-        faults = host.script("walk_faults.py", GUEST_PROBE_DIR, most, time_limit_s=LONG_S).record
-    nested = host.script("nested.py", input=json.dumps(wanted_loops(bench)), time_limit_s=LONG_S).record
+        faults = host.script("walk_faults.py", GUEST_PROBE_DIR, most, PROBE_S, time_limit_s=LONG_S).record
+    nested = loops_in_a_guest_of(bench, host)
     return {"emulator": "QEMU TCG", "module": module, "probe": probe, "drawn": drawn(probe), "faults": faults, "nested": nested}
+
+
+def load(host: Guest, on: bool) -> dict[str, Any]:
+    """Load KVM's module with nested paging or without; what it says of itself then."""
+    return host.script("kvm_module.py", "kvm_amd", f"npt={int(on)}", time_limit_s=LONG_S).record
+
+
+def probed(bench: Bench, host: Guest) -> dict[str, Any]:
+    """What the probe of the emulated host's /dev/kvm counts; in a broken world that of a guest whose instructions KVM decodes."""
+    probe = host.probe("kvm", time_limit_s=LONG_S)
+    if not world_of(bench).decodes:
+        return probe
+    return kvm.judged(kvm.read(host.script("decoded.py", GUEST_PROBE_DIR, PROBE_S, time_limit_s=LONG_S).record))
+
+
+def loops_in_a_guest_of(bench: Bench, host: Guest) -> dict[str, Any]:
+    """What KVM counts around loops in a guest that the emulated host runs."""
+    return host.script("nested.py", input=json.dumps(wanted_loops(bench)), time_limit_s=LOOPS_S).record
 
 
 @contextmanager
 def loaded_the_other_way(host: Guest, on: bool) -> Iterator[None]:
     """For the length of a block KVM's module is loaded with the setting that it should not have."""
-    host.script("kvm_module.py", "kvm_amd", f"npt={int(not on)}")
+    load(host, not on)
     yield
-    host.script("kvm_module.py", "kvm_amd", f"npt={int(on)}")
-
-
-def drawn(probe: dict[str, Any]) -> dict[str, Any]:
-    """The probe's counts for one operation, as they are drawn. (The checks compute theirs from the raw counts.)"""
-    found = {(row["phase"], row["counter"]): row["measured"] for row in probe["judged"]["rows"]}
-    return {kind: [{"what": what, "measured": found[phase, counter]} for phase, what in names.items()] for kind, counter, names in DRAWN}
-
-
-# --- writing it down: addresses and entries as hexadecimal text, which people read and JSON keeps whole ---------------------------------
-
-
-def address(said: Mapping[str, Any], name: str) -> int:
-    """An address that a guest script told."""
-    return int(said[name], 16)
-
-
-def told(value: int | None) -> str | None:
-    """An address, or null where there is none."""
-    return None if value is None else hex(value)
-
-
-def text(content: bytes) -> str:
-    """Whatever bytes were read, one character each."""
-    return content.decode("latin-1")
-
-
-def hexadecimal(values: Mapping[str, Any], *, but: tuple[str, ...]) -> dict[str, Any]:
-    """Members as hexadecimal text, all but some."""
-    return {name: value if name in but else hex(value) for name, value in values.items()}
-
-
-def walked(walk: Any) -> dict[str, Any]:
-    """A translation by hand."""
-    steps = [hexadecimal(asdict(step), but=("level", "index")) for step in walk.steps]
-    return {"virtual": hex(walk.virtual), "steps": steps, "physical": told(walk.physical), "page_bytes": walk.page_bytes}
-
-
-def page_of(view: Any, host_virtual: int) -> dict[str, Any]:
-    """What the host's page tables hold for one page of QEMU's."""
-    (page,) = view.host_pages(host_virtual)
-    return {"entry": hex(page.entry), "present": page.present, "own": page.own, "frame": told(page.frame)}
+    load(host, on)
 
 
 def refusable(look: Callable[[], Any]) -> Any:

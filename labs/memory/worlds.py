@@ -28,6 +28,13 @@ class World:
     shadow: bool = False
     traces_the_other: bool = False
     """Whether the faults are traced with the module loaded the other way."""
+    keep: tuple[str, ...] = ()
+    """Arguments more for the script that reads one word over and over; with ``chase`` for the one that chases pointers."""
+    chase: tuple[str, ...] = ()
+    another_machine: bool = False
+    """Whether it is the emulated host whose KVM is asked, in the place of this machine's own."""
+    decodes: bool = False
+    """Whether KVM decodes the instructions of the probe's guest, because that guest asks for it."""
 
 
 WORLDS: dict[str, World] = {
@@ -44,8 +51,12 @@ WORLDS: dict[str, World] = {
     "another_page": World(asks="another_page"),
     "copied": World(asks="after_copying"),
     "two_copies": World(marker=("--twice",), asks="second_copy"),
+    "flushed": World(keep=("--flush-always",)),
+    "few_pages": World(chase=("--few",)),
     "shadow_twice": World(nested=False),
     "nested_twice": World(shadow=True),
     "traces_swapped": World(traces_the_other=True),
+    "decoded": World(another_machine=True, decodes=True),
+    "another_machine": World(another_machine=True, nested=False),
 }
 """By the value of the parameter ``world``."""

@@ -6,6 +6,7 @@ nothing in the checkout is touched. A mutant is *noticed* when a test fails, bre
 
 from __future__ import annotations
 
+import ast
 import multiprocessing
 import os
 import shutil
@@ -50,9 +51,23 @@ class NotSound(Exception):
 
 
 def tasks_of(lab: Path) -> list[Task]:
-    """Every mutant of the files that judge: all of the lab's modules but its experiment."""
-    files = [path for path in sorted(lab.glob("*.py")) if path.name not in ("__init__.py", "experiment.py")]
+    """Every mutant of the files that judge: those of the checks, and the lab's modules that they import."""
+    files = sorted(judging(lab))
     return [Task(path.name, mutant) for path in files for mutant in mutants(path.read_text(encoding="utf-8"))]
+
+
+def judging(lab: Path) -> set[Path]:
+    """The files of a lab's checks, and what they import of the lab; not what its experiment alone imports."""
+    found: set[Path] = set()
+    waiting = list(lab.glob("checks*.py"))
+    while waiting:
+        path = waiting.pop()
+        found.add(path)
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.level]
+        names = {name for node in imports for name in ([node.module] if node.module else [alias.name for alias in node.names])}
+        waiting += [module for name in names if (module := lab / f"{name}.py").is_file() and module not in found]
+    return found
 
 
 def unnoticed(lab: Path, tasks: Sequence[Task], workers: int) -> Iterator[tuple[Task, bool]]:

@@ -73,6 +73,10 @@ def run(lab: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def test_a_mutant_that_no_test_notices_is_shown_and_one_that_is_listed_is_not(tmp_path: Path) -> None:
     lab = create("mutated", tmp_path)
     (lab / "model.py").write_text('"""A module."""\n\n\ndef unused() -> int:\n    """Nobody asks."""\n    return 41\n')
+    # (What the checks do not import does not judge.)
+    assert run(lab, "--file", "model.py").returncode == 0
+    with (lab / "checks.py").open("a") as checks:
+        checks.write("\nfrom . import model  # noqa\n")
     found = run(lab, "--file", "model.py")
     assert found.returncode == 1
     assert "model.py:6: unused: 41 -> 42" in found.stdout

@@ -1,10 +1,12 @@
 """How long a step from pointer to pointer takes, over small pages and over large ones; prints one JSON object with every sample.
 
-    chase.py MEBIBYTES SAMPLES STEPS
+    chase.py MEBIBYTES SAMPLES STEPS [--few]
 
 In each page of 4 KiB of so much memory lies one pointer, to the next one in an order drawn by chance. Both memories hold the same pointers
 at the same offsets, so that the caches have the same work; they differ in the size of their pages alone. A loop without memory is the
 control. The three take turns, so that whatever disturbs the machine disturbs all of them.
+
+With --few (for a control of the lab) the way goes through a few of the pages alone, so that the TLB holds them all, large or small.
 
 The loops are machine code (Intel SDM, volume 2), because Python's own work would hide what is measured.
 """
@@ -22,6 +24,7 @@ from vmlab_guest.say import say
 PAGE_BYTES = pages.PAGE_BYTES
 LINE_BYTES = 64
 SEED = 20080301
+FEW = 8
 
 # rdi: where to begin; rsi: how many steps; rax: where it ended.
 CHASE = (
@@ -54,16 +57,17 @@ def place_of(page: int) -> int:
     return page * PAGE_BYTES + page % (PAGE_BYTES // LINE_BYTES) * LINE_BYTES
 
 
-def main(mebibytes: int, samples: int, steps: int) -> None:
+def main(mebibytes: int, samples: int, steps: int, *, few: bool) -> None:
     """Fill, warm up, take turns."""
     count = (mebibytes << 20) // PAGE_BYTES
-    order = random.Random(SEED).sample(range(count), count)
+    order = random.Random(SEED).sample(range(count), FEW if few else count)
     memories = {"small": Memory(mebibytes << 20, large=False), "large": Memory(mebibytes << 20, large=True)}
     for memory in memories.values():
+        memory.touch()
         memory.fill(order)
     chase, compute = native.Routine(CHASE), native.Routine(COMPUTE)
     begins = {name: memory.address + place_of(order[0]) for name, memory in memories.items()}
-    ends = {name: memory.address + place_of(order[steps % count]) for name, memory in memories.items()}
+    ends = {name: memory.address + place_of(order[steps % len(order)]) for name, memory in memories.items()}
     for begin in begins.values():
         chase(begin, count)
     taken: dict[str, list[float]] = {"small": [], "large": [], "compute": []}
@@ -79,7 +83,8 @@ def main(mebibytes: int, samples: int, steps: int) -> None:
             taken[name].append(round((time.perf_counter_ns() - began) / steps, 4))
             right = right and ended == end
     say(
-        pages=count,
+        mapped_pages=count,
+        pages=len(order),
         steps=steps,
         right=right,
         large_bytes={name: memory.large_bytes() for name, memory in memories.items()},
@@ -87,4 +92,4 @@ def main(mebibytes: int, samples: int, steps: int) -> None:
     )
 
 
-main(*(int(word) for word in sys.argv[1:4]))
+main(*(int(word) for word in sys.argv[1:4]), few=sys.argv[4:] == ["--few"])

@@ -30,7 +30,7 @@ HERE = Path(__file__).resolve().parent
 BUSYBOX = Path("/bin/busybox")
 MEMORY_MIB = 256
 BOOT_LIMIT_S = 120.0
-LOOP_LIMIT_S = 120.0
+LOOP_LIMIT_S = 400.0
 
 # The console of the guest goes to a file, what is said goes over the second port.
 INIT = """#!/bin/busybox sh

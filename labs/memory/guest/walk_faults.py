@@ -4,7 +4,7 @@
 Needs root, and tracefs with KVM's events. The probe's last phase is the one that is looked at: again and again the host swaps all four
 table pages and the data page behind the guest, which then reads one word.
 
-usage: walk_faults.py DIRECTORY LAST
+usage: walk_faults.py DIRECTORY LAST LIMIT
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ LINE = re.compile(r"kvm_page_fault: .*address (0x[0-9a-f]+) error_code (0x[0-9a-
 
 def main() -> None:
     """Trace, probe, read."""
-    directory, last = sys.argv[1], int(sys.argv[2])
+    directory, last, limit = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     if not EVENT.exists():
         subprocess.run(["mount", "-t", "tracefs", "tracefs", str(TRACING)], check=True)
     (TRACING / "trace").write_text("")
     (EVENT / "enable").write_text("1")
     try:
-        done = subprocess.run([sys.executable, "-m", "kvm"], cwd=directory, capture_output=True, text=True, check=True)
+        done = subprocess.run([sys.executable, "-m", "kvm", "--limit", limit], cwd=directory, capture_output=True, text=True, check=True)
     finally:
         (EVENT / "enable").write_text("0")
     traced = [LINE.search(line) for line in (TRACING / "trace").read_text().splitlines()]

@@ -7,11 +7,11 @@ way round.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from vmlab import paths
 from vmlab.lab.controls import FAIL, INCONCLUSIVE, NOT_OBSERVABLE, PASS, Control, Controls, World, put, take
 from vmlab.lab.verdict import VerdictKind
 
@@ -94,93 +94,6 @@ def test_control_two_hosts_are_no_control_of_each_other(worlds: World) -> None:
     assert verdict("shadow_is_the_same_host", worlds) is INCONCLUSIVE
 
 
-# --- just within a bound, and just beyond it ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("phase", "counter", "within", "beyond"),
-    [("remap", "exits", 100, 102), ("reload_cr3", "exits", 100, 102), ("page_fault", "pf_guest", 99, 101)],
-)
-def test_a_stray_exit_is_nothing_and_one_in_twenty_operations_is(phase: str, counter: str, within: int, beyond: int, worlds: World) -> None:
-    measured = worlds["emulated_nested"]["probe"]["phases"][phase]
-    measured["counts"].pop("irq_exits", None)
-    for count, expected in ((within, PASS), (beyond, FAIL)):
-        measured["counts"][counter] = count
-        assert verdict("nested_leaves_the_guest_alone", worlds) is expected
-
-
-@pytest.mark.parametrize("phase", ["swap_data", "swap_table", "swap_walk"])
-@pytest.mark.parametrize("change", [-2, 2])
-def test_two_faults_of_thirty_two_reads_are_one_too_many(phase: str, change: int, worlds: World) -> None:
-    worlds["emulated_nested"]["probe"]["phases"][phase]["counts"]["pf_taken"] += change
-    assert verdict("nested_reads_the_guests_tables", worlds) is FAIL
-
-
-@pytest.mark.parametrize(
-    ("loop", "counter", "operations"),
-    [
-        ("remap", "pf_taken", 32768),
-        ("remap", "pf_fixed", 32768),
-        ("remap", "pf_guest", 32768),
-        ("touch", "pf_guest", 4096),
-        ("switch", "tlb_flush", 1000),
-    ],
-)
-def test_each_counter_of_a_whole_guest_matters(loop: str, counter: str, operations: int, worlds: World) -> None:
-    measured = worlds["emulated_nested"]["nested"]["loops"][loop]
-    for rose, expected in ((0.049, PASS), (0.051, FAIL)):
-        measured["after"][counter] = measured["before"][counter] + round(rose * operations)
-        assert verdict("nested_shows_in_a_whole_guest", worlds) is expected
-    measured = worlds["emulated_shadow"]["nested"]["loops"][loop]
-    if (loop, counter) != ("remap", "pf_guest"):  # (The guest maps sixteen pages at one fault.)
-        measured["after"][counter] = measured["before"][counter] + round(0.94 * operations)
-        assert verdict("shadow_shows_in_a_whole_guest", worlds) is FAIL
-
-
-def test_a_restless_host_is_no_control(worlds: World) -> None:
-    idle = worlds["emulated_shadow"]["nested"]["loops"]["idle"]
-    idle["after"]["pf_taken"] = idle["before"]["pf_taken"] + 3000
-    assert verdict("shadow_shows_in_a_whole_guest", worlds) is INCONCLUSIVE
-
-
-def wrong_code(fault: dict[str, Any]) -> None:
-    fault["error_code"] = "0x4"
-
-
-def both_codes(fault: dict[str, Any]) -> None:
-    fault["error_code"] = "0x300000004"
-
-
-def another_place(fault: dict[str, Any]) -> None:
-    fault["address"] = "0x600000"
-
-
-@pytest.mark.parametrize("change", [wrong_code, both_codes, another_place])
-@pytest.mark.parametrize("number", [0, 77, 158])
-def test_one_fault_that_is_another_than_it_should_be(number: int, change: Callable[[dict[str, Any]], None], worlds: World) -> None:
-    change(worlds["emulated_nested"]["faults"]["last"][number])
-    assert verdict(NAMED, worlds) is FAIL
-
-
-def test_a_walk_that_is_one_fault_short(worlds: World) -> None:
-    faults = worlds["emulated_nested"]["faults"]["last"]
-    faults.insert(0, faults[0])
-    del faults[42]
-    assert verdict(NAMED, worlds) is FAIL
-    del faults[0]
-    assert verdict(NAMED, worlds) is INCONCLUSIVE
-
-
-def test_one_named_fault_among_those_of_shadow_page_tables(worlds: World) -> None:
-    worlds["emulated_shadow"]["faults"]["last"][-3]["error_code"] = "0x100000004"
-    assert verdict(UNNAMED, worlds) is FAIL
-
-
-def test_faults_of_shadow_page_tables_at_several_addresses(worlds: World) -> None:
-    worlds["emulated_shadow"]["faults"]["last"][-3]["address"] = "0x60000"
-    assert verdict(UNNAMED, worlds) is FAIL
-
-
 # --- nothing, and what is nothing ---------------------------------------------------------------------------------------------------
 
 
@@ -245,7 +158,7 @@ IN_SHADOW = ["is_the_same_host", "runs_on_the_processor", "steps_in", "never_rea
 @pytest.fixture
 def bochs() -> World:
     """What two runs of the probe in Bochs recorded, as the experiment writes it down."""
-    records = SOUND.lab.directory.parents[1] / "tests" / "unit" / "kvm_records"
+    records = paths.data_dir("labs").parent / "tests" / "unit" / "kvm_records"
     names = {"emulated_nested": "ept-bochs-6.12", "emulated_shadow": "shadow-vmx-6.12"}
     skipped = {"not_run": "Bochs, which is slow, runs the probe alone"}
     found = SOUND.world()

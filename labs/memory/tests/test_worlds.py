@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from vmlab.lab import read_lab
+from vmlab.lab.wording import contradictable, hintless
 
 from ..worlds import SECOND_COPY_BYTES, WORLDS, World
+from .sound import SOUND
 
 LAB = Path(__file__).resolve().parents[1]
 
@@ -29,11 +31,28 @@ def test_a_guest_that_stands_in_is_there_in_its_world_alone() -> None:
             assert guests[stand_in].images == guests[role].images
 
 
-@pytest.mark.parametrize("script", ["marker.py", "touch.py"])
+@pytest.mark.parametrize("script", ["marker.py", "touch.py", "keep.py", "chase.py"])
 def test_the_scripts_know_what_they_are_told_in_a_broken_world(script: str) -> None:
     text = (LAB / "guest" / script).read_text()
-    told = {option for world in WORLDS.values() for option in (world.touch if script == "touch.py" else {*world.marker, *world.large})}
+    worlds = WORLDS.values()
+    by_script = {
+        "marker.py": {option for world in worlds for option in (*world.marker, *world.large)},
+        "touch.py": {option for world in worlds for option in world.touch},
+        "keep.py": {option for world in worlds for option in world.keep},
+        "chase.py": {option for world in worlds for option in world.chase},
+    }
+    told = by_script[script]
     assert told == set(re.findall(r'"(--[a-z-]+)"', text))
+
+
+def test_all_evidence_is_judged_or_kept_for_the_reader() -> None:
+    kept = SOUND.lab.definition.kept_for_the_reader
+    assert [place for place in SOUND.unread() if not any(each.covers(place) for each in kept)] == []
+
+
+def test_each_failure_says_where_to_look() -> None:
+    assert hintless(LAB) == []
+    assert contradictable(LAB) == []
 
 
 def test_the_second_copy_is_where_the_script_stores_it() -> None:
