@@ -116,7 +116,7 @@ for _check, _said, _others in (
     ("shadow_is_the_same_host", ("ept=N", "npt=N", "npt=0"), ("ept=Y", "npt=Y", "npt=1", "")),
 ):
     _place = f"emulated_{_check.split('_', maxsplit=1)[0]}.probe.claim.nested_paging"
-    for _text in {*_said} - {SOUND.world()[_place]}:
+    for _text in (each for each in _said if each != SOUND.world()[_place]):
         CONTROLS.passes(_check, put(_place, _text), name=f"{_text} is such a claim")
     for _text in _others:
         CONTROLS.fails(_check, put(_place, _text), name=f"{_text or 'nothing'} is another claim")
