@@ -38,12 +38,17 @@ def test_the_experiment_loads(name: str) -> None:
     assert callable(lab(name).load_experiment())
 
 
+TURNED_OUT_WRONG = {("zombies", "kernel_bytes")}
+"""Predictions that were written down before anything was measured, and were wrong: they stay, and the lab's README tells of it."""
+
+
 @pytest.mark.parametrize(("name", "question"), QUESTIONS, ids=[f"{name}-{question.id}" for name, question in QUESTIONS])
 def test_each_question_is_measured_and_predicted_rightly(name: str, question: Question) -> None:
-    """The lab's own predictions hold on the sound run: they are its author's claim to know the answer."""
+    """The lab's own predictions hold on the sound run, but for those that are known to be wrong."""
     (answer,) = compare([question], {}, sound(name))
     if question.kind is not QuestionKind.TEXT:
-        assert answer.prediction_right is True, f"predicted {answer.prediction}, measured {answer.measured}"
+        right = (name, question.id) not in TURNED_OUT_WRONG
+        assert answer.prediction_right is right, f"predicted {answer.prediction}, measured {answer.measured}"
     assert question.because
     assert question.check in {check.id for check in lab(name).load_checks()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ HEADINGS = ("Before the run", "After the run")
 """What a lab's README.md has: a student predicts before the run, and is led to what it shows after. More may follow these words."""
 
 _CAPTION = "say how to read the picture: what a steep line would mean, or a flat one"
+_HINTLESS = "a student who reads that it failed must know where to look: hint=..."
 _FENCE = re.compile(r"^(```|~~~)")
 
 
@@ -35,6 +37,9 @@ def lint(directory: Path) -> tuple[list[Mistake], Sound | None]:
     found = [*_broken_checks(lab), *_heard(lambda: _experiment(lab)), *mistakes_of_scripts(lab), *_foreign_imports(lab)]
     found += [*_heard(lambda: mistakes_of_modules(lab)), *_packages(lab), *_readme(lab), *_tests(lab)]
     found += [Mistake(each, _CAPTION) for each in wording.contradictable(directory)]
+    # (Checks that are no Python have been named already.)
+    with contextlib.suppress(UsageError):
+        found += [Mistake(each, _HINTLESS) for each in wording.hintless(directory)]
     try:
         sound = Sound.read(lab)
     except UsageError as exc:
