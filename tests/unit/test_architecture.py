@@ -63,7 +63,10 @@ def test_a_labs_files_import_only_what_the_guide_says() -> None:
     wrong = []
     for home in (path.parent for path in paths.data_dir("labs").glob("*/lab.yaml")):
         scripts = sorted((home / "guest").rglob("*.py"))
-        files = [(path, {"vmlab.lab"} | ({"vmlab.bench"} if path.stem == "experiment" else set())) for path in home.glob("*.py")]
+        files = [
+            (path, {"vmlab.lab"} | ({"vmlab.bench"} if path.stem in ("experiment", "experiment_tasks") else set()))
+            for path in home.glob("*.py")
+        ]
         for path, allowed in [*files, *((script, LIBRARY) for script in scripts)]:
             wrong += [f"{path}: {name}" for name in foreign(path.read_text(), allowed, neighbours(path, home))]
     assert not wrong
