@@ -7,6 +7,7 @@ fail: on a busy machine children end together that would not otherwise.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -43,9 +44,14 @@ def tried(path: Path, folder: Path) -> TaskPart:
     return part
 
 
+# The wrong ones take minutes: VMLAB_TEST_SOLUTIONS=1 tries them too.
+EVERY = os.environ.get("VMLAB_TEST_SOLUTIONS") == "1"
+TRIED = [path for path in SOLUTIONS if EVERY or not expected(path)]
+
+
 @pytest.mark.guest
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: f"{path.parent.name}-{path.name}")
+@pytest.mark.parametrize("path", TRIED, ids=lambda path: f"{path.parent.name}-{path.name}")
 def test_a_solution_fails_what_it_should_and_nothing_else(path: Path, tmp_path: Path) -> None:
     part = tried(path, tmp_path / "work")
     assert part.error is None
