@@ -189,11 +189,13 @@ def _lines(run: Record) -> Verdict:
             measured=f"{double!r}; {count}",
             hint="reap a child once: a process id that was waited for is nobody's",
         )
-    if missing is not None and strange is not None and strange.split(" ")[0] == missing.split(" ")[0]:
+    other = {line.split(" ")[0]: line for line in found if line not in wanted}
+    wrong = next((line for line in wanted if line not in found and line.split(" ")[0] in other), None)
+    if wrong is not None:
         return failed(
             "A status is wrong.",
-            expected=missing,
-            measured=f"{strange}; {count}",
+            expected=wrong,
+            measured=f"{other[wrong.split(' ')[0]]}; {count}",
             hint="WIFEXITED tells whether there is an exit status (WEXITSTATUS); of a signal it is 128 + WTERMSIG",
         )
     if missing is not None:
