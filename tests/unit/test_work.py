@@ -128,8 +128,9 @@ def test_a_task_without_its_folder_is_left_out_of_a_run_and_missed_by_a_try(lab:
     with pytest.raises(UsageError, match="no folder") as caught:
         attempts(lab, work, ["units"], required=True)
     assert "vmlab start tried" in caught.value.hint
-    with pytest.raises(UsageError, match="no folder"):
-        attempts(lab, work / "elsewhere", required=True)
+    for required in (True, False):
+        with pytest.raises(UsageError, match="no folder"):
+            attempts(lab, work / "elsewhere", required=required)
 
 
 def test_a_task_that_there_is_not_names_the_nearest(lab: Lab, work: Path) -> None:

@@ -27,7 +27,6 @@ evidence    what was observed, read with types
 reads       what of it a check looked at
 checks      from evidence to verdicts
 verdict     the five verdicts, and what each means for whoever handles it
-conduct     what keeps a student's program from being judged
 attempts    a measurement that was repeated for its noise
 statistics  medians and ratios with their intervals
 places      places in the evidence

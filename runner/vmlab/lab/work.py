@@ -149,11 +149,11 @@ def task_of(lab: Lab, name: str) -> Task:
 def attempts(lab: Lab, folder: Path, names: Sequence[str] = (), *, required: bool = False) -> list[Attempt]:
     """A student's files for these tasks, by default for all, in the order of ``lab.yaml``; tasks whose folder is missing are left out.
 
-    UsageError names the first file that cannot be taken; with ``required``, a missing folder too.
+    UsageError names the first file that cannot be taken, or that there is no such folder; with ``required``, a task's missing folder too.
     """
     for name in names:
         task_of(lab, name)
-    if required and not folder.is_dir():
+    if not folder.is_dir():
         raise UsageError(f"there is no folder {shown(folder)}", hint=f"vmlab start {lab.name} writes it; or name another one: --work DIR")
     found = []
     for name, task in lab.definition.tasks.items():
